@@ -1,0 +1,116 @@
+import type { Time } from '@gantry/api';
+import type { RequestContext } from '../request-context.ts';
+
+/** A committed blob as one namespace sees it. */
+export interface ContentInfo {
+  /** `algorithm:hex`; sha256, sha384 or sha512. */
+  digest: string;
+  /** Bytes. */
+  size: number;
+  createdAt: Time;
+  updatedAt: Time;
+  labels: Record<string, string>;
+}
+
+/** An ingest: a write under way, or left over from one that broke, to be resumed under the same ref. */
+export interface IngestStatus {
+  ref: string;
+  /** Bytes received and kept. */
+  offset: number;
+  /** Expected size in bytes; 0 if not told. */
+  total: number;
+  /** Expected digest; '' if not told. */
+  expected: string;
+  startedAt: Time;
+  updatedAt: Time;
+}
+
+export interface WriterOptions {
+  /** Names the ingest within the namespace. A second writer on the same ref gets Unavailable. */
+  ref: string;
+  /** Expected bytes, 0 or absent if unknown. */
+  size?: number;
+  /** Expected digest. If the blob is there already, opening fails with AlreadyExists. */
+  expected?: string;
+}
+
+export interface CommitOptions {
+  /** Fails with FailedPrecondition if the bytes written are not this many; 0 or absent: not checked. */
+  size?: number;
+  /** Fails with FailedPrecondition if the digest differs; absent: whatever it came to. */
+  expected?: string;
+  labels?: Record<string, string>;
+}
+
+/** Holds the lock on its ref until closed. Writes are in order and never overlap: await each before the next. */
+export interface ContentWriter {
+  status(): IngestStatus;
+  /** Digest of all bytes up to the offset. */
+  digest(): Promise<string>;
+  /** Appends. The buffer must not be changed until the promise settles. */
+  write(chunk: Uint8Array): Promise<void>;
+  /** Drops the bytes past `size`; only 0 has to be supported, others may fail with Unimplemented. */
+  truncate(size: number): Promise<void>;
+  /**
+   * Makes the blob visible in the namespace under its digest, durably (fsync of file and folder first), adds it to the
+   * lease of the context, and ends the ingest. @throws AlreadyExists if the blob is in the namespace already; the ingest ends then too.
+   */
+  commit(options?: CommitOptions): Promise<ContentInfo>;
+  /** Lets go of the lock. An uncommitted ingest stays, resumable. Safe to call twice. */
+  close(): Promise<void>;
+}
+
+export interface ContentReader extends AsyncDisposable {
+  readonly size: number;
+  /** A local file that holds the bytes, for workers to open themselves; absent for remote stores. */
+  readonly path?: string | undefined;
+  /** Reads up to `length` bytes at `offset`; fewer only at the end. */
+  read(offset: number, length: number): Promise<Uint8Array>;
+  close(): Promise<void>;
+}
+
+/** The namespaced content store: what services, differ and transfer use. */
+export interface ContentStore {
+  /** @throws NotFound `content digest sha256:…: not found` */
+  info(ctx: RequestContext, digest: string): Promise<ContentInfo>;
+  /** Replaces labels; `paths` as field mask (`labels`, `labels.key`), all mutable fields if empty. */
+  update(ctx: RequestContext, info: { digest: string; labels: Record<string, string> }, paths: string[]): Promise<ContentInfo>;
+  /** By containerd filters (`digest`, `size`, `labels."x"`); any matches; none means all. In order of digest. */
+  list(ctx: RequestContext, filters?: string[]): AsyncIterable<ContentInfo>;
+  /** Removes the blob from the namespace; the bytes go at the next collection. */
+  delete(ctx: RequestContext, digest: string): Promise<void>;
+  /** @throws NotFound */
+  status(ctx: RequestContext, ref: string): Promise<IngestStatus>;
+  listStatuses(ctx: RequestContext, filters?: string[]): Promise<IngestStatus[]>;
+  writer(ctx: RequestContext, options: WriterOptions): Promise<ContentWriter>;
+  abort(ctx: RequestContext, ref: string): Promise<void>;
+  /** @throws NotFound if the namespace does not have it. */
+  reader(ctx: RequestContext, digest: string): Promise<ContentReader>;
+}
+
+/**
+ * What is below the namespaced store: bytes on disk (or behind a proxy), one flat set of blobs and of ingests.
+ * The metadata layer maps namespaces and refs onto it and keeps the labels.
+ */
+export interface ContentBackend {
+  info(digest: string): Promise<{ digest: string; size: number; createdAt: Time; updatedAt: Time }>;
+  list(): AsyncIterable<{ digest: string; size: number; createdAt: Time; updatedAt: Time }>;
+  /** @throws NotFound */
+  delete(digest: string): Promise<void>;
+  status(ref: string): Promise<IngestStatus>;
+  listStatuses(): Promise<IngestStatus[]>;
+  writer(options: WriterOptions): Promise<BackendWriter>;
+  abort(ref: string): Promise<void>;
+  reader(digest: string): Promise<ContentReader>;
+}
+
+export interface BackendWriter extends Omit<ContentWriter, 'commit'> {
+  /** A local file that collects the ingest's bytes, so that a worker can write it itself; see `adopt`. */
+  readonly path?: string | undefined;
+  /**
+   * Tells the writer that somebody else (a worker) has written the file `path` up to `offset` bytes, whose digest of the
+   * expected algorithm is `digest`.
+   */
+  adopt?(offset: number, digest: string): void;
+  commit(options?: CommitOptions): Promise<{ digest: string; size: number }>;
+}

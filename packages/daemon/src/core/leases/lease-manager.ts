@@ -1,0 +1,24 @@
+import type { Time } from '@gantry/api';
+import type { RequestContext } from '../request-context.ts';
+
+export interface Lease {
+  id: string;
+  createdAt: Time;
+  labels: Record<string, string>;
+}
+
+/** `type` is `content`, `ingests`, `images`, `snapshots/<snapshotter>` or `mounts`. */
+export interface LeaseResource {
+  id: string;
+  type: string;
+}
+
+/** Leases hold resources against collection until deleted or, with `containerd.io/gc.expire`, past their time. */
+export interface LeaseManager {
+  create(ctx: RequestContext, lease: { id: string; labels: Record<string, string> }): Promise<Lease>;
+  delete(ctx: RequestContext, id: string, options?: { synchronous?: boolean }): Promise<void>;
+  list(ctx: RequestContext, filters?: string[]): Promise<Lease[]>;
+  addResource(ctx: RequestContext, lease: string, resource: LeaseResource): Promise<void>;
+  deleteResource(ctx: RequestContext, lease: string, resource: LeaseResource): Promise<void>;
+  listResources(ctx: RequestContext, lease: string): Promise<LeaseResource[]>;
+}

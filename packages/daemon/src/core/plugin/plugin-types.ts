@@ -1,0 +1,56 @@
+import type { ContainerStore } from '../containers/container-store.ts';
+import type { ContentBackend, ContentStore } from '../content/content-store.ts';
+import type { Differ } from '../diff/differ.ts';
+import type { EventExchange } from '../events/exchange.ts';
+import type { GarbageCollector } from '../gc/garbage-collector.ts';
+import type { ImageStore } from '../images/image-store.ts';
+import type { LeaseManager } from '../leases/lease-manager.ts';
+import type { MetadataStore } from '../metadata/metadata-store.ts';
+import type { NamespaceStore } from '../namespaces/namespace-store.ts';
+import type { SnapshotterRegistry } from '../snapshots/snapshot-service.ts';
+import type { Snapshotter } from '../snapshots/snapshotter.ts';
+import type { ServiceSet } from './service-set.ts';
+import { pluginType } from './plugin.ts';
+
+/** What the metadata plugin (`io.containerd.metadata.v1.bolt`) gives: every namespaced store over one durable database. */
+export interface Metadata {
+  readonly store: MetadataStore;
+  readonly content: ContentStore;
+  readonly snapshotters: SnapshotterRegistry;
+  readonly namespaces: NamespaceStore;
+  readonly images: ImageStore;
+  readonly containers: ContainerStore;
+  readonly leases: LeaseManager;
+  readonly gc: GarbageCollector;
+}
+
+/** containerd's plugin types, and what Gantry's instances of each are. */
+export const PluginTypes = {
+  Content: pluginType<ContentBackend>('io.containerd.content.v1'),
+  Snapshotter: pluginType<Snapshotter>('io.containerd.snapshotter.v1'),
+  Metadata: pluginType<Metadata>('io.containerd.metadata.v1'),
+  Event: pluginType<EventExchange>('io.containerd.event.v1'),
+  Differ: pluginType<Differ>('io.containerd.differ.v1'),
+  Gc: pluginType<GarbageCollector>('io.containerd.gc.v1'),
+  Lease: pluginType<LeaseManager>('io.containerd.lease.v1'),
+  Internal: pluginType<unknown>('io.containerd.internal.v1'),
+  /** Helper objects that several gRPC faces share, as containerd's `-service` plugins. */
+  Service: pluginType<unknown>('io.containerd.service.v1'),
+  /** gRPC faces: each gives the services it serves. */
+  Grpc: pluginType<ServiceSet>('io.containerd.grpc.v1'),
+  Ttrpc: pluginType<ServiceSet>('io.containerd.ttrpc.v1'),
+  Server: pluginType<unknown>('io.containerd.server.v1'),
+  Runtime: pluginType<unknown>('io.containerd.runtime.v2'),
+  Shim: pluginType<unknown>('io.containerd.shim.v1'),
+  TaskMonitor: pluginType<unknown>('io.containerd.monitor.task.v1'),
+  ContainerMonitor: pluginType<unknown>('io.containerd.monitor.container.v1'),
+  Transfer: pluginType<unknown>('io.containerd.transfer.v1'),
+  Streaming: pluginType<unknown>('io.containerd.streaming.v1'),
+  ImageVerifier: pluginType<unknown>('io.containerd.image-verifier.v1'),
+  MountManager: pluginType<unknown>('io.containerd.mount-manager.v1'),
+  MountHandler: pluginType<unknown>('io.containerd.mount-handler.v1'),
+  SandboxStore: pluginType<unknown>('io.containerd.sandbox.store.v1'),
+  SandboxController: pluginType<unknown>('io.containerd.sandbox.controller.v1'),
+  Warning: pluginType<unknown>('io.containerd.warning.v1'),
+  Metrics: pluginType<unknown>('io.containerd.metrics.v1'),
+} as const;
