@@ -21,7 +21,11 @@ export class StatusError extends Error {
     if (reason instanceof StatusError) return reason;
     if (reason instanceof Error) {
       const code =
-        reason.name === 'AbortError' ? Code.Canceled : reason.name === 'TimeoutError' ? Code.DeadlineExceeded : Code.Unknown;
+        reason.name === 'AbortError'
+          ? Code.Canceled
+          : reason.name === 'TimeoutError'
+            ? Code.DeadlineExceeded
+            : Code.Unknown;
       return new StatusError(code, reason.message, { cause: reason });
     }
     return new StatusError(Code.Unknown, String(reason), { cause: reason });

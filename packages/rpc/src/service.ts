@@ -51,7 +51,10 @@ export interface CallOptions {
   metadata?: Record<string, string>;
 }
 
-type ClientMethod<M extends DescMethod> = M extends { input: infer I extends DescMessage; output: infer O extends DescMessage }
+type ClientMethod<M extends DescMethod> = M extends {
+  input: infer I extends DescMessage;
+  output: infer O extends DescMessage;
+}
   ? M['methodKind'] extends 'unary'
     ? (request: MessageInitShape<I>, options?: CallOptions) => Promise<MessageShape<O>>
     : M['methodKind'] extends 'server_streaming'

@@ -74,7 +74,11 @@ export interface ContentStore {
   /** @throws NotFound `content digest sha256:…: not found` */
   info(ctx: RequestContext, digest: string): Promise<ContentInfo>;
   /** Replaces labels; `paths` as field mask (`labels`, `labels.key`), all mutable fields if empty. */
-  update(ctx: RequestContext, info: { digest: string; labels: Record<string, string> }, paths: string[]): Promise<ContentInfo>;
+  update(
+    ctx: RequestContext,
+    info: { digest: string; labels: Record<string, string> },
+    paths: string[],
+  ): Promise<ContentInfo>;
   /** By containerd filters (`digest`, `size`, `labels."x"`); any matches; none means all. In order of digest. */
   list(ctx: RequestContext, filters?: string[]): AsyncIterable<ContentInfo>;
   /** Removes the blob from the namespace; the bytes go at the next collection. */

@@ -14,7 +14,12 @@ export interface EventExchange {
   /** @throws InvalidArgument for a topic that is not `/a/b`, or a bad namespace. */
   publish(namespace: string, topic: string, event: Any): void;
   /** The same, packing a message. */
-  publishMessage<D extends DescMessage>(namespace: string, topic: string, schema: D, message: MessageInitShape<D>): void;
+  publishMessage<D extends DescMessage>(
+    namespace: string,
+    topic: string,
+    schema: D,
+    message: MessageInitShape<D>,
+  ): void;
   /** Passes on an event that has its envelope, as shims do. */
   forward(envelope: Envelope): void;
   /** Filters: `topic`, `namespace`, `event.<field path>`; any matches; none means all. Ends when the signal aborts. */

@@ -2,7 +2,17 @@
  * What a plugin's table in the configuration may hold. One description gives the defaults, the check with an error that
  * names the key and what was expected, and what `config default` prints.
  */
-export type FieldKind = 'string' | 'boolean' | 'integer' | 'float' | 'duration' | 'strings' | 'table' | 'map' | 'tables' | 'any';
+export type FieldKind =
+  | 'string'
+  | 'boolean'
+  | 'integer'
+  | 'float'
+  | 'duration'
+  | 'strings'
+  | 'table'
+  | 'map'
+  | 'tables'
+  | 'any';
 
 export interface Field<T = unknown> {
   readonly kind: FieldKind;
@@ -24,7 +34,11 @@ type Shape = Record<string, Field>;
 
 /** Makers of fields. Durations come to the plugin as milliseconds. */
 export const field = {
-  string: (value = '', check?: (value: string) => string | undefined): Field<string> => ({ kind: 'string', default: value, ...(check && { check }) }),
+  string: (value = '', check?: (value: string) => string | undefined): Field<string> => ({
+    kind: 'string',
+    default: value,
+    ...(check && { check }),
+  }),
   boolean: (value = false): Field<boolean> => ({ kind: 'boolean', default: value }),
   integer: (value = 0): Field<number> => ({ kind: 'integer', default: value }),
   float: (value = 0): Field<number> => ({ kind: 'float', default: value }),
@@ -32,9 +46,16 @@ export const field = {
   strings: (value: string[] = []): Field<string[]> => ({ kind: 'strings', default: value }),
   /** A table of strings with free keys. */
   map: (value: Record<string, string> = {}): Field<Record<string, string>> => ({ kind: 'map', default: value }),
-  table: <S extends Shape>(fields: S): Field<{ [K in keyof S]: FieldValue<S[K]> }> => ({ kind: 'table', default: {}, fields }),
+  table: <S extends Shape>(fields: S): Field<{ [K in keyof S]: FieldValue<S[K]> }> => ({
+    kind: 'table',
+    default: {},
+    fields,
+  }),
   /** A table of tables with free names. */
-  tables: <S extends Shape>(fields: S, value: Record<string, unknown> = {}): Field<Record<string, { [K in keyof S]: FieldValue<S[K]> }>> => ({
+  tables: <S extends Shape>(
+    fields: S,
+    value: Record<string, unknown> = {},
+  ): Field<Record<string, { [K in keyof S]: FieldValue<S[K]> }>> => ({
     kind: 'tables',
     default: value,
     fields,

@@ -9,8 +9,8 @@ import type { MetadataStore } from '../metadata/metadata-store.ts';
 import type { NamespaceStore } from '../namespaces/namespace-store.ts';
 import type { SnapshotterRegistry } from '../snapshots/snapshot-service.ts';
 import type { Snapshotter } from '../snapshots/snapshotter.ts';
-import type { ServiceSet } from './service-set.ts';
 import { pluginType } from './plugin.ts';
+import type { ServiceSet } from './service-set.ts';
 
 /** What the metadata plugin (`io.containerd.metadata.v1.bolt`) gives: every namespaced store over one durable database. */
 export interface Metadata {

@@ -36,7 +36,10 @@ export interface PluginContext<Config> {
     /** Timeouts of `[timeouts]`, milliseconds. */
     timeout(name: string): number;
     /** `[stream_processors]`, by id. */
-    readonly streamProcessors: Record<string, { accepts: string[]; returns: string; path: string; args: string[]; env: string[] }>;
+    readonly streamProcessors: Record<
+      string,
+      { accepts: string[]; returns: string; path: string; args: string[]; env: string[] }
+    >;
     /** The directory of the running program's own files (shim bundle, workers). */
     readonly programDir: string;
   };

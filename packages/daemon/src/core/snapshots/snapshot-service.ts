@@ -10,7 +10,11 @@ export interface NamespacedSnapshotter {
   /** The plugin id: `overlayfs`, `native`, … */
   readonly name: string;
   stat(ctx: RequestContext, key: string): Promise<SnapshotInfo>;
-  update(ctx: RequestContext, info: { name: string; labels: Record<string, string> }, paths: string[]): Promise<SnapshotInfo>;
+  update(
+    ctx: RequestContext,
+    info: { name: string; labels: Record<string, string> },
+    paths: string[],
+  ): Promise<SnapshotInfo>;
   usage(ctx: RequestContext, key: string): Promise<SnapshotUsage>;
   mounts(ctx: RequestContext, key: string): Promise<Mount[]>;
   prepare(ctx: RequestContext, key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]>;
