@@ -21,7 +21,8 @@ export interface Field<T = unknown> {
   /** Fields of a `table`, or of each entry of `tables`. */
   readonly fields?: Record<string, Field>;
   /** Extra check; answers what was expected, if the value is not that. */
-  readonly check?: (value: T) => string | undefined;
+  // A method, so that a Field<string> is a Field of unknown values too.
+  check?(value: T): string | undefined;
 }
 
 type FieldValue<F> = F extends Field<infer T> ? T : never;
@@ -38,6 +39,12 @@ export const field = {
     kind: 'string',
     default: value,
     ...(check && { check }),
+  }),
+  /** An absolute path, or '' for none. */
+  path: (value = ''): Field<string> => ({
+    kind: 'string',
+    default: value,
+    check: (text) => (text === '' || text.startsWith('/') ? undefined : 'an absolute path'),
   }),
   boolean: (value = false): Field<boolean> => ({ kind: 'boolean', default: value }),
   integer: (value = 0): Field<number> => ({ kind: 'integer', default: value }),
