@@ -1,0 +1,135 @@
+import type { Any } from '@bufbuild/protobuf/wkt';
+import { Code, hasCode, invalidArgument, now, type Time, unimplemented } from '@gantry/api';
+import type { Mount } from '@gantry/mount';
+import type { ContainerStore } from '../containers/container-store.ts';
+import { parseFilters } from '../filters/parse-filters.ts';
+import type { Logger } from '../log/logger.ts';
+import type { RequestContext } from '../request-context.ts';
+import type { ProcessExit, ProcessState, Task, TaskIo, TaskRuntime } from './task-runtime.ts';
+
+export interface CreateTaskInput {
+  containerId: string;
+  rootfs: Mount[];
+  io: TaskIo;
+  /** Digest of a checkpoint in the content store, '' for none. */
+  checkpoint: string;
+  options: Any | undefined;
+  runtimePath: string;
+  address: string;
+  apiVersion: number;
+}
+
+/** One sample of a task's metrics. */
+export interface TaskMetric {
+  id: string;
+  timestamp: Time;
+  data: Any;
+}
+
+/** Tasks as clients see them: container records joined with the runtime that runs them. */
+export class TaskService {
+  readonly #containers: ContainerStore;
+  readonly #runtime: TaskRuntime;
+  readonly #stateTimeoutMs: number;
+  readonly #log: Logger;
+
+  constructor(containers: ContainerStore, runtime: TaskRuntime, stateTimeoutMs: number, log: Logger) {
+    this.#containers = containers;
+    this.#runtime = runtime;
+    this.#stateTimeoutMs = stateTimeoutMs;
+    this.#log = log;
+  }
+
+  async create(ctx: RequestContext, input: CreateTaskInput): Promise<{ pid: number }> {
+    const container = await this.#containers.get(ctx, input.containerId);
+    if (input.checkpoint !== '')
+      throw unimplemented('restoring a task from a checkpoint is not built yet: not implemented');
+    if (!container.spec) throw invalidArgument(`container "${container.id}" has no spec: invalid argument`);
+    const task = await this.#runtime.create(ctx, container.id, {
+      spec: container.spec,
+      rootfs: input.rootfs,
+      io: input.io,
+      runtime: input.runtimePath || container.runtime.name,
+      runtimeOptions: container.runtime.options,
+      taskOptions: input.options,
+      sandboxId: container.sandboxId,
+      address: input.address,
+      apiVersion: input.apiVersion,
+    });
+    return { pid: await task.pid() };
+  }
+
+  /** The task of a container. @throws NotFound, of the container or of its task. */
+  async task(ctx: RequestContext, containerId: string): Promise<Task> {
+    try {
+      return this.#runtime.get(ctx, containerId);
+    } catch (error) {
+      // The record is asked only now, to say which of the two is missing.
+      await this.#containers.get(ctx, containerId);
+      throw error;
+    }
+  }
+
+  async delete(ctx: RequestContext, containerId: string): Promise<ProcessExit> {
+    await this.task(ctx, containerId);
+    return this.#runtime.delete(ctx, containerId);
+  }
+
+  async state(ctx: RequestContext, containerId: string, execId: string): Promise<ProcessState> {
+    const task = await this.task(ctx, containerId);
+    return this.#stateOf(task, execId);
+  }
+
+  async #stateOf(task: Task, execId: string): Promise<ProcessState> {
+    try {
+      return await task.state(execId, this.#stateTimeoutMs);
+    } catch (error) {
+      if (hasCode(error, Code.NotFound) || execId !== '') throw error;
+      this.#log.error('get state for task', { error, id: task.id, namespace: task.namespace });
+      throw error;
+    }
+  }
+
+  /** All tasks of the namespace. One whose shim does not answer is logged and left out, as in containerd. */
+  async list(ctx: RequestContext): Promise<ProcessState[]> {
+    const states = await Promise.all(
+      this.#runtime.list(ctx).map((task) =>
+        this.#stateOf(task, '').catch((error: unknown) => {
+          if (!hasCode(error, Code.NotFound)) this.#log.warn('task left out of the list', { error, id: task.id });
+          return undefined;
+        }),
+      ),
+    );
+    return states.filter((state) => state !== undefined);
+  }
+
+  async metrics(ctx: RequestContext, filters: string[]): Promise<TaskMetric[]> {
+    const filter = parseFilters(filters);
+    const chosen = this.#runtime
+      .list(ctx)
+      .filter((task) =>
+        filter.matches((path) =>
+          path.length !== 1
+            ? undefined
+            : path[0] === 'id'
+              ? task.id
+              : path[0] === 'namespace'
+                ? task.namespace
+                : undefined,
+        ),
+      );
+    const metrics = await Promise.all(
+      chosen.map(async (task): Promise<TaskMetric | undefined> => {
+        const timestamp = now();
+        try {
+          const data = await task.stats();
+          return data && { id: task.id, timestamp, data };
+        } catch (error) {
+          if (!hasCode(error, Code.NotFound)) this.#log.error('collecting metrics', { error, id: task.id });
+          return undefined;
+        }
+      }),
+    );
+    return metrics.filter((metric) => metric !== undefined);
+  }
+}

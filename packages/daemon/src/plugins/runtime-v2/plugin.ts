@@ -1,0 +1,85 @@
+import path from 'node:path';
+import { field, schema } from '../../core/plugin/config-schema.ts';
+import { definePlugin } from '../../core/plugin/plugin.ts';
+import { PluginTypes } from '../../core/plugin/plugin-types.ts';
+import type { RuntimePathSettings } from './runtime-path.ts';
+import type { ShimSettings } from './shim-group.ts';
+import { TaskManager } from './task-manager.ts';
+
+/** What the shim manager decides and the task runtime uses. */
+export interface ShimManager {
+  runtimes: RuntimePathSettings;
+  shims: ShimSettings;
+  share: boolean;
+}
+
+/** `io.containerd.shim.v1.manager`: which shims there are and how they are started. */
+export const shimManager = definePlugin({
+  type: PluginTypes.Shim,
+  id: 'manager',
+  requires: [PluginTypes.Event, PluginTypes.Metadata],
+  config: schema({
+    env: field.strings(),
+    socket_dir: field.string(),
+    /** Gantry: the shim that answers for our own runtime names; '' for the one of this program. */
+    gantry_shim: field.string(),
+    /** Gantry: a foreign shim binary that answers for `io.containerd.runc.v2`. */
+    runc_v2_shim: field.string(),
+    /** Gantry: `shared` (one shim for all containers of a namespace), `sandbox` or `container`. */
+    grouping: field.string('shared', (value) =>
+      ['shared', 'sandbox', 'container'].includes(value) ? undefined : 'shared, sandbox or container',
+    ),
+    /** Gantry: how long a shim of ours without containers is kept. */
+    idle_timeout: field.duration('10s'),
+  }),
+  init(context): ShimManager {
+    const { config, daemon } = context;
+    const bin = path.resolve(daemon.programDir, '..', 'bin');
+    return {
+      runtimes: {
+        ownShim: config.gantry_shim || process.env['GANTRY_SHIM'] || path.join(bin, 'gantry-shim'),
+        runcV2Shim: config.runc_v2_shim,
+        directories: [path.dirname(process.argv[1] ?? '')],
+      },
+      shims: {
+        environment: {
+          address: daemon.address,
+          ttrpcAddress: daemon.ttrpcAddress,
+          publishBinary: path.join(bin, 'gantryd'),
+          debug: false,
+          extra: [...config.env, `GANTRY_SHIM_GROUPING=${config.grouping}`],
+          socketDir: config.socket_dir || path.join(daemon.state, 's'),
+        },
+        loadTimeoutMs: daemon.timeout('io.containerd.timeout.shim.load'),
+        startTimeoutMs: 30_000,
+        idleMs: config.idle_timeout,
+        log: context.log,
+      },
+      share: config.grouping === 'shared',
+    };
+  },
+});
+
+/** `io.containerd.runtime.v2.task`: the task runtime. Loads what the last daemon left running before it is ready. */
+export const taskRuntime = definePlugin({
+  type: PluginTypes.Runtime,
+  id: 'task',
+  requires: [PluginTypes.Shim, PluginTypes.Event, PluginTypes.Metadata],
+  platforms: [`linux/${process.arch === 'x64' ? 'amd64' : process.arch}`],
+  config: schema({ platforms: field.strings([`linux/${process.arch === 'x64' ? 'amd64' : process.arch}`]) }),
+  async init(context): Promise<TaskManager> {
+    const manager = context.get(PluginTypes.Shim, 'manager') as ShimManager;
+    const tasks = new TaskManager({
+      roots: { state: context.state, root: context.root },
+      runtimes: manager.runtimes,
+      shims: manager.shims,
+      cleanupTimeoutMs: context.daemon.timeout('io.containerd.timeout.shim.cleanup'),
+      share: manager.share,
+      events: context.get(PluginTypes.Event),
+      log: context.log,
+    });
+    context.onClose(() => tasks.close());
+    await tasks.load();
+    return tasks;
+  },
+});

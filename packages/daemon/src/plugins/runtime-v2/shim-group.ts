@@ -1,0 +1,187 @@
+import { createHash } from 'node:crypto';
+import type { Any } from '@bufbuild/protobuf/wkt';
+import { StatusError, unavailable } from '@gantry/api';
+import type { Logger } from '../../core/log/logger.ts';
+import { type Bootstrap, formatBootstrap } from './bootstrap.ts';
+import { type Bundle, writeBundleFile } from './bundle.ts';
+import type { RuntimePath } from './runtime-path.ts';
+import { type ShimEnvironment, startShim } from './shim-command.ts';
+import { ShimConnection } from './shim-connection.ts';
+
+export interface ShimSettings {
+  environment: ShimEnvironment;
+  loadTimeoutMs: number;
+  startTimeoutMs: number;
+  /** How long a shim of ours without containers is kept for the next one. */
+  idleMs: number;
+  log: Logger;
+}
+
+/** What a group asks of the tasks that live in it. */
+export interface GroupMember {
+  readonly files: Bundle;
+  /** The shim is gone and cannot be started again: the task ends. */
+  lost(): Promise<void>;
+  /** A new shim process answers: see whether the task is still there. */
+  readopted(): Promise<void>;
+}
+
+/**
+ * One shim process and the tasks in it. When the connection breaks, a shim of our own is started again (it finds its
+ * containers still running and adopts them); for anyone else's, every task in it is lost, as in containerd.
+ */
+export class ShimGroup {
+  readonly key: string;
+  readonly runtime: RuntimePath;
+  readonly members = new Set<GroupMember>();
+  #connection: Promise<ShimConnection> | undefined;
+  #settings: ShimSettings;
+  #options: Any | undefined;
+  #idle: NodeJS.Timeout | undefined;
+  #deaths: number[] = [];
+  #closing = false;
+  #onEmpty: (group: ShimGroup) => void;
+
+  constructor(
+    key: string,
+    runtime: RuntimePath,
+    options: Any | undefined,
+    settings: ShimSettings,
+    onEmpty: (group: ShimGroup) => void,
+  ) {
+    this.key = key;
+    this.runtime = runtime;
+    this.#options = options;
+    this.#settings = settings;
+    this.#onEmpty = onEmpty;
+  }
+
+  /** The key under which tasks share a shim of ours: namespace, binary, options. */
+  static keyFor(namespace: string, runtime: RuntimePath, options: Any | undefined): string {
+    const hash = createHash('sha256');
+    for (const part of [
+      namespace,
+      runtime.path,
+      options?.typeUrl ?? '',
+      Buffer.from(options?.value ?? '').toString('hex'),
+    ]) {
+      hash.update(part).update('\0');
+    }
+    return hash.digest('hex');
+  }
+
+  /** The open connection; waits while a shim is being started again. @throws Unavailable if there is none any more. */
+  connection(): Promise<ShimConnection> {
+    return this.#connection ?? Promise.reject(unavailable('shim is gone: ttrpc: closed'));
+  }
+
+  get alive(): boolean {
+    return this.#connection !== undefined && !this.#closing;
+  }
+
+  /** Starts the shim by its `start` action for this bundle, unless it runs already. */
+  start(bundle: Bundle): Promise<ShimConnection> {
+    this.#connection ??= this.#launch(bundle).catch((error) => {
+      this.#connection = undefined;
+      throw error;
+    });
+    return this.#connection;
+  }
+
+  /** Connects to a shim that was there before. @throws Unavailable if nobody answers. */
+  attach(bootstrap: Bootstrap): Promise<ShimConnection> {
+    this.#connection ??= this.#connect(bootstrap).catch((error) => {
+      this.#connection = undefined;
+      throw error;
+    });
+    return this.#connection;
+  }
+
+  add(member: GroupMember): void {
+    clearTimeout(this.#idle);
+    this.#idle = undefined;
+    this.members.add(member);
+  }
+
+  /** Takes a task out. The last one lets the shim go: at once if it is not ours, after a while if it is. */
+  async remove(member: GroupMember): Promise<void> {
+    if (!this.members.delete(member) || this.members.size > 0) return;
+    if (!this.runtime.own) {
+      await this.shutdown(member.files);
+      return;
+    }
+    this.#idle = setTimeout(() => void this.shutdown(member.files), this.#settings.idleMs);
+    this.#idle.unref();
+  }
+
+  /** Asks the shim to end if nothing is in it, and forgets it. */
+  async shutdown(bundle: { id: string; namespace: string }): Promise<void> {
+    if (this.members.size > 0 || this.#closing) return;
+    this.#closing = true;
+    clearTimeout(this.#idle);
+    this.#onEmpty(this);
+    const connection = await this.#connection?.catch(() => undefined);
+    if (!connection?.open) return;
+    await connection.task
+      .shutdown({ id: bundle.id, now: false }, { namespace: bundle.namespace, timeoutMs: 3000 })
+      // The shim answers by hanging up as often as not.
+      .catch((error) => this.#settings.log.debug('shim shutdown', { error, shim: connection.bootstrap.address }));
+    await connection.close();
+  }
+
+  /** Lets go of the connection and leaves the shim alone: the daemon ends, the containers do not. */
+  async detach(): Promise<void> {
+    this.#closing = true;
+    clearTimeout(this.#idle);
+    const connection = await this.#connection?.catch(() => undefined);
+    await connection?.close();
+  }
+
+  async #launch(bundle: Bundle): Promise<ShimConnection> {
+    const { environment, startTimeoutMs } = this.#settings;
+    let bootstrap: Bootstrap;
+    try {
+      bootstrap = await startShim(this.runtime.path, bundle, this.#options, environment, startTimeoutMs);
+    } catch (error) {
+      throw StatusError.wrap(error, 'start failed');
+    }
+    return this.#connect(bootstrap);
+  }
+
+  async #connect(bootstrap: Bootstrap): Promise<ShimConnection> {
+    const connection = await ShimConnection.connect(bootstrap, this.#settings.loadTimeoutMs);
+    void connection.closed.then(() => this.#broken(connection));
+    return connection;
+  }
+
+  async #broken(connection: ShimConnection): Promise<void> {
+    if (this.#closing) return;
+    const { log } = this.#settings;
+    const members = [...this.members];
+    this.#connection = undefined;
+    if (members.length === 0) {
+      this.#closing = true;
+      clearTimeout(this.#idle);
+      this.#onEmpty(this);
+      return;
+    }
+    log.warn('shim disconnected', { shim: connection.bootstrap.address, tasks: members.length });
+    const nowMs = performance.now();
+    this.#deaths = [...this.#deaths.filter((at) => nowMs - at < 10_000), nowMs];
+    if (this.runtime.own && this.#deaths.length <= 5) {
+      try {
+        const again = await this.start(members[0]!.files);
+        log.info('shim started again', { shim: again.bootstrap.address, tasks: members.length });
+        const text = formatBootstrap(again.bootstrap);
+        await Promise.all(members.map((member) => writeBundleFile(member.files, 'bootstrap.json', text)));
+        await Promise.all(members.map((member) => member.readopted()));
+        return;
+      } catch (error) {
+        log.error('shim cannot be started again', { error, shim: connection.bootstrap.address });
+      }
+    }
+    this.#closing = true;
+    this.#onEmpty(this);
+    await Promise.all(members.map((member) => member.lost()));
+  }
+}

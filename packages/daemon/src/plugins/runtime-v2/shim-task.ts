@@ -1,0 +1,166 @@
+import type { Any } from '@bufbuild/protobuf/wkt';
+import { Code, fromTimestamp, hasCode, StatusError } from '@gantry/api';
+import type { CallOptions } from '@gantry/rpc';
+import type { ProcessExit, ProcessState, ProcessStatus, Task, TaskIo } from '../../core/tasks/task-runtime.ts';
+import type { Bundle } from './bundle.ts';
+import type { TaskClient } from './shim-connection.ts';
+import type { GroupMember, ShimGroup } from './shim-group.ts';
+
+/** A task in a shim: every call goes to whichever shim process its group has now. */
+export class ShimTask implements Task, GroupMember {
+  readonly files: Bundle;
+  readonly group: ShimGroup;
+  #pid: number;
+  #onLost: (task: ShimTask) => Promise<void>;
+
+  constructor(bundle: Bundle, group: ShimGroup, pid: number, onLost: (task: ShimTask) => Promise<void>) {
+    this.files = bundle;
+    this.group = group;
+    this.#pid = pid;
+    this.#onLost = onLost;
+  }
+
+  get id(): string {
+    return this.files.id;
+  }
+
+  get bundle(): string {
+    return this.files.path;
+  }
+
+  get namespace(): string {
+    return this.files.namespace;
+  }
+
+  setPid(pid: number): void {
+    this.#pid = pid;
+  }
+
+  /** The last pid known without asking. */
+  get knownPid(): number {
+    return this.#pid;
+  }
+
+  async #call<T>(
+    call: (client: TaskClient, options: CallOptions) => Promise<T>,
+    options: CallOptions = {},
+  ): Promise<T> {
+    const connection = await this.group.connection();
+    return call(connection.task, { ...options, namespace: this.namespace });
+  }
+
+  async pid(): Promise<number> {
+    if (this.#pid === 0) {
+      const response = await this.#call((client, options) => client.connect({ id: this.id }, options));
+      this.#pid = response.taskPid;
+    }
+    return this.#pid;
+  }
+
+  async state(execId: string, timeoutMs?: number): Promise<ProcessState> {
+    const response = await this.#call(
+      (client, options) => client.state({ id: this.id, execId }, options),
+      timeoutMs === undefined ? {} : { timeoutMs },
+    );
+    return {
+      id: execId === '' ? this.id : execId,
+      containerId: this.id,
+      pid: response.pid,
+      status: response.status as ProcessStatus,
+      stdin: response.stdin,
+      stdout: response.stdout,
+      stderr: response.stderr,
+      terminal: response.terminal,
+      exitStatus: response.exitStatus,
+      exitedAt: fromTimestamp(response.exitedAt),
+    };
+  }
+
+  async start(execId: string): Promise<number> {
+    const response = await this.#call((client, options) => client.start({ id: this.id, execId }, options));
+    if (execId === '') this.#pid = response.pid;
+    return response.pid;
+  }
+
+  async kill(execId: string, signal: number, all: boolean): Promise<void> {
+    await this.#call((client, options) => client.kill({ id: this.id, execId, signal, all }, options));
+  }
+
+  async exec(execId: string, spec: Any, io: TaskIo): Promise<void> {
+    await this.#call((client, options) => client.exec({ id: this.id, execId, spec, ...io }, options));
+  }
+
+  async deleteProcess(execId: string): Promise<ProcessExit> {
+    const response = await this.#call((client, options) => client.delete({ id: this.id, execId }, options));
+    return { pid: response.pid, exitStatus: response.exitStatus, exitedAt: fromTimestamp(response.exitedAt) };
+  }
+
+  async wait(execId: string, signal?: AbortSignal): Promise<ProcessExit> {
+    for (;;) {
+      const connection = await this.group.connection();
+      try {
+        const response = await connection.task.wait(
+          { id: this.id, execId },
+          { namespace: this.namespace, ...(signal && { signal }) },
+        );
+        return { pid: this.#pid, exitStatus: response.exitStatus, exitedAt: fromTimestamp(response.exitedAt) };
+      } catch (error) {
+        // A broken connection says nothing about the process: ask the shim that comes after it.
+        if (connection.open || signal?.aborted || !this.group.runtime.own) throw error;
+        await connection.closed;
+      }
+    }
+  }
+
+  async pause(): Promise<void> {
+    await this.#call((client, options) => client.pause({ id: this.id }, options));
+  }
+
+  async resume(): Promise<void> {
+    await this.#call((client, options) => client.resume({ id: this.id }, options));
+  }
+
+  async pids(): Promise<{ pid: number; info?: Any | undefined }[]> {
+    const response = await this.#call((client, options) => client.pids({ id: this.id }, options));
+    return response.processes.map(({ pid, info }) => ({ pid, info }));
+  }
+
+  async resizePty(execId: string, width: number, height: number): Promise<void> {
+    await this.#call((client, options) => client.resizePty({ id: this.id, execId, width, height }, options));
+  }
+
+  async closeIo(execId: string, stdin: boolean): Promise<void> {
+    await this.#call((client, options) => client.closeIO({ id: this.id, execId, stdin }, options));
+  }
+
+  async update(resources: Any | undefined, annotations: Record<string, string>): Promise<void> {
+    await this.#call((client, options) =>
+      client.update({ id: this.id, annotations, ...(resources && { resources }) }, options),
+    );
+  }
+
+  async checkpoint(path: string, checkpointOptions: Any | undefined): Promise<void> {
+    await this.#call((client, options) =>
+      client.checkpoint({ id: this.id, path, ...(checkpointOptions && { options: checkpointOptions }) }, options),
+    );
+  }
+
+  async stats(): Promise<Any | undefined> {
+    const response = await this.#call((client, options) => client.stats({ id: this.id }, options));
+    return response.stats;
+  }
+
+  lost(): Promise<void> {
+    return this.#onLost(this);
+  }
+
+  async readopted(): Promise<void> {
+    try {
+      const state = await this.state('', 5000);
+      this.#pid = state.pid;
+    } catch (error) {
+      if (!hasCode(error, Code.NotFound)) throw StatusError.wrap(error, `task ${this.id}`);
+      await this.#onLost(this);
+    }
+  }
+}

@@ -1,0 +1,240 @@
+import type { Any } from '@bufbuild/protobuf/wkt';
+import { Code, hasCode, isAny, notFound, now, packAny, StatusError, toTimestamp, unpackAny } from '@gantry/api';
+import { TaskDeleteSchema, TaskExitSchema } from '@gantry/api/gen/events/task_pb.js';
+import { RuntimeInfoSchema, RuntimeRequestSchema } from '@gantry/api/gen/types/introspection_pb.js';
+import type { EventExchange } from '../../core/events/exchange.ts';
+import type { Logger } from '../../core/log/logger.ts';
+import type { RequestContext } from '../../core/request-context.ts';
+import type { CreateTaskOptions, ProcessExit, Task, TaskRuntime } from '../../core/tasks/task-runtime.ts';
+import { formatBootstrap, parseBootstrap } from './bootstrap.ts';
+import {
+  type Bundle,
+  type BundleRoots,
+  createBundle,
+  deleteBundle,
+  listBundles,
+  readBundleFile,
+  sweepWork,
+  writeBundleFile,
+} from './bundle.ts';
+import { type RuntimePath, type RuntimePathSettings, resolveRuntime } from './runtime-path.ts';
+import { deleteByShim, shimInfo } from './shim-command.ts';
+import { ShimGroup, type ShimSettings } from './shim-group.ts';
+import { ShimTask } from './shim-task.ts';
+
+export interface TaskManagerSettings {
+  roots: BundleRoots;
+  runtimes: RuntimePathSettings;
+  shims: ShimSettings;
+  /** Milliseconds a dead shim's `delete` action may take. */
+  cleanupTimeoutMs: number;
+  /** Whether shims of our own are shared by many containers (their default). */
+  share: boolean;
+  events: EventExchange;
+  log: Logger;
+}
+
+/** All tasks of the daemon, by namespace and container; the shims they live in; and the bundles they leave on disk. */
+export class TaskManager implements TaskRuntime {
+  readonly #settings: TaskManagerSettings;
+  readonly #tasks = new Map<string, ShimTask>();
+  readonly #groups = new Map<string, ShimGroup>();
+
+  constructor(settings: TaskManagerSettings) {
+    this.#settings = settings;
+  }
+
+  async create(ctx: RequestContext, id: string, options: CreateTaskOptions): Promise<Task> {
+    const runtime = await resolveRuntime(options.runtime, this.#settings.runtimes).catch((error) => {
+      throw StatusError.wrap(error, 'failed to start shim');
+    });
+    const bundle = await createBundle(this.#settings.roots, ctx.namespace, id, options.spec.value);
+    let task: ShimTask | undefined;
+    try {
+      await writeBundleFile(bundle, 'shim-binary-path', runtime.path);
+      const group = this.#groupFor(bundle, runtime, options);
+      task = new ShimTask(bundle, group, 0, (lost) => this.#cleanUpLost(lost));
+      group.add(task);
+      const pid = await this.#createInShim(task, bundle, options);
+      task.setPid(pid);
+      this.#tasks.set(key(ctx.namespace, id), task);
+      return task;
+    } catch (error) {
+      await task?.group.remove(task);
+      await deleteBundle(bundle).catch((failure) =>
+        this.#settings.log.error('bundle cannot be removed', { error: failure, bundle: bundle.path }),
+      );
+      throw error;
+    }
+  }
+
+  /** Starts or finds the shim and has it create the container. A shim of ours that ended just now is started once more. */
+  async #createInShim(task: ShimTask, bundle: Bundle, options: CreateTaskOptions): Promise<number> {
+    for (let attempt = 0; ; attempt++) {
+      const { group } = task;
+      const connection = await (options.address
+        ? group.attach({ address: options.address, version: options.apiVersion || 3, protocol: 'ttrpc' })
+        : group.start(bundle)
+      ).catch((error) => {
+        throw StatusError.wrap(error, 'failed to start shim');
+      });
+      await writeBundleFile(bundle, 'bootstrap.json', formatBootstrap(connection.bootstrap));
+      const taskOptions =
+        options.taskOptions && options.taskOptions.value.length > 0 ? options.taskOptions : options.runtimeOptions;
+      try {
+        const response = await connection.task.create(
+          {
+            id: bundle.id,
+            bundle: bundle.path,
+            rootfs: options.rootfs.map(({ type, source, target, options: opts }) => ({
+              type,
+              source,
+              target: target ?? '',
+              options: opts,
+            })),
+            ...options.io,
+            checkpoint: options.checkpoint ?? '',
+            ...(taskOptions && { options: taskOptions }),
+          },
+          { namespace: bundle.namespace },
+        );
+        return response.pid;
+      } catch (error) {
+        if (attempt === 0 && group.runtime.own && !connection.open && hasCode(error, Code.Unavailable)) continue;
+        throw StatusError.wrap(error, 'failed to create shim task');
+      }
+    }
+  }
+
+  #groupFor(bundle: Bundle, runtime: RuntimePath, options: CreateTaskOptions): ShimGroup {
+    const shared = runtime.own && this.#settings.share && !options.address;
+    const groupKey = shared
+      ? ShimGroup.keyFor(bundle.namespace, runtime, options.runtimeOptions)
+      : key(bundle.namespace, bundle.id);
+    const present = this.#groups.get(groupKey);
+    if (present) return present;
+    const group = new ShimGroup(groupKey, runtime, options.runtimeOptions, this.#settings.shims, (empty) => {
+      if (this.#groups.get(empty.key) === empty) this.#groups.delete(empty.key);
+    });
+    this.#groups.set(groupKey, group);
+    return group;
+  }
+
+  get(ctx: RequestContext, id: string): Task {
+    const task = this.#tasks.get(key(ctx.namespace, id));
+    if (!task) throw notFound(`task ${id} not found: not found`);
+    return task;
+  }
+
+  list(ctx: RequestContext): Task[] {
+    const tasks: Task[] = [];
+    for (const task of this.#tasks.values()) if (task.namespace === ctx.namespace) tasks.push(task);
+    return tasks;
+  }
+
+  /** Every task of every namespace. */
+  all(): Iterable<Task> {
+    return this.#tasks.values();
+  }
+
+  async delete(ctx: RequestContext, id: string): Promise<ProcessExit> {
+    const task = this.#tasks.get(key(ctx.namespace, id));
+    if (!task) throw notFound(`task ${id} not found: not found`);
+    const exit = await task.deleteProcess('');
+    await this.#forget(task);
+    return exit;
+  }
+
+  async #forget(task: ShimTask): Promise<void> {
+    this.#tasks.delete(key(task.namespace, task.id));
+    await Promise.all([task.group.remove(task), deleteBundle(task.files)]);
+  }
+
+  /** The shim of a task is gone for good: end what is left of the container and tell the world. */
+  async #cleanUpLost(task: ShimTask): Promise<void> {
+    const { log, shims, cleanupTimeoutMs, events } = this.#settings;
+    log.warn('cleaning up after shim disconnected', { id: task.id, namespace: task.namespace });
+    let exit: ProcessExit = { pid: task.knownPid, exitStatus: 137, exitedAt: now() };
+    try {
+      const answer = await deleteByShim(task.group.runtime.path, task.files, shims.environment, cleanupTimeoutMs);
+      exit = { ...answer, pid: answer.pid || task.knownPid, exitedAt: answer.exitedAt ?? now() };
+    } catch (error) {
+      log.warn('failed to clean up after shim disconnected', { error, id: task.id, namespace: task.namespace });
+    }
+    await this.#forget(task).catch((error) => log.error('bundle cannot be removed', { error, id: task.id }));
+    const at = exit.exitedAt ? { exitedAt: toTimestamp(exit.exitedAt) } : {};
+    const common = { containerId: task.id, id: task.id, pid: exit.pid, exitStatus: exit.exitStatus, ...at };
+    events.publishMessage(task.namespace, '/tasks/exit', TaskExitSchema, common);
+    events.publishMessage(task.namespace, '/tasks/delete', TaskDeleteSchema, { ...common, id: '' });
+  }
+
+  /** Finds the tasks that outlived the last daemon. Runs before the daemon serves. */
+  async load(): Promise<void> {
+    const bundles = await listBundles(this.#settings.roots);
+    await Promise.all(bundles.map((bundle) => this.#loadBundle(bundle)));
+    await sweepWork(this.#settings.roots);
+  }
+
+  async #loadBundle(bundle: Bundle): Promise<void> {
+    const { log, runtimes, shims } = this.#settings;
+    const binary = await readBundleFile(bundle, 'shim-binary-path');
+    const text = await readBundleFile(bundle, 'bootstrap.json');
+    if (binary === undefined) {
+      await deleteBundle(bundle).catch((error) =>
+        log.error('bundle cannot be removed', { error, bundle: bundle.path }),
+      );
+      return;
+    }
+    const runtime = { path: binary, own: binary === runtimes.ownShim };
+    if (text === undefined) {
+      const group = new ShimGroup(key(bundle.namespace, bundle.id), runtime, undefined, shims, () => undefined);
+      await this.#cleanUpLost(new ShimTask(bundle, group, 0, async () => undefined));
+      return;
+    }
+    const bootstrap = parseBootstrap(text);
+    // One address is one shim process; with our own, many bundles name the same.
+    const groupKey = this.#settings.share && runtime.own ? bootstrap.address : key(bundle.namespace, bundle.id);
+    let group = this.#groups.get(groupKey);
+    if (!group) {
+      group = new ShimGroup(groupKey, runtime, undefined, shims, (empty) => {
+        if (this.#groups.get(empty.key) === empty) this.#groups.delete(empty.key);
+      });
+      this.#groups.set(groupKey, group);
+    }
+    const task = new ShimTask(bundle, group, 0, (lost) => this.#cleanUpLost(lost));
+    group.add(task);
+    try {
+      await group.attach(bootstrap).catch((error) => {
+        if (!runtime.own) throw error;
+        return group.start(bundle);
+      });
+      const state = await task.state('', shims.loadTimeoutMs);
+      task.setPid(state.pid);
+      this.#tasks.set(key(bundle.namespace, bundle.id), task);
+    } catch (error) {
+      log.warn('shim of a task does not answer', { error, id: bundle.id, namespace: bundle.namespace });
+      await this.#cleanUpLost(task);
+    }
+  }
+
+  async pluginInfo(request: Any | undefined): Promise<Any> {
+    const { runtimePath, options } = isAny(request, RuntimeRequestSchema)
+      ? unpackAny(RuntimeRequestSchema, request!)
+      : { runtimePath: '', options: undefined };
+    const runtime = await resolveRuntime(runtimePath || 'io.containerd.runc.v2', this.#settings.runtimes);
+    return packAny(RuntimeInfoSchema, await shimInfo(runtime.path, options, this.#settings.shims.startTimeoutMs));
+  }
+
+  /** The daemon ends: containers and their shims stay; shims of ours with nothing in them go. */
+  async close(): Promise<void> {
+    await Promise.all(
+      [...this.#groups.values()].map((group) =>
+        group.members.size === 0 ? group.shutdown({ id: '', namespace: 'default' }) : group.detach(),
+      ),
+    );
+  }
+}
+
+function key(namespace: string, id: string): string {
+  return `${namespace}/${id}`;
+}

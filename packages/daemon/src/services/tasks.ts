@@ -1,0 +1,138 @@
+import { invalidArgument, toTimestamp } from '@gantry/api';
+import { Tasks } from '@gantry/api/gen/services/tasks/v1/tasks_pb.js';
+import { field, schema } from '../core/plugin/config-schema.ts';
+import { definePlugin } from '../core/plugin/plugin.ts';
+import { PluginTypes } from '../core/plugin/plugin-types.ts';
+import type { ServiceSet } from '../core/plugin/service-set.ts';
+import type { ProcessExit, ProcessState, TaskRuntime } from '../core/tasks/task-runtime.ts';
+import { TaskService } from '../core/tasks/task-service.ts';
+import { requestContext } from './request-context.ts';
+
+/** `io.containerd.service.v1.tasks-service`: the one TaskService that gRPC faces share. */
+export const tasksService = definePlugin({
+  type: PluginTypes.Service,
+  id: 'tasks-service',
+  requires: [PluginTypes.Runtime, PluginTypes.Metadata],
+  config: schema({ blockio_config_file: field.string(), rdt_config_file: field.string() }),
+  init(context): TaskService {
+    const runtime = context.get(PluginTypes.Runtime, 'task') as TaskRuntime;
+    const { containers } = context.get(PluginTypes.Metadata);
+    return new TaskService(
+      containers,
+      runtime,
+      context.daemon.timeout('io.containerd.timeout.task.state'),
+      context.log,
+    );
+  },
+});
+
+function wireExit(exit: ProcessExit): { pid: number; exitStatus: number; exitedAt?: ReturnType<typeof toTimestamp> } {
+  return {
+    pid: exit.pid,
+    exitStatus: exit.exitStatus,
+    ...(exit.exitedAt && { exitedAt: toTimestamp(exit.exitedAt) }),
+  };
+}
+
+function wireProcess(state: ProcessState) {
+  const { exitedAt, ...rest } = state;
+  return { ...rest, ...(exitedAt && { exitedAt: toTimestamp(exitedAt) }) };
+}
+
+/** `io.containerd.grpc.v1.tasks`: containerd.services.tasks.v1.Tasks, without Checkpoint. */
+export const tasksGrpc = definePlugin({
+  type: PluginTypes.Grpc,
+  id: 'tasks',
+  requires: [PluginTypes.Service],
+  init(context): ServiceSet {
+    const service = context.get(PluginTypes.Service, 'tasks-service') as TaskService;
+    return {
+      register(grpc): void {
+        grpc.add(Tasks, {
+          async create(request, call) {
+            const { containerId, rootfs, stdin, stdout, stderr, terminal, checkpoint, options } = request;
+            const { pid } = await service.create(requestContext(call), {
+              containerId,
+              rootfs,
+              io: { stdin, stdout, stderr, terminal },
+              checkpoint: checkpoint?.digest ?? '',
+              options,
+              runtimePath: request.runtimePath,
+              address: request.taskApiAddress,
+              apiVersion: request.taskApiVersion,
+            });
+            return { containerId, pid };
+          },
+          async start({ containerId, execId }, call) {
+            const task = await service.task(requestContext(call), containerId);
+            return { pid: await task.start(execId) };
+          },
+          async delete({ containerId }, call) {
+            return { id: containerId, ...wireExit(await service.delete(requestContext(call), containerId)) };
+          },
+          async deleteProcess({ containerId, execId }, call) {
+            const task = await service.task(requestContext(call), containerId);
+            return { id: execId, ...wireExit(await task.deleteProcess(execId)) };
+          },
+          async get({ containerId, execId }, call) {
+            return { process: wireProcess(await service.state(requestContext(call), containerId, execId)) };
+          },
+          async list(_request, call) {
+            return { tasks: (await service.list(requestContext(call))).map(wireProcess) };
+          },
+          async kill({ containerId, execId, signal, all }, call) {
+            const task = await service.task(requestContext(call), containerId);
+            await task.kill(execId, signal, all);
+            return {};
+          },
+          async exec({ containerId, execId, spec, stdin, stdout, stderr, terminal }, call) {
+            const task = await service.task(requestContext(call), containerId);
+            if (execId === '') throw invalidArgument('exec id cannot be empty: invalid argument');
+            if (!spec) throw invalidArgument('exec needs a process spec: invalid argument');
+            await task.exec(execId, spec, { stdin, stdout, stderr, terminal });
+            return {};
+          },
+          async resizePty({ containerId, execId, width, height }, call) {
+            const task = await service.task(requestContext(call), containerId);
+            await task.resizePty(execId, width, height);
+            return {};
+          },
+          async closeIO({ containerId, execId, stdin }, call) {
+            const task = await service.task(requestContext(call), containerId);
+            await task.closeIo(execId, stdin);
+            return {};
+          },
+          async pause({ containerId }, call) {
+            await (await service.task(requestContext(call), containerId)).pause();
+            return {};
+          },
+          async resume({ containerId }, call) {
+            await (await service.task(requestContext(call), containerId)).resume();
+            return {};
+          },
+          async listPids({ containerId }, call) {
+            const task = await service.task(requestContext(call), containerId);
+            const pids = await task.pids();
+            return { processes: pids.map(({ pid, info }) => ({ pid, ...(info && { info }) })) };
+          },
+          async update({ containerId, resources, annotations }, call) {
+            const task = await service.task(requestContext(call), containerId);
+            await task.update(resources, annotations);
+            return {};
+          },
+          async metrics({ filters }, call) {
+            const metrics = await service.metrics(requestContext(call), filters);
+            return {
+              metrics: metrics.map(({ id, timestamp, data }) => ({ id, timestamp: toTimestamp(timestamp), data })),
+            };
+          },
+          async wait({ containerId, execId }, call) {
+            const task = await service.task(requestContext(call), containerId);
+            const { exitStatus, exitedAt } = await task.wait(execId, call.signal);
+            return { exitStatus, ...(exitedAt && { exitedAt: toTimestamp(exitedAt) }) };
+          },
+        });
+      },
+    };
+  },
+});
