@@ -4,3 +4,8 @@ export * from './image.ts';
 export * from './json-codec.ts';
 export * from './platforms.ts';
 export * from './references.ts';
+export * from './spec/capabilities.ts';
+export * from './spec/default-spec.ts';
+export * from './spec/runtime-spec.ts';
+export * from './spec/seccomp-default.ts';
+export * from './spec/spec-options.ts';
