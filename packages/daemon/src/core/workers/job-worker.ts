@@ -1,0 +1,71 @@
+import { Worker } from 'node:worker_threads';
+import { StatusError, unavailable } from '@gantry/api';
+import type { JobReply } from './worker-jobs.ts';
+
+/**
+ * The main thread's side of a worker that does jobs one after the other. The thread starts with the first job, does not
+ * keep the process alive while idle, and is started anew if it dies; the jobs it had then fail with Unavailable.
+ */
+export class JobWorker {
+  readonly #url: URL;
+  readonly #name: string;
+  readonly #waiting = new Map<number, { resolve: (value: unknown) => void; reject: (reason: Error) => void }>();
+  #worker: Worker | undefined;
+  #lastId = 0;
+
+  constructor(url: URL, name: string) {
+    this.#url = url;
+    this.#name = name;
+  }
+
+  /** Jobs not answered yet. */
+  get load(): number {
+    return this.#waiting.size;
+  }
+
+  /** Changes whenever a new thread is started: what the old one knew is gone then. */
+  generation = 0;
+
+  run<T>(op: string, args: unknown): Promise<T> {
+    const worker = this.#start();
+    const id = ++this.#lastId;
+    return new Promise<T>((resolve, reject) => {
+      if (this.#waiting.size === 0) worker.ref();
+      this.#waiting.set(id, { resolve: resolve as (value: unknown) => void, reject });
+      worker.postMessage({ id, op, args });
+    });
+  }
+
+  async close(): Promise<void> {
+    const worker = this.#worker;
+    this.#worker = undefined;
+    await worker?.terminate();
+  }
+
+  #start(): Worker {
+    if (this.#worker) return this.#worker;
+    const worker = new Worker(this.#url, { name: this.#name, execArgv: [] });
+    this.#worker = worker;
+    this.generation++;
+    worker.unref();
+    worker.on('message', (reply: JobReply) => {
+      const waiter = this.#waiting.get(reply.id);
+      this.#waiting.delete(reply.id);
+      if (this.#waiting.size === 0) worker.unref();
+      if ('value' in reply) waiter?.resolve(reply.value);
+      else {
+        const { code, message, errno } = reply.error;
+        const error = new StatusError(code as StatusError['code'], message);
+        waiter?.reject(errno === undefined ? error : Object.assign(error, { errno }));
+      }
+    });
+    const ended = (cause: unknown) => {
+      if (this.#worker === worker) this.#worker = undefined;
+      for (const { reject } of this.#waiting.values()) reject(unavailable(`worker ${this.#name} ended`, cause));
+      this.#waiting.clear();
+    };
+    worker.on('error', ended);
+    worker.on('exit', ended);
+    return worker;
+  }
+}

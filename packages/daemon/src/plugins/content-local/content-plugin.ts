@@ -1,0 +1,15 @@
+import { definePlugin } from '../../core/plugin/plugin.ts';
+import { PluginTypes } from '../../core/plugin/plugin-types.ts';
+import { LocalContent } from './local-content.ts';
+
+/** `io.containerd.content.v1.content`: the content store on the local disk. */
+export const localContentPlugin = definePlugin({
+  type: PluginTypes.Content,
+  id: 'content',
+  async init(context) {
+    context.meta.exports['root'] = context.root;
+    const store = await LocalContent.open(context.root);
+    context.onClose(() => store.close());
+    return store;
+  },
+});

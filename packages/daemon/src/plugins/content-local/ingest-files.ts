@@ -1,0 +1,107 @@
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { formatTime, fromMillis, now, parseTime, type Time } from '@gantry/api';
+
+/** What an ingest's directory says about it. */
+export interface IngestRecord {
+  ref: string;
+  offset: number;
+  total: number;
+  startedAt: Time;
+  updatedAt: Time;
+}
+
+export function isMissing(reason: unknown): boolean {
+  return (reason as NodeJS.ErrnoException | undefined)?.code === 'ENOENT';
+}
+
+/**
+ * One ingest on disk, as containerd lays it out: `ingest/<sha256 of ref>/` with `data`, `ref`, `startedat`, `updatedat` and,
+ * if the size is known beforehand, `total`. The size of `data` is the offset.
+ */
+export class IngestFiles {
+  readonly dir: string;
+
+  constructor(dir: string) {
+    this.dir = dir;
+  }
+
+  static for(root: string, ref: string): IngestFiles {
+    return new IngestFiles(path.join(root, 'ingest', createHash('sha256').update(ref).digest('hex')));
+  }
+
+  get data(): string {
+    return path.join(this.dir, 'data');
+  }
+
+  /** Lays out a new, empty ingest over whatever half of one is there. `data` comes last: without it there is no ingest. */
+  async create(ref: string, total: number): Promise<IngestRecord> {
+    await rm(this.dir, { recursive: true, force: true });
+    await mkdir(this.dir, { recursive: true, mode: 0o755 });
+    const at = now();
+    const text = formatTime(at);
+    await Promise.all([
+      this.#put('ref', ref),
+      this.#put('startedat', text),
+      this.#put('updatedat', text),
+      total > 0 ? this.#put('total', String(total)) : undefined,
+    ]);
+    await writeFile(this.data, '', { mode: 0o666 });
+    return { ref, offset: 0, total, startedAt: at, updatedAt: at };
+  }
+
+  /** Undefined if there is no whole ingest here. */
+  async read(): Promise<IngestRecord | undefined> {
+    try {
+      const [ref, data, total, startedAt, updatedAt] = await Promise.all([
+        readFile(path.join(this.dir, 'ref'), 'utf8'),
+        stat(this.data),
+        this.#get('total'),
+        this.#get('startedat'),
+        this.#get('updatedat'),
+      ]);
+      const modified = fromMillis(data.mtimeMs);
+      return {
+        ref,
+        offset: data.size,
+        total: Number(total ?? 0) || 0,
+        startedAt: parseTime(startedAt ?? '') ?? modified,
+        updatedAt: parseTime(updatedAt ?? '') ?? modified,
+      };
+    } catch (reason) {
+      if (isMissing(reason)) return undefined;
+      throw reason;
+    }
+  }
+
+  /** Notes when the last bytes came. Nothing to note if the ingest was aborted meanwhile. */
+  async touch(at: Time): Promise<void> {
+    try {
+      await this.#put('updatedat', formatTime(at));
+    } catch (reason) {
+      if (!isMissing(reason)) throw reason;
+    }
+  }
+
+  setTotal(total: number): Promise<void> {
+    return this.#put('total', String(total));
+  }
+
+  remove(): Promise<void> {
+    return rm(this.dir, { recursive: true, force: true });
+  }
+
+  async #get(name: string): Promise<string | undefined> {
+    try {
+      return (await readFile(path.join(this.dir, name), 'utf8')).trim();
+    } catch (reason) {
+      if (isMissing(reason)) return undefined;
+      throw reason;
+    }
+  }
+
+  #put(name: string, text: string): Promise<void> {
+    return writeFile(path.join(this.dir, name), text, { mode: 0o666 });
+  }
+}

@@ -1,0 +1,62 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { describe, it } from 'node:test';
+import { contentBackendContract } from '../../core/content/content-backend-contract.ts';
+import { LocalContent } from './local-content.ts';
+
+const directory = () => mkdtemp(path.join(tmpdir(), 'gantry-content-'));
+
+contentBackendContract('local', async () => {
+  const root = await directory();
+  let backend = await LocalContent.open(root);
+  return {
+    backend,
+    async reopen() {
+      await backend.close();
+      backend = await LocalContent.open(root);
+      return backend;
+    },
+    async close() {
+      await backend.close();
+      await rm(root, { recursive: true });
+    },
+  };
+});
+
+describe('local content on disk', () => {
+  it("has containerd's layout", async () => {
+    const root = await directory();
+    const store = await LocalContent.open(root);
+    const writer = await store.writer({ ref: 'layout', size: 5 });
+    await writer.write(Buffer.from('hel'));
+    const dir = path.join(root, 'ingest', createHash('sha256').update('layout').digest('hex'));
+    assert.deepEqual((await readdir(dir)).sort(), ['data', 'ref', 'startedat', 'total', 'updatedat']);
+    assert.equal(await readFile(path.join(dir, 'ref'), 'utf8'), 'layout');
+    assert.equal(await readFile(path.join(dir, 'total'), 'utf8'), '5');
+    assert.match(await readFile(path.join(dir, 'startedat'), 'utf8'), /^\d{4}-\d\d-\d\dT.*Z$/);
+    await writer.write(Buffer.from('lo'));
+    const { digest } = await writer.commit({ size: 5 });
+    assert.deepEqual(await readdir(path.join(root, 'ingest')), []);
+    const blob = path.join(root, 'blobs', ...digest.split(':'));
+    assert.equal((await stat(blob)).mode & 0o777, 0o444);
+    assert.equal(await readFile(blob, 'utf8'), 'hello');
+    await store.close();
+    await rm(root, { recursive: true });
+  });
+
+  it('sweeps halves of ingests when opened', async () => {
+    const root = await directory();
+    const half = path.join(root, 'ingest', 'a'.repeat(64));
+    const published = path.join(root, 'ingest', 'b'.repeat(64));
+    await mkdir(half, { recursive: true });
+    await mkdir(published);
+    await writeFile(path.join(published, 'ref'), 'published');
+    const store = await LocalContent.open(root);
+    assert.deepEqual(await readdir(path.join(root, 'ingest')), []);
+    await store.close();
+    await rm(root, { recursive: true });
+  });
+});

@@ -1,0 +1,293 @@
+import { type FileHandle, mkdir, open, readdir, rename, stat, unlink, utimes } from 'node:fs/promises';
+import path from 'node:path';
+import { alreadyExists, fromMillis, invalidArgument, notFound, type Time, toMillis } from '@gantry/api';
+import type {
+  BackendWriter,
+  ContentBackend,
+  ContentReader,
+  IngestStatus,
+  WriterOptions,
+} from '../../core/content/content-store.ts';
+import { KeyedLock } from '../../core/content/keyed-lock.ts';
+import { digestAlgorithms, parseDigest } from './digests.ts';
+import { HashPool } from './hash-pool.ts';
+import { IngestDigest } from './ingest-digest.ts';
+import { IngestFiles, isMissing } from './ingest-files.ts';
+import { LocalWriter, type WriterHome } from './local-writer.ts';
+import { RefLocks } from './ref-locks.ts';
+
+interface BlobInfo {
+  digest: string;
+  size: number;
+  createdAt: Time;
+  updatedAt: Time;
+}
+
+/**
+ * Content on the local disk, in containerd's layout: `blobs/<algorithm>/<hex>`, read-only, and `ingest/` for what is being
+ * written. A blob appears by rename after its bytes are on the disk, so a half-written one is never visible.
+ */
+export class LocalContent implements ContentBackend, WriterHome {
+  readonly #root: string;
+  readonly #hashes = new HashPool();
+  readonly #refs = new RefLocks();
+  readonly #blobs = new KeyedLock();
+  readonly #writers = new Map<string, { writer: LocalWriter; unlock: () => void }>();
+
+  private constructor(root: string) {
+    this.#root = root;
+  }
+
+  /** Opens the store, making its directories, and removes halves of ingests that a killed daemon left. */
+  static async open(root: string): Promise<LocalContent> {
+    await mkdir(path.join(root, 'ingest'), { recursive: true, mode: 0o755 });
+    await mkdir(path.join(root, 'blobs'), { recursive: true, mode: 0o755 });
+    const store = new LocalContent(root);
+    for (const files of await store.#ingests()) {
+      if ((await files.read()) === undefined) await files.remove();
+    }
+    return store;
+  }
+
+  /** Ends the hash threads. Writers must be closed before. */
+  close(): Promise<void> {
+    return this.#hashes.close();
+  }
+
+  async info(digest: string): Promise<BlobInfo> {
+    return this.#info(digest, this.#blobPath(digest));
+  }
+
+  async *list(): AsyncIterable<BlobInfo> {
+    for (const algorithm of digestAlgorithms) {
+      const dir = path.join(this.#root, 'blobs', algorithm);
+      for (const name of (await namesIn(dir)).sort()) {
+        const digest = `${algorithm}:${name}`;
+        try {
+          parseDigest(digest);
+        } catch {
+          continue; // Not a blob: nothing of ours has such a name.
+        }
+        try {
+          yield await this.#info(digest, path.join(dir, name));
+        } catch (reason) {
+          if (!isMissing((reason as Error).cause)) throw reason; // Deleted meanwhile.
+        }
+      }
+    }
+  }
+
+  async delete(digest: string): Promise<void> {
+    const file = this.#blobPath(digest);
+    await this.#blobs.run(digest, async () => {
+      try {
+        await unlink(file);
+      } catch (reason) {
+        if (isMissing(reason)) throw notFound(`content ${digest}: not found`, reason);
+        throw reason;
+      }
+    });
+  }
+
+  async status(ref: string): Promise<IngestStatus> {
+    const live = this.#writers.get(ref);
+    if (live) return live.writer.status();
+    const record = await this.#files(ref).read();
+    if (!record) throw notFound(`ingest ref ${JSON.stringify(ref)}: not found`);
+    return { ...record, expected: '' };
+  }
+
+  async listStatuses(): Promise<IngestStatus[]> {
+    const found: IngestStatus[] = [];
+    for (const files of await this.#ingests()) {
+      const record = await files.read();
+      if (!record) continue;
+      found.push(this.#writers.get(record.ref)?.writer.status() ?? { ...record, expected: '' });
+    }
+    return found.sort((a, b) => (a.ref < b.ref ? -1 : 1));
+  }
+
+  async writer(options: WriterOptions): Promise<BackendWriter> {
+    const { ref, size = 0, expected = '' } = options;
+    if (!ref) throw invalidArgument('ref must not be empty: invalid argument');
+    const algorithm = expected ? parseDigest(expected).algorithm : 'sha256';
+    const unlock = await this.#refs.acquire(ref);
+    let file: FileHandle | undefined;
+    try {
+      if (expected && (await this.#exists(expected))) throw alreadyExists(`content ${expected}: already exists`);
+      const files = this.#files(ref);
+      let record = await files.read();
+      if (record && record.ref !== ref) {
+        throw invalidArgument(`ingest ${files.dir} belongs to ref ${JSON.stringify(record.ref)}: invalid argument`);
+      }
+      if (record && size > 0 && record.total > 0 && size !== record.total) {
+        throw invalidArgument(`provided total differs from status: ${size} != ${record.total}: invalid argument`);
+      }
+      record ??= await files.create(ref, size);
+      if (size > 0 && record.total === 0) {
+        await files.setTotal(size);
+        record.total = size;
+      }
+      file = await open(files.data, 'r+');
+      const digest = new IngestDigest(this.#hashes, files.data, algorithm);
+      digest.restart(record.offset);
+      const writer = new LocalWriter(this, files, file, digest, record, expected);
+      this.#writers.set(ref, { writer, unlock });
+      return writer;
+    } catch (reason) {
+      await file?.close();
+      unlock();
+      throw reason;
+    }
+  }
+
+  async abort(ref: string): Promise<void> {
+    const files = this.#files(ref);
+    try {
+      await stat(files.dir);
+    } catch (reason) {
+      if (isMissing(reason)) throw notFound(`ingest ref ${JSON.stringify(ref)}: not found`, reason);
+      throw reason;
+    }
+    await files.remove();
+  }
+
+  async reader(digest: string): Promise<ContentReader> {
+    const file = this.#blobPath(digest);
+    let handle: FileHandle;
+    try {
+      handle = await open(file, 'r');
+    } catch (reason) {
+      if (isMissing(reason)) throw notFound(`content ${digest}: not found`, reason);
+      throw reason;
+    }
+    try {
+      return new LocalReader(handle, file, (await handle.stat()).size);
+    } catch (reason) {
+      await handle.close();
+      throw reason;
+    }
+  }
+
+  async publish(digest: string, ingest: IngestFiles, status: IngestStatus): Promise<void> {
+    const target = this.#blobPath(digest);
+    const dir = path.dirname(target);
+    await this.#blobs.run(digest, async () => {
+      if (await this.#exists(digest)) {
+        await ingest.remove();
+        throw alreadyExists(`content ${digest}: already exists`);
+      }
+      if ((await mkdir(dir, { recursive: true, mode: 0o755 })) !== undefined) await syncDir(path.dirname(dir));
+      // The blob's times are those of the write, as containerd has them.
+      try {
+        await utimes(ingest.data, toMillis(status.updatedAt) / 1000, toMillis(status.updatedAt) / 1000);
+        await rename(ingest.data, target);
+      } catch (reason) {
+        if (isMissing(reason))
+          throw notFound(`ingest ref ${JSON.stringify(status.ref)} was aborted: not found`, reason);
+        throw reason;
+      }
+      await syncDir(dir);
+    });
+    await ingest.remove();
+  }
+
+  closed(ref: string): void {
+    const live = this.#writers.get(ref);
+    this.#writers.delete(ref);
+    live?.unlock();
+  }
+
+  #blobPath(digest: string): string {
+    const { algorithm, hex } = parseDigest(digest);
+    return path.join(this.#root, 'blobs', algorithm, hex);
+  }
+
+  #files(ref: string): IngestFiles {
+    return IngestFiles.for(this.#root, ref);
+  }
+
+  async #ingests(): Promise<IngestFiles[]> {
+    const dir = path.join(this.#root, 'ingest');
+    return (await namesIn(dir)).map((name) => new IngestFiles(path.join(dir, name)));
+  }
+
+  async #info(digest: string, file: string): Promise<BlobInfo> {
+    try {
+      const found = await stat(file);
+      return {
+        digest,
+        size: found.size,
+        createdAt: fromMillis(found.mtimeMs),
+        updatedAt: fromMillis(Math.max(found.atimeMs, found.mtimeMs)),
+      };
+    } catch (reason) {
+      if (isMissing(reason)) throw notFound(`content ${digest}: not found`, reason);
+      throw reason;
+    }
+  }
+
+  async #exists(digest: string): Promise<boolean> {
+    try {
+      await stat(this.#blobPath(digest));
+      return true;
+    } catch (reason) {
+      if (isMissing(reason)) return false;
+      throw reason;
+    }
+  }
+}
+
+/** Reads one blob; it stays readable while open even if it is deleted. */
+class LocalReader implements ContentReader {
+  readonly size: number;
+  readonly path: string;
+  readonly #file: FileHandle;
+  #open = true;
+
+  constructor(file: FileHandle, path: string, size: number) {
+    this.#file = file;
+    this.path = path;
+    this.size = size;
+  }
+
+  async read(offset: number, length: number): Promise<Uint8Array> {
+    const wanted = Math.max(0, Math.min(length, this.size - offset));
+    const bytes = Buffer.allocUnsafeSlow(wanted);
+    let done = 0;
+    while (done < wanted) {
+      const { bytesRead } = await this.#file.read(bytes, done, wanted - done, offset + done);
+      if (bytesRead === 0) break;
+      done += bytesRead;
+    }
+    return done === wanted ? bytes : bytes.subarray(0, done);
+  }
+
+  async close(): Promise<void> {
+    if (!this.#open) return;
+    this.#open = false;
+    await this.#file.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+async function namesIn(dir: string): Promise<string[]> {
+  try {
+    return await readdir(dir);
+  } catch (reason) {
+    if (isMissing(reason)) return [];
+    throw reason;
+  }
+}
+
+async function syncDir(dir: string): Promise<void> {
+  const handle = await open(dir, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
