@@ -1,0 +1,187 @@
+import { STATUS_CODES } from 'node:http';
+import type { Readable } from 'node:stream';
+import { rootCertificates } from 'node:tls';
+import type { Dispatcher } from 'undici';
+import type { TlsOptions } from './hosts.ts';
+import { requestFailed } from './http-error.ts';
+
+/** One way to one host: connections with its TLS settings, kept open between requests. Knows nothing of registries. */
+
+export type RequestBody = Uint8Array | (() => AsyncIterable<Uint8Array>);
+
+export interface HttpRequest {
+  method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+  url: URL;
+  headers: Record<string, string | string[]>;
+  body?: RequestBody;
+  signal?: AbortSignal | undefined;
+}
+
+export interface HttpResponse {
+  /** That which was answered, after redirects. */
+  url: URL;
+  status: number;
+  statusText: string;
+  /** Names in lower case. */
+  headers: Record<string, string | string[] | undefined>;
+  /** Must be read to its end or destroyed. */
+  body: Readable & { dump?: () => Promise<void> };
+}
+
+export interface TransportOptions {
+  tls?: TlsOptions;
+  /** Milliseconds to connect; default 30 s, as containerd's. */
+  dialTimeout?: number;
+  /** See `RegistryHost.httpFallback`. */
+  httpFallback?: boolean;
+  /** Told of every request and answer, for debugging; never of secrets. */
+  trace?: ((line: string) => void) | undefined;
+}
+
+/** What a TLS client sees when the other side speaks plain HTTP. */
+const notTls = new Set(['ERR_SSL_WRONG_VERSION_NUMBER', 'ERR_SSL_PACKET_LENGTH_TOO_LONG', 'EPROTO', 'ECONNRESET']);
+const hasProxy = (): boolean =>
+  ['http_proxy', 'HTTP_PROXY', 'https_proxy', 'HTTPS_PROXY'].some((name) => (process.env[name] ?? '') !== '');
+
+/** Headers that say who we are: never sent on to another host by a redirect. */
+const credentialHeaders = new Set(['authorization', 'cookie', 'proxy-authorization']);
+
+const maxRedirects = 10;
+
+export class HttpTransport implements AsyncDisposable {
+  readonly #options: TransportOptions;
+  readonly #plainHosts = new Set<string>();
+  #dispatcher: Promise<{ request: typeof import('undici').request; dispatcher: Dispatcher }> | undefined;
+
+  constructor(options: TransportOptions = {}) {
+    this.#options = options;
+  }
+
+  /** Sends, follows redirects, and answers whatever status comes. @throws Unavailable if there is no answer. */
+  async send(request: HttpRequest): Promise<HttpResponse> {
+    let current = request;
+    for (let redirects = 0; ; redirects++) {
+      const response = await this.#once(current);
+      const location = header(response, 'location');
+      const { status } = response;
+      // 307 on a POST or PUT would need the body again; uploads handle their own Location.
+      const follow = current.method === 'GET' || current.method === 'HEAD';
+      if (!follow || status < 301 || status > 308 || status === 304 || location === undefined) return response;
+      await discard(response);
+      if (redirects === maxRedirects)
+        throw requestFailed(current, new Error(`stopped after ${maxRedirects} redirects`));
+      const url = new URL(location, current.url);
+      const headers = url.origin === current.url.origin ? current.headers : withoutCredentials(current.headers);
+      current = { ...current, url, headers };
+    }
+  }
+
+  async #once(request: HttpRequest): Promise<HttpResponse> {
+    const { httpFallback } = this.#options;
+    const fall = httpFallback === true && request.url.protocol === 'https:';
+    if (fall && this.#plainHosts.has(request.url.host)) return await this.#dispatch(plain(request));
+    try {
+      return await this.#dispatch(request);
+    } catch (error) {
+      if (!fall || !notTls.has((error as NodeJS.ErrnoException).code ?? '')) throw requestFailed(request, error);
+      this.#plainHosts.add(request.url.host);
+      this.#options.trace?.(`${request.url.host} does not speak TLS; using HTTP`);
+      try {
+        return await this.#dispatch(plain(request));
+      } catch (second) {
+        throw requestFailed(plain(request), second);
+      }
+    }
+  }
+
+  async #dispatch(request: HttpRequest): Promise<HttpResponse> {
+    const { request: send, dispatcher } = await this.#undici();
+    const { body } = request;
+    const answer = await send(request.url, {
+      method: request.method,
+      headers: request.headers,
+      body: typeof body === 'function' ? (body() as unknown as Readable) : (body ?? null),
+      ...(request.signal && { signal: request.signal }),
+      dispatcher,
+    });
+    const { statusCode: status } = answer;
+    this.#options.trace?.(`${request.method} ${request.url.origin}${request.url.pathname} ${status}`);
+    return {
+      url: request.url,
+      status,
+      statusText: STATUS_CODES[status] ?? '',
+      headers: answer.headers,
+      body: answer.body,
+    };
+  }
+
+  /** undici is loaded at the first request: a daemon that never pulls never pays for it. */
+  #undici(): Promise<{ request: typeof import('undici').request; dispatcher: Dispatcher }> {
+    this.#dispatcher ??= import('undici').then(({ Agent, EnvHttpProxyAgent, request }) => {
+      const { tls, dialTimeout = 30_000 } = this.#options;
+      const options = {
+        connect: { timeout: dialTimeout, ...(tls && connectOptions(tls)) },
+        headersTimeout: 60_000,
+        // A body that stalls counts as a broken connection, to be resumed.
+        bodyTimeout: 60_000,
+        keepAliveTimeout: 10_000,
+      };
+      return { request, dispatcher: hasProxy() ? new EnvHttpProxyAgent(options) : new Agent(options) };
+    });
+    return this.#dispatcher;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await (await this.#dispatcher)?.dispatcher.destroy();
+    this.#dispatcher = undefined;
+  }
+}
+
+function connectOptions(tls: TlsOptions): Record<string, unknown> {
+  return {
+    ...(tls.ca && { ca: [...rootCertificates, ...tls.ca] }),
+    ...(tls.pairs && { cert: tls.pairs.map((pair) => pair.cert), key: tls.pairs.map((pair) => pair.key) }),
+    ...(tls.skipVerify && { rejectUnauthorized: false }),
+  };
+}
+
+function plain(request: HttpRequest): HttpRequest {
+  const url = new URL(request.url);
+  url.protocol = 'http:';
+  return { ...request, url };
+}
+
+function withoutCredentials(headers: HttpRequest['headers']): HttpRequest['headers'] {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !credentialHeaders.has(name.toLowerCase())));
+}
+
+/** The first value of a header. */
+export function header(response: HttpResponse, name: string): string | undefined {
+  const value = response.headers[name];
+  return Array.isArray(value) ? value[0] : value;
+}
+
+/** All values of a header. */
+export function headerValues(response: HttpResponse, name: string): string[] {
+  const value = response.headers[name];
+  return value === undefined ? [] : Array.isArray(value) ? value : [value];
+}
+
+/** Throws the rest of an answer away, so that its connection can be used again. */
+export async function discard(response: HttpResponse): Promise<void> {
+  response.body.on('error', () => undefined);
+  if (response.body.dump) await response.body.dump().catch(() => undefined);
+  else response.body.destroy();
+}
+
+/** Reads an answer whole, up to `limit` bytes; more is cut off. */
+export async function readBody(response: HttpResponse, limit: number): Promise<Uint8Array> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of response.body as AsyncIterable<Buffer>) {
+    chunks.push(chunk);
+    size += chunk.length;
+    if (size > limit) break;
+  }
+  return Buffer.concat(chunks).subarray(0, limit);
+}

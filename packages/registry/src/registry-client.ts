@@ -1,0 +1,221 @@
+import { Code, hasCode, invalidArgument, notFound, StatusError, unimplemented } from '@gantry/api';
+import {
+  type Descriptor,
+  digestOf,
+  digestOfReference,
+  formatReference,
+  hostOf,
+  MediaType,
+  maxManifestSize,
+  parseDigest,
+  parseReference,
+  type Reference,
+  repositoryOf,
+  tagOf,
+} from '@gantry/oci';
+import type { CredentialsProvider } from './authorizer.ts';
+import { type BlobSource, readBlob } from './fetch-blob.ts';
+import { HostClient } from './host-client.ts';
+import { defaultHosts, type HostCapability, type HostsProvider } from './hosts.ts';
+import { AuthorizationError, UnexpectedStatusError } from './http-error.ts';
+import { discard, type HttpResponse, header, readBody } from './http-transport.ts';
+import { type PushOptions, type PushOutcome, pushDescriptor } from './push.ts';
+
+/**
+ * A client of the OCI distribution specification for one reference after another: resolves names to digests, reads blobs
+ * from the first endpoint that has them, and pushes. One client serves one transfer; connections and tokens live as long
+ * as it does.
+ */
+export interface RegistryClientOptions {
+  /** Default: no configuration, containerd's built-in rules. */
+  hosts?: HostsProvider;
+  credentials?: CredentialsProvider | undefined;
+  /** Sent with every request to the registry. */
+  headers?: Record<string, string> | undefined;
+  /** Told one line for each request; never a secret. */
+  trace?: ((line: string) => void) | undefined;
+}
+
+export const manifestTypes: readonly string[] = [
+  MediaType.DockerManifest,
+  MediaType.DockerManifestList,
+  MediaType.OciManifest,
+  MediaType.OciIndex,
+];
+
+const acceptManifests = [...manifestTypes, '*/*'].join(', ');
+
+export class RegistryClient implements AsyncDisposable {
+  readonly #options: RegistryClientOptions;
+  readonly #hosts = new Map<string, Promise<HostClient[]>>();
+
+  constructor(options: RegistryClientOptions = {}) {
+    this.#options = options;
+  }
+
+  /**
+   * The descriptor that a reference stands for now.
+   * @throws NotFound `<reference>: not found`; Unauthenticated `pull access denied, …`; what the furthest endpoint said.
+   */
+  async resolve(text: string, signal?: AbortSignal): Promise<{ name: string; descriptor: Descriptor }> {
+    const reference = parseReference(text);
+    if (reference.object === '') throw invalidArgument(`object required: "${text}"`);
+    const digest = digestOfReference(reference);
+    if (digest !== '') parseDigest(digest);
+    const hosts = await this.#endpoints(reference, digest === '' ? ['pull', 'resolve'] : ['pull']);
+    if (hosts.length === 0) throw notFound('no resolve hosts: not found');
+    const found = new FurthestError();
+    const targets = digest === '' ? [`manifests/${tagOf(reference)}`] : [`manifests/${digest}`, `blobs/${digest}`];
+    for (const target of targets) {
+      // Only a 404 leads on to the blobs of old registries: those answer with no type worth keeping.
+      if (found.rank > 2) break;
+      for (const [index, host] of hosts.entries()) {
+        try {
+          const patient = index === hosts.length - 1;
+          const descriptor = await this.#head(host, reference, target, digest, patient, signal);
+          if (descriptor) return { name: text, descriptor };
+          found.add(2, notFound(`${text}: not found`));
+        } catch (error) {
+          signal?.throwIfAborted();
+          found.add(rankOf(error), deniedPull(error));
+        }
+      }
+    }
+    throw found.error ?? notFound(`${text}: not found`);
+  }
+
+  /** undefined for a 404. */
+  async #head(
+    host: HostClient,
+    reference: Reference,
+    target: string,
+    wanted: string,
+    patient: boolean,
+    signal?: AbortSignal,
+  ): Promise<Descriptor | undefined> {
+    const request = {
+      path: `/${repositoryOf(reference)}/${target}`,
+      query: namespaceQuery(host, reference),
+      headers: { accept: acceptManifests },
+      scopes: [pullScope(reference)],
+      patient,
+      signal,
+    };
+    const url = host.url(request.path, request.query);
+    const response = await host.send({ ...request, method: 'HEAD' });
+    await discard(response);
+    if (response.status === 404) return undefined;
+    // A HEAD has no body to say why; some registries do not know HEAD at all.
+    const length = header(response, 'content-length');
+    let digest = header(response, 'docker-content-digest') ?? '';
+    let size = length === undefined ? -1 : Number(length);
+    let mediaType = mediaTypeOf(response);
+    if (response.status === 403 || response.status === 405 || response.status === 501) size = -1;
+    else if (response.status > 299)
+      throw new UnexpectedStatusError({ method: 'HEAD', url }, response.status, response.statusText);
+    if (wanted !== '') digest = wanted;
+    if (digest === '' || size < 0) {
+      const got = await host.send({ ...request, method: 'GET' });
+      const body = await readBody(got, maxManifestSize + 1);
+      if (got.status === 404) return undefined;
+      if (got.status > 299) throw new UnexpectedStatusError({ method: 'GET', url }, got.status, got.statusText, body);
+      mediaType = mediaTypeOf(got);
+      size = body.length;
+      if (digest === '' && mediaType !== MediaType.DockerManifestV1) digest = digestOf(body);
+    }
+    if (mediaType === MediaType.DockerManifestV1) {
+      throw unimplemented(
+        `media type "${MediaType.DockerManifestV1}" is no longer supported since containerd v2.0, please rebuild the image as "${MediaType.DockerManifest}" or "${MediaType.OciManifest}"`,
+      );
+    }
+    try {
+      parseDigest(digest);
+    } catch (error) {
+      throw StatusError.wrap(error, `"${digest}" in header not a valid digest`);
+    }
+    if (size > maxManifestSize) {
+      throw notFound(`rejecting ${size} byte manifest for ${formatReference(reference)}: not found`);
+    }
+    return { mediaType, digest, size };
+  }
+
+  /**
+   * The bytes of a blob or manifest of the reference's repository, from `offset` on. Broken connections are taken up again
+   * where they broke. The digest is for the reader to check; a length other than the descriptor's is an error.
+   */
+  fetch(text: string, descriptor: Descriptor, options: { offset?: number; signal?: AbortSignal } = {}): BlobSource {
+    const reference = parseReference(text);
+    return readBlob({
+      descriptor,
+      reference,
+      hosts: () => this.#endpoints(reference, ['pull']),
+      query: (host) => namespaceQuery(host, reference),
+      scopes: [pullScope(reference)],
+      offset: options.offset ?? 0,
+      signal: options.signal,
+    });
+  }
+
+  /** Puts one blob or manifest to the reference's repository; a descriptor that the reference's digest names gets its tag. */
+  async push(text: string, descriptor: Descriptor, options: PushOptions): Promise<PushOutcome> {
+    const reference = parseReference(text);
+    const [host] = await this.#endpoints(reference, ['push']);
+    if (!host) throw notFound('no push hosts: not found');
+    return await pushDescriptor(host, reference, descriptor, options);
+  }
+
+  async #endpoints(reference: Reference, needed: readonly HostCapability[]): Promise<HostClient[]> {
+    const name = hostOf(reference);
+    let clients = this.#hosts.get(name);
+    if (!clients) {
+      const { hosts = defaultHosts(), ...options } = this.#options;
+      clients = hosts(name).then((list) => list.map((host) => new HostClient(host, options)));
+      this.#hosts.set(name, clients);
+    }
+    return (await clients).filter(({ host }) => needed.every((capability) => host.capabilities.includes(capability)));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const clients = await Promise.all([...this.#hosts.values()].map((list) => list.catch(() => [])));
+    this.#hosts.clear();
+    await Promise.all(clients.flat().map((client) => client[Symbol.asyncDispose]()));
+  }
+}
+
+/** Mirrors are told which registry they stand for. */
+function namespaceQuery(host: HostClient, reference: Reference): Record<string, string> {
+  const name = hostOf(reference);
+  const own = name === 'docker.io' ? 'registry-1.docker.io' : name;
+  return host.host.host === own ? {} : { ns: name };
+}
+
+function pullScope(reference: Reference): string {
+  return `repository:${repositoryOf(reference)}:pull`;
+}
+
+function mediaTypeOf(response: HttpResponse): string {
+  return (header(response, 'content-type') ?? '').split(';')[0]!.trim();
+}
+
+/** Of several endpoints' errors, the one of that which got furthest says most. */
+class FurthestError {
+  rank = 0;
+  error: unknown;
+
+  add(rank: number, error: unknown): void {
+    if (rank <= this.rank) return;
+    this.rank = rank;
+    this.error = error;
+  }
+}
+
+function rankOf(error: unknown): number {
+  if (error instanceof UnexpectedStatusError) return 3;
+  if (hasCode(error, Code.NotFound)) return 4;
+  return error instanceof AuthorizationError || hasCode(error, Code.Unavailable) ? 1 : 3;
+}
+
+function deniedPull(error: unknown): unknown {
+  if (!(error instanceof AuthorizationError)) return error;
+  return StatusError.wrap(error, 'pull access denied, repository does not exist or may require authorization');
+}
