@@ -1,1 +1,12 @@
-export {};
+export * from './constants.ts';
+export * from './error.ts';
+export * from './files.ts';
+export type { Path } from './libc.ts';
+export * from './mounts.ts';
+export * from './pipes.ts';
+export * from './processes.ts';
+export * from './sockets.ts';
+export * from './spawn.ts';
+export * from './terminals.ts';
+export * from './watch.ts';
+export * from './xattrs.ts';
