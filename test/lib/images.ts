@@ -1,0 +1,160 @@
+import { createHash } from 'node:crypto';
+import {
+  chmodSync,
+  copyFileSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import path from 'node:path';
+import { gzipSync } from 'node:zlib';
+import { run } from './processes.ts';
+
+/** The images that tests run, built from nothing but busybox and GNU tar into an OCI layout each. */
+
+export interface ImageConfigInput {
+  Cmd?: string[];
+  Entrypoint?: string[];
+  Env?: string[];
+  User?: string;
+  WorkingDir?: string;
+}
+
+/** Fills a directory that becomes one layer. A file `.wh.x` is a whiteout. */
+export type LayerBuilder = (directory: string) => void;
+
+function blob(layout: string, bytes: Buffer): { digest: string; size: number } {
+  const hex = createHash('sha256').update(bytes).digest('hex');
+  writeFileSync(path.join(layout, 'blobs/sha256', hex), bytes);
+  return { digest: `sha256:${hex}`, size: bytes.length };
+}
+
+/** Builds an OCI layout with one image under the tag `latest`. Times are fixed, so that the same content has the same digest. */
+export async function buildImage(
+  layout: string,
+  layers: readonly LayerBuilder[],
+  config: ImageConfigInput,
+): Promise<void> {
+  mkdirSync(path.join(layout, 'blobs/sha256'), { recursive: true });
+  const descriptors: object[] = [];
+  const diffIds: string[] = [];
+  for (const build of layers) {
+    const directory = `${layout}.layer`;
+    mkdirSync(directory);
+    build(directory);
+    const file = `${layout}.tar`;
+    await run('tar', [
+      '--sort=name',
+      '--mtime=@1700000000',
+      '--numeric-owner',
+      '--xattrs',
+      '-C',
+      directory,
+      '-cf',
+      file,
+      '.',
+    ]);
+    const tar = readFileSync(file);
+    diffIds.push(`sha256:${createHash('sha256').update(tar).digest('hex')}`);
+    descriptors.push({
+      mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip',
+      ...blob(layout, gzipSync(tar, { level: 6 })),
+    });
+    rmSync(directory, { recursive: true });
+    rmSync(file);
+  }
+  const architecture = process.arch === 'x64' ? 'amd64' : process.arch;
+  const configBlob = blob(
+    layout,
+    Buffer.from(JSON.stringify({ architecture, os: 'linux', config, rootfs: { type: 'layers', diff_ids: diffIds } })),
+  );
+  const manifest = blob(
+    layout,
+    Buffer.from(
+      JSON.stringify({
+        schemaVersion: 2,
+        mediaType: 'application/vnd.oci.image.manifest.v1+json',
+        config: { mediaType: 'application/vnd.oci.image.config.v1+json', ...configBlob },
+        layers: descriptors,
+      }),
+    ),
+  );
+  writeFileSync(path.join(layout, 'oci-layout'), JSON.stringify({ imageLayoutVersion: '1.0.0' }));
+  writeFileSync(
+    path.join(layout, 'index.json'),
+    JSON.stringify({
+      schemaVersion: 2,
+      manifests: [
+        {
+          mediaType: 'application/vnd.oci.image.manifest.v1+json',
+          ...manifest,
+          annotations: { 'org.opencontainers.image.ref.name': 'latest' },
+          platform: { architecture, os: 'linux' },
+        },
+      ],
+    }),
+  );
+}
+
+const applets =
+  'sh ls cat echo sleep true false id env ps kill mount hostname stty dd yes head seq wc touch rm mkdir sync tail'.split(
+    ' ',
+  );
+
+/** The base layer: a static busybox with its applets, users, and the folders that runtimes mount on. */
+export function busyboxLayer(directory: string): void {
+  for (const folder of ['bin', 'etc', 'dev', 'proc', 'sys', 'tmp', 'root', 'run', 'var'])
+    mkdirSync(path.join(directory, folder));
+  chmodSync(path.join(directory, 'tmp'), 0o1777);
+  copyFileSync('/bin/busybox', path.join(directory, 'bin/busybox'));
+  for (const applet of applets) symlinkSync('busybox', path.join(directory, 'bin', applet));
+  writeFileSync(
+    path.join(directory, 'etc/passwd'),
+    'root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var:/bin/false\n',
+  );
+  writeFileSync(path.join(directory, 'etc/group'), 'root:x:0:\nwww-data:x:33:\nextra:x:44:www-data\n');
+}
+
+/** Files to be removed, replaced and linked by the layers above. */
+function filesLayer(directory: string): void {
+  mkdirSync(path.join(directory, 'data/opaque'), { recursive: true });
+  writeFileSync(path.join(directory, 'data/gone'), 'to be removed');
+  writeFileSync(path.join(directory, 'data/opaque/hidden'), 'to be hidden');
+  writeFileSync(path.join(directory, 'data/a'), 'linked');
+  linkSync(path.join(directory, 'data/a'), path.join(directory, 'data/b'));
+  writeFileSync(path.join(directory, 'data/setuid'), 'x');
+  chmodSync(path.join(directory, 'data/setuid'), 0o4755);
+}
+
+function whiteoutLayer(directory: string): void {
+  mkdirSync(path.join(directory, 'data/opaque'), { recursive: true });
+  writeFileSync(path.join(directory, 'data/.wh.gone'), '');
+  writeFileSync(path.join(directory, 'data/opaque/.wh..wh..opq'), '');
+  writeFileSync(path.join(directory, 'data/opaque/shown'), 'shown');
+}
+
+/** Builds `busybox`, `whiteouts` and `many-layers` under a folder; answers their layouts by name. */
+export async function buildTestImages(
+  folder: string,
+): Promise<Record<'busybox' | 'whiteouts' | 'many-layers', string>> {
+  const layouts = {
+    busybox: path.join(folder, 'busybox'),
+    whiteouts: path.join(folder, 'whiteouts'),
+    'many-layers': path.join(folder, 'many-layers'),
+  };
+  const config = { Cmd: ['sh'], Env: ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'] };
+  await buildImage(layouts.busybox, [busyboxLayer], config);
+  await buildImage(layouts.whiteouts, [busyboxLayer, filesLayer, whiteoutLayer], config);
+  const many: LayerBuilder[] = [busyboxLayer];
+  for (let number = 1; number <= 110; number++) {
+    many.push((directory) => {
+      mkdirSync(path.join(directory, 'layers'));
+      writeFileSync(path.join(directory, 'layers', String(number)), `layer ${number}\n`);
+    });
+  }
+  await buildImage(layouts['many-layers'], many, config);
+  return layouts;
+}
