@@ -1,6 +1,6 @@
 import type { Mount } from '@gantry/mount';
 import type { RequestContext } from '../request-context.ts';
-import type { SnapshotInfo, SnapshotOptions, SnapshotUsage } from './snapshotter.ts';
+import type { CommitSnapshotOptions, SnapshotInfo, SnapshotOptions, SnapshotUsage } from './snapshotter.ts';
 
 /**
  * Snapshots of one snapshotter as namespaces see them: the metadata layer over a Snapshotter. Keys are the client's own;
@@ -19,7 +19,7 @@ export interface NamespacedSnapshotter {
   mounts(ctx: RequestContext, key: string): Promise<Mount[]>;
   prepare(ctx: RequestContext, key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]>;
   view(ctx: RequestContext, key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]>;
-  commit(ctx: RequestContext, name: string, key: string, options?: SnapshotOptions): Promise<void>;
+  commit(ctx: RequestContext, name: string, key: string, options?: CommitSnapshotOptions): Promise<void>;
   remove(ctx: RequestContext, key: string): Promise<void>;
   list(ctx: RequestContext, filters?: string[]): AsyncIterable<SnapshotInfo>;
   cleanup(ctx: RequestContext): Promise<void>;

@@ -25,6 +25,14 @@ export interface SnapshotOptions {
   labels?: Record<string, string>;
 }
 
+export interface CommitSnapshotOptions extends SnapshotOptions {
+  /**
+   * Commits a snapshot prepared without a parent on top of this one (`rebase`), so that layers can be unpacked in any order.
+   * Only snapshotters with the capability `rebase` take another parent than the one prepared on.
+   */
+  parent?: string;
+}
+
 /**
  * A snapshotter without namespaces: keys are unique across it. Implementations run the contract suite in
  * `snapshotter-contract.ts`. Labels are kept by the metadata layer; those that start with `containerd.io/snapshot` are
@@ -40,7 +48,7 @@ export interface Snapshotter {
   mounts(key: string): Promise<Mount[]>;
   prepare(key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]>;
   view(key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]>;
-  commit(name: string, key: string, options?: SnapshotOptions): Promise<void>;
+  commit(name: string, key: string, options?: CommitSnapshotOptions): Promise<void>;
   remove(key: string): Promise<void>;
   list(): AsyncIterable<SnapshotInfo>;
   /** Frees what removed snapshots and broken operations left on disk. */
