@@ -9,6 +9,8 @@ import type { MetadataStore } from '../metadata/metadata-store.ts';
 import type { NamespaceStore } from '../namespaces/namespace-store.ts';
 import type { SnapshotterRegistry } from '../snapshots/snapshot-service.ts';
 import type { Snapshotter } from '../snapshots/snapshotter.ts';
+import type { StreamManager } from '../streaming/stream-manager.ts';
+import type { ImageVerifier, Transferrer } from '../transfer/transferrer.ts';
 import { pluginType } from './plugin.ts';
 import type { ServiceSet } from './service-set.ts';
 
@@ -44,9 +46,9 @@ export const PluginTypes = {
   Shim: pluginType<unknown>('io.containerd.shim.v1'),
   TaskMonitor: pluginType<unknown>('io.containerd.monitor.task.v1'),
   ContainerMonitor: pluginType<unknown>('io.containerd.monitor.container.v1'),
-  Transfer: pluginType<unknown>('io.containerd.transfer.v1'),
-  Streaming: pluginType<unknown>('io.containerd.streaming.v1'),
-  ImageVerifier: pluginType<unknown>('io.containerd.image-verifier.v1'),
+  Transfer: pluginType<Transferrer>('io.containerd.transfer.v1'),
+  Streaming: pluginType<StreamManager>('io.containerd.streaming.v1'),
+  ImageVerifier: pluginType<ImageVerifier>('io.containerd.image-verifier.v1'),
   MountManager: pluginType<unknown>('io.containerd.mount-manager.v1'),
   MountHandler: pluginType<unknown>('io.containerd.mount-handler.v1'),
   SandboxStore: pluginType<unknown>('io.containerd.sandbox.store.v1'),

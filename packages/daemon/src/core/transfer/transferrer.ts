@@ -1,0 +1,32 @@
+import type { Any } from '@bufbuild/protobuf/wkt';
+import type { Descriptor } from '@gantry/oci';
+import type { RequestContext } from '../request-context.ts';
+
+/** One report from a transfer under way, in containerd's form. */
+export interface TransferProgress {
+  /** `waiting`, `downloading`, `extracting`, `complete`, … or, without a name, a sentence on the whole. */
+  event: string;
+  /** The ref of a piece of content, or the name of an image. */
+  name?: string;
+  /** Names of what this is part of. */
+  parents?: string[];
+  /** Bytes. */
+  progress?: number;
+  total?: number;
+  descriptor?: Descriptor;
+}
+
+export interface TransferOptions {
+  progress?: (progress: TransferProgress) => void;
+}
+
+/** Moves a thing from a source to a destination, both `containerd.types.transfer.*` (or other) messages. */
+export interface Transferrer {
+  /** @throws Unimplemented for a pair it does not know, so that the next transferrer is asked. */
+  transfer(ctx: RequestContext, source: Any, destination: Any, options?: TransferOptions): Promise<void>;
+}
+
+/** Judges an image before it is pulled. */
+export interface ImageVerifier {
+  verifyImage(ctx: RequestContext, name: string, descriptor: Descriptor): Promise<{ ok: boolean; reason: string }>;
+}
