@@ -1,0 +1,138 @@
+/**
+ * Job `apply-layer`: a layer blob becomes files, in one pass: bytes are hashed as they come, inflated in the thread pool, hashed
+ * again, parsed and written.
+ */
+import { createHash } from 'node:crypto';
+import { type ByteSource, readSource } from './byte-source.ts';
+import { type Compression, createDecompressor, detectCompression, MAGIC_LENGTH } from './compression.ts';
+import type { JobContext } from './job.ts';
+import { type ApplyTarget, LayerApplier } from './layer-applier.ts';
+import { TarParser } from './tar-parser.ts';
+
+export interface ApplyLayerParams {
+  source: ByteSource;
+  target: ApplyTarget;
+  /** Default: told by the first bytes. */
+  compression?: Compression;
+  /** Also hash the bytes as they are stored. */
+  hashSource?: boolean;
+  /** Most uncompressed bytes; more is an error. */
+  maxSize?: number;
+  /** Wait until the file system is on disk. */
+  sync?: boolean;
+}
+
+export interface ApplyLayerResult {
+  /** sha256 of the uncompressed archive, `sha256:hex`. */
+  diffId: string;
+  /** Uncompressed bytes. */
+  size: number;
+  /** Bytes read. */
+  sourceSize: number;
+  /** sha256 of the bytes read, if asked for. */
+  sourceDigest?: string;
+  compression: Compression;
+  /** Entries made. */
+  files: number;
+  warnings: string[];
+}
+
+/** `progress` reports `{read, files}`, about ten times a second at most. */
+export interface ApplyLayerProgress {
+  read: number;
+  files: number;
+}
+
+export async function applyLayer(params: ApplyLayerParams, context: JobContext): Promise<ApplyLayerResult> {
+  const sourceHash = params.hashSource ? createHash('sha256') : undefined;
+  let read = 0;
+  let reported = 0;
+  const applier = new LayerApplier(params.target);
+  try {
+    const counted = (async function* () {
+      for await (const chunk of readSource(params.source, context)) {
+        read += chunk.length;
+        sourceHash?.update(chunk);
+        yield chunk;
+        const now = Date.now();
+        if (now - reported < 100) continue;
+        reported = now;
+        context.progress({ read, files: applier.files } satisfies ApplyLayerProgress);
+      }
+    })();
+    const parser = new TarParser(applier);
+    const hash = createHash('sha256');
+    let size = 0;
+    const compression = await decompress(counted, params.compression, (chunk) => {
+      size += chunk.length;
+      if (params.maxSize !== undefined && size > params.maxSize) {
+        throw new Error(`layer is larger than ${params.maxSize} bytes uncompressed`);
+      }
+      context.signal.throwIfAborted();
+      hash.update(chunk);
+      parser.write(chunk);
+    });
+    parser.end();
+    applier.finish(params.sync);
+    return {
+      diffId: `sha256:${hash.digest('hex')}`,
+      size,
+      sourceSize: read,
+      ...(sourceHash && { sourceDigest: `sha256:${sourceHash.digest('hex')}` }),
+      compression,
+      files: applier.files,
+      warnings: applier.warnings,
+    };
+  } finally {
+    applier.close();
+  }
+}
+
+/**
+ * Gives `sink` the uncompressed bytes of `source`, in order; answers what the compression was. While `sink` works on a piece,
+ * the thread pool inflates the next.
+ */
+export async function decompress(
+  source: AsyncGenerator<Buffer>,
+  known: Compression | undefined,
+  sink: (chunk: Buffer) => void,
+): Promise<Compression> {
+  const head: Buffer[] = [];
+  let headLength = 0;
+  while (known === undefined && headLength < MAGIC_LENGTH) {
+    const next = await source.next();
+    if (next.done) break;
+    // Copied: a source may use its buffer again.
+    head.push(Buffer.from(next.value));
+    headLength += next.value.length;
+  }
+  const compression = known ?? detectCompression(Buffer.concat(head));
+  const inflater = createDecompressor(compression);
+  if (!inflater) {
+    for (const chunk of head) sink(chunk);
+    for await (const chunk of source) sink(chunk);
+    return compression;
+  }
+  let fed = 0;
+  const feed = async () => {
+    const write = async (chunk: Buffer) => {
+      fed += chunk.length;
+      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      inflater.write(chunk, (error) => (error ? reject(error) : resolve()));
+      await promise;
+    };
+    for (const chunk of head) await write(chunk);
+    for await (const chunk of source) await write(chunk);
+    inflater.end();
+  };
+  const feeding = feed().catch((error: unknown) => {
+    inflater.destroy(error instanceof Error ? error : new Error(String(error)));
+  });
+  try {
+    for await (const chunk of inflater) sink(chunk as Buffer);
+  } finally {
+    inflater.destroy();
+    await feeding;
+  }
+  return compression;
+}

@@ -1,0 +1,509 @@
+/**
+ * Unpacks a layer's entries beneath a root as containerd does: whiteouts, opaque directories, hard links, devices, extended
+ * attributes, setuid bits, times of directories at the end. Synchronous; runs in a worker. Two kinds of target: a merged
+ * directory, where a whiteout removes, and the upper directory of an overlay, where it becomes the overlay's own mark.
+ */
+
+import { writeSync } from 'node:fs';
+import { constants } from 'node:os';
+import {
+  type ByteString,
+  chmodAt,
+  chownAt,
+  closeFd,
+  errnoError,
+  type FastStat,
+  Flags,
+  fchmod,
+  fchown,
+  fsetXattr,
+  ftruncate,
+  futimens,
+  getXattr,
+  linkAt,
+  listXattrs,
+  mkdirAt,
+  mknodAt,
+  openAt,
+  pwriteFd,
+  readUmask,
+  setXattr,
+  statAt,
+  symlinkAt,
+  syncFileSystem,
+  utimesAt,
+} from '@gantry/sys/fast-at.ts';
+import { listNames, removeTree } from './remove-tree.ts';
+import {
+  cleanPath,
+  isDirectoryMode,
+  RootedDirectories,
+  type RootedDirectory,
+  splitPath,
+} from './rooted-directories.ts';
+import { TarError, type TarHeader } from './tar-header.ts';
+import type { TarHandler } from './tar-parser.ts';
+
+const { EEXIST, ELOOP, ENODATA, ENOENT, ENOTDIR, ENOTSUP, EPERM } = constants.errno;
+const WHITEOUT = '.wh.';
+const OPAQUE = '.wh..wh..opq';
+const WHITEOUT_META = '.wh..wh.';
+const S_IFMT = 0o170000;
+const S_IFREG = 0o100000;
+const S_IFLNK = 0o120000;
+const S_IFCHR = 0o020000;
+const S_IFBLK = 0o060000;
+const S_IFIFO = 0o010000;
+
+export interface ApplyTarget {
+  /** The directory to unpack into; must exist. */
+  root: string;
+  /**
+   * `merged`: whiteouts remove names beneath the root. `overlay`: the root is the upper directory of an overlay, and whiteouts
+   * and opaque directories are written as overlayfs marks them.
+   */
+  kind: 'merged' | 'overlay';
+  /** For `overlay`: the lower directories, topmost first. A directory that has to be made is like the one they have. */
+  parents?: string[];
+  /** For `overlay`: marks are `user.overlay.*` attributes (mount option userxattr). */
+  userXattr?: boolean;
+  /** Leave files to the caller's user, for unprivileged callers. */
+  keepOwner?: boolean;
+}
+
+interface PendingTimes {
+  path: ByteString;
+  atime: number;
+  atimeNanos: number;
+  mtime: number;
+  mtimeNanos: number;
+}
+
+export class LayerApplier implements TarHandler {
+  readonly #target: ApplyTarget;
+  readonly #dirs: RootedDirectories;
+  readonly #parents: RootedDirectories[];
+  readonly #unpacked = new Set<ByteString>();
+  readonly #pending = new Map<ByteString, PendingTimes>();
+  readonly #umask = readUmask();
+  readonly #isRoot = process.geteuid?.() === 0 && process.getegid?.() === 0;
+  readonly #opaqueAttribute: string;
+  /** Entries made. */
+  files = 0;
+  /** What could not be kept and is no error, such as attributes the file system does not have. */
+  readonly warnings: string[] = [];
+  #header: TarHeader | undefined;
+  #fd = -1;
+  #directory: RootedDirectory | undefined;
+  #base = '';
+
+  constructor(target: ApplyTarget) {
+    this.#target = target;
+    this.#opaqueAttribute = target.userXattr ? 'user.overlay.opaque' : 'trusted.overlay.opaque';
+    this.#dirs = new RootedDirectories(target.root, (made) => this.#likeParent(made));
+    this.#parents = [];
+    try {
+      for (const parent of target.parents ?? []) this.#parents.push(new RootedDirectories(parent));
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  entry(header: TarHeader): void {
+    this.#header = undefined;
+    if (header.path.startsWith('\0')) throw new TarError('invalid tar header: name');
+    const path = cleanPath(header.path);
+    if (path === '' || header.path.length > 1 << 20) return;
+    const [parent, base] = splitPath(path);
+    if (base.length > 255) throw errnoError(-constants.errno.ENAMETOOLONG, 'open', path);
+    const isMeta = path.startsWith(WHITEOUT_META) && base !== OPAQUE;
+    if (isMeta) return;
+    const directory = this.#dirs.get(parent, true);
+    this.#remember(parent);
+    if (base.startsWith(WHITEOUT)) {
+      this.#whiteout(directory, parent, base, header);
+      return;
+    }
+    this.#unpacked.add(path);
+    this.#header = header;
+    this.#directory = directory;
+    this.#base = base;
+    switch (header.type) {
+      case '0':
+        this.#createFile(directory, base, header);
+        break;
+      case '5':
+        this.#createDirectory(directory, base, path, header);
+        break;
+      case '1':
+        this.#createLink(directory, base, header);
+        break;
+      case '2':
+        this.#createNode(directory, base, 'symlink', (fd) => symlinkAt(header.linkPath, fd, base));
+        break;
+      case '3':
+        this.#createDevice(directory, base, header, S_IFCHR);
+        break;
+      case '4':
+        this.#createDevice(directory, base, header, S_IFBLK);
+        break;
+      case '6':
+        this.#createDevice(directory, base, header, S_IFIFO);
+        break;
+      default:
+        throw new TarError(`unhandled tar header type ${header.type.charCodeAt(0)}`);
+    }
+    this.files++;
+  }
+
+  data(bytes: Buffer, start: number, end: number, at: number): void {
+    if (this.#fd < 0) return;
+    if (!this.#header?.sparse) {
+      while (start < end) start += writeSync(this.#fd, bytes, start, end - start);
+      return;
+    }
+    while (start < end) {
+      const n = pwriteFd(this.#fd, bytes.subarray(start, end), end - start, at);
+      if (n < 0) throw errnoError(n, 'pwrite', this.#base);
+      start += n;
+      at += n;
+    }
+  }
+
+  entryEnd(): void {
+    const header = this.#header;
+    if (!header) return;
+    this.#header = undefined;
+    if (header.type === '0') this.#finishFile(header);
+    else if (header.type !== '1') this.#finishNode(header);
+  }
+
+  /** Sets the times of directories. With `sync`, waits until the file system is on disk. */
+  finish(sync = false): void {
+    // Innermost last or first does not matter: setting times does not touch the parent.
+    for (const times of this.#pending.values()) {
+      const directory = this.#dirs.find(times.path);
+      if (!directory) continue;
+      check(
+        utimesAt(directory.fd, '', times.atime, times.atimeNanos, times.mtime, times.mtimeNanos),
+        'utimensat',
+        times.path,
+      );
+    }
+    if (sync) {
+      const fd = openAt(this.#dirs.rootFd, '.', Flags.O_DIRECTORY);
+      check(fd, 'open', '.');
+      const result = syncFileSystem(fd);
+      closeFd(fd);
+      check(result, 'syncfs', '.');
+    }
+  }
+
+  /** Lets go of all descriptors. What was unpacked stays. */
+  close(): void {
+    if (this.#fd >= 0) closeFd(this.#fd);
+    this.#fd = -1;
+    this.#dirs.close();
+    for (const parent of this.#parents) parent.close();
+  }
+
+  /** Directories on the way to an entry belong to the layer too, so that an opaque mark after them spares them. */
+  #remember(parent: ByteString): void {
+    for (let path = parent; path !== '' && !this.#unpacked.has(path); path = splitPath(path)[0]) {
+      this.#unpacked.add(path);
+    }
+  }
+
+  #createFile(directory: RootedDirectory, base: ByteString, header: TarHeader): void {
+    const flags = Flags.O_CREAT | Flags.O_EXCL | Flags.O_WRONLY | Flags.O_NOFOLLOW;
+    const mode = header.mode & 0o777;
+    let fd = openAt(directory.fd, base, flags, mode);
+    if (fd === -EEXIST) {
+      directory = this.#replace(base);
+      fd = openAt(directory.fd, base, flags, mode);
+    }
+    check(fd, 'open', base);
+    this.#fd = fd;
+  }
+
+  #finishFile(header: TarHeader): void {
+    const fd = this.#fd;
+    const plain = this.#directory!.plain && this.#isRoot;
+    if (header.sparse) check(ftruncate(fd, header.size), 'ftruncate', header.path);
+    const owned = plain && header.uid === 0 && header.gid === 0;
+    if (!owned && !this.#target.keepOwner) check(fchown(fd, header.uid, header.gid), 'fchown', header.path);
+    if (header.xattrs) {
+      for (const [name, value] of header.xattrs) {
+        if (this.#wantsXattr(name)) this.#xattrResult(fsetXattr(fd, name, value), name, header);
+      }
+    }
+    if (!plain || header.mode & 0o7000 || header.mode & this.#umask) {
+      check(fchmod(fd, header.mode), 'fchmod', header.path);
+    }
+    const times = boundTimes(header);
+    check(futimens(fd, times.atime, times.atimeNanos, times.mtime, times.mtimeNanos), 'futimens', header.path);
+    this.#fd = -1;
+    check(closeFd(fd), 'close', header.path);
+  }
+
+  #createDirectory(directory: RootedDirectory, base: ByteString, path: ByteString, header: TarHeader): void {
+    let result = mkdirAt(directory.fd, base, header.mode & 0o777);
+    if (result === -EEXIST) {
+      const existing = statAt(directory.fd, base);
+      if (typeof existing === 'number') throw errnoError(existing, 'lstat', path);
+      if (isDirectoryMode(existing.mode)) {
+        result = 0;
+      } else {
+        const hides = this.#target.kind === 'overlay' && isOverlayWhiteout(existing);
+        const parent = this.#replace(base);
+        result = mkdirAt(parent.fd, base, header.mode & 0o777);
+        // The name was hidden below, and must not shine through the new directory.
+        if (result >= 0 && hides) this.#setOpaque(parent, base);
+      }
+    }
+    check(result, 'mkdir', path);
+    this.#pending.set(path, { path, ...boundTimes(header) });
+  }
+
+  #createLink(directory: RootedDirectory, base: ByteString, header: TarHeader): void {
+    const target = cleanPath(header.linkPath);
+    if (target === '') throw errnoError(-EPERM, 'link', header.linkPath);
+    const [targetParent, targetBase] = splitPath(target);
+    const from = this.#dirs.get(targetParent, false);
+    // Opening the target's folder may have closed the entry's.
+    directory = this.#dirs.get(directory.path, true);
+    let result = linkAt(from.fd, targetBase, directory.fd, base);
+    if (result === -EEXIST) {
+      const a = statAt(from.fd, targetBase);
+      const b = statAt(directory.fd, base);
+      const same =
+        typeof a !== 'number' &&
+        typeof b !== 'number' &&
+        a.ino === b.ino &&
+        a.devMinor === b.devMinor &&
+        a.devMajor === b.devMajor;
+      if (same) {
+        result = 0;
+      } else {
+        const into = this.#replace(base);
+        result = linkAt(this.#dirs.get(targetParent, false).fd, targetBase, into.fd, base);
+      }
+    }
+    check(result, 'link', header.path);
+    this.#finishLink(this.#dirs.get(directory.path, true), base, header);
+  }
+
+  /** A link's header may differ from the target's: only then is anything set, since a chown would drop file capabilities. */
+  #finishLink(directory: RootedDirectory, base: ByteString, header: TarHeader): void {
+    const stat = statAt(directory.fd, base);
+    if (typeof stat === 'number') throw errnoError(stat, 'lstat', header.path);
+    const foreign = stat.uid !== header.uid || stat.gid !== header.gid;
+    if (foreign && !this.#target.keepOwner) {
+      check(chownAt(directory.fd, base, header.uid, header.gid), 'fchownat', header.path);
+    }
+    if ((stat.mode & S_IFMT) !== S_IFLNK && (foreign || (stat.mode & 0o7777) !== header.mode)) {
+      check(chmodAt(directory.fd, base, header.mode), 'fchmodat', header.path);
+    }
+    const times = boundTimes(header);
+    if (stat.mtime !== times.mtime || stat.mtimeNanos !== times.mtimeNanos) {
+      this.#setTimes(directory, base, header);
+    }
+  }
+
+  #createDevice(directory: RootedDirectory, base: ByteString, header: TarHeader, kind: number): void {
+    const mode = kind | (header.mode & 0o777);
+    this.#createNode(directory, base, 'mknod', (fd) => mknodAt(fd, base, mode, header.devMajor, header.devMinor));
+  }
+
+  #createNode(directory: RootedDirectory, base: ByteString, call: string, make: (fd: number) => number): void {
+    let result = make(directory.fd);
+    if (result === -EEXIST) result = make(this.#replace(base).fd);
+    check(result, call, base);
+  }
+
+  #finishNode(header: TarHeader): void {
+    const base = this.#base;
+    const directory = this.#dirs.get(this.#directory!.path, true);
+    if (!this.#target.keepOwner) check(chownAt(directory.fd, base, header.uid, header.gid), 'fchownat', header.path);
+    for (const [name, value] of header.xattrs ?? []) {
+      if (!this.#wantsXattr(name)) continue;
+      this.#xattrResult(setXattr(`/proc/self/fd/${directory.fd}/${base}`, name, value), name, header);
+    }
+    if (header.type !== '2') check(chmodAt(directory.fd, base, header.mode), 'fchmodat', header.path);
+    if (header.type !== '5') this.#setTimes(directory, base, header);
+  }
+
+  #setTimes(directory: RootedDirectory, base: ByteString, header: TarHeader): void {
+    const times = boundTimes(header);
+    check(
+      utimesAt(directory.fd, base, times.atime, times.atimeNanos, times.mtime, times.mtimeNanos),
+      'utimensat',
+      header.path,
+    );
+  }
+
+  /** Removes what is in the way of the current entry. Answers its directory, opened anew if need be. */
+  #replace(base: ByteString): RootedDirectory {
+    const directory = this.#directory!;
+    const existing = statAt(directory.fd, base);
+    const kind = typeof existing === 'number' ? 0 : existing.mode & S_IFMT;
+    removeTree(directory.fd, base);
+    if (kind === S_IFREG) return directory;
+    this.#dirs.forget();
+    this.#directory = this.#dirs.get(directory.path, true);
+    return this.#directory;
+  }
+
+  #whiteout(directory: RootedDirectory, parent: ByteString, base: ByteString, header: TarHeader): void {
+    if (base === OPAQUE) {
+      if (this.#target.kind === 'overlay') {
+        if (parent !== '') this.#markOpaque(directory);
+      } else {
+        this.#clearDirectory(parent);
+      }
+      return;
+    }
+    const name = base.slice(WHITEOUT.length);
+    if (name === '' || name === '.' || name === '..') throw new TarError(`invalid whiteout name ${base}`);
+    if (this.#target.kind === 'merged') {
+      removeTree(directory.fd, name);
+      this.#dirs.forget();
+      return;
+    }
+    const path = parent === '' ? name : `${parent}/${name}`;
+    const result = mknodAt(directory.fd, name, S_IFCHR, 0, 0);
+    if (result === -EEXIST) {
+      const existing = statAt(directory.fd, name);
+      if (typeof existing === 'number') throw errnoError(existing, 'lstat', path);
+      // A whiteout is about the layers below: what this layer itself has stays, and a directory of it hides the one below.
+      if (this.#unpacked.has(path)) {
+        if (isDirectoryMode(existing.mode)) this.#setOpaque(directory, name);
+        return;
+      }
+      removeTree(directory.fd, name);
+      this.#dirs.forget();
+      check(mknodAt(this.#dirs.get(parent, true).fd, name, S_IFCHR, 0, 0), 'mknod', path);
+      directory = this.#dirs.get(parent, true);
+    } else {
+      check(result, 'mknod', path);
+    }
+    if (!this.#target.keepOwner) check(chownAt(directory.fd, name, header.uid, header.gid), 'fchownat', path);
+  }
+
+  #markOpaque(directory: RootedDirectory): void {
+    const result = setXattr(`/proc/self/fd/${directory.fd}/.`, this.#opaqueAttribute, Buffer.from('y'));
+    check(result, 'setxattr', directory.path);
+  }
+
+  #setOpaque(directory: RootedDirectory, base: ByteString): void {
+    const path = directory.path === '' ? base : `${directory.path}/${base}`;
+    this.#markOpaque(this.#dirs.get(path, false));
+  }
+
+  /** Merged target: removes from a directory all that is not this layer's own. Without recursion, for depth. */
+  #clearDirectory(start: ByteString): void {
+    const queue: ByteString[] = [start];
+    for (let path = queue.pop(); path !== undefined; path = queue.pop()) {
+      const directory = this.#dirs.get(path, false);
+      const fd = openAt(directory.fd, '.', Flags.O_DIRECTORY);
+      check(fd, 'open', path);
+      try {
+        for (const name of listNames(fd)) {
+          const child = path === '' ? name : `${path}/${name}`;
+          if (!this.#unpacked.has(child)) {
+            removeTree(fd, name);
+            continue;
+          }
+          const stat = statAt(fd, name);
+          if (typeof stat !== 'number' && isDirectoryMode(stat.mode)) queue.push(child);
+        }
+      } finally {
+        closeFd(fd);
+      }
+    }
+    this.#dirs.forget();
+  }
+
+  /** A directory that had to be made in an upper directory takes owner, mode, attributes and times of the one below it. */
+  #likeParent(made: RootedDirectory): void {
+    for (const parent of this.#parents) {
+      const [above, base] = splitPath(made.path);
+      const holder = parent.find(above);
+      const shown = holder && statAt(holder.fd, base);
+      if (shown === undefined || shown === -ENOENT || shown === -ENOTDIR || shown === -ELOOP) continue;
+      if (typeof shown === 'number') throw errnoError(shown, 'lstat', made.path);
+      const isLink = (shown.mode & S_IFMT) === S_IFLNK;
+      if (!isLink && !isDirectoryMode(shown.mode)) return;
+      const source = parent.find(made.path);
+      if (!source) return;
+      const stat = statAt(source.fd, '');
+      if (typeof stat === 'number') throw errnoError(stat, 'stat', made.path);
+      this.#copyDirectory(source.fd, stat, made);
+      return;
+    }
+  }
+
+  #copyDirectory(from: number, stat: FastStat, made: RootedDirectory): void {
+    const [parent, base] = splitPath(made.path);
+    const into = this.#dirs.get(parent, false);
+    if (!this.#target.keepOwner) check(chownAt(into.fd, base, stat.uid, stat.gid), 'fchownat', made.path);
+    check(chmodAt(into.fd, base, stat.mode & 0o7777), 'fchmodat', made.path);
+    const source = `/proc/self/fd/${from}/.`;
+    const names = listXattrs(source);
+    if (typeof names === 'number') {
+      if (names !== -ENOTSUP) throw errnoError(names, 'listxattr', made.path);
+    } else {
+      for (const name of names) {
+        if (isOverlayAttribute(name)) continue;
+        const value = getXattr(source, name);
+        if (value === -ENODATA) continue;
+        if (typeof value === 'number') throw errnoError(value, 'getxattr', made.path);
+        const result = setXattr(`/proc/self/fd/${made.fd}/.`, name, value);
+        if (result < 0 && result !== -ENOTSUP) throw errnoError(result, 'setxattr', made.path);
+      }
+    }
+    const { atime, atimeNanos, mtime, mtimeNanos } = stat;
+    this.#pending.set(made.path, { path: made.path, atime, atimeNanos, mtime, mtimeNanos });
+  }
+
+  /** Attributes that an overlay reads as its own are nothing a layer may set in an upper directory. */
+  #wantsXattr(name: ByteString): boolean {
+    return this.#target.kind === 'merged' || !isOverlayAttribute(name);
+  }
+
+  #xattrResult(result: number, name: ByteString, header: TarHeader): void {
+    if (result >= 0) return;
+    const lenient =
+      result === -ENOTSUP ||
+      (result === -EPERM && name.startsWith('user.') && header.type !== '0' && header.type !== '5');
+    if (!lenient) throw errnoError(result, `setxattr ${name}`, header.path);
+    if (this.warnings.length < 20) this.warnings.push(`ignored xattr ${name} in archive: not supported`);
+  }
+}
+
+function isOverlayAttribute(name: ByteString): boolean {
+  return name.startsWith('trusted.overlay.') || name.startsWith('user.overlay.');
+}
+
+function isOverlayWhiteout(stat: FastStat): boolean {
+  return (stat.mode & S_IFMT) === S_IFCHR && stat.rdevMajor === 0 && stat.rdevMinor === 0;
+}
+
+/** containerd's rule: times before 1970 are 1970, and the access time is the later of the two. */
+function boundTimes(header: TarHeader): Omit<PendingTimes, 'path'> {
+  let { mtime, mtimeNanos } = header;
+  if (mtime < 0 || mtime > MAX_TIME) [mtime, mtimeNanos] = [0, 0];
+  const atime = header.atime ?? 0;
+  const atimeNanos = header.atimeNanos ?? 0;
+  const later = atime > mtime || (atime === mtime && atimeNanos > mtimeNanos);
+  if (later && atime <= MAX_TIME) return { atime, atimeNanos, mtime, mtimeNanos };
+  return { atime: mtime, atimeNanos: mtimeNanos, mtime, mtimeNanos };
+}
+
+/** The last second a 64-bit count of nanoseconds can express (the year 2262). */
+const MAX_TIME = 9223372036;
+
+function check(result: number, syscall: string, path: ByteString): void {
+  if (result < 0) throw errnoError(result, syscall, path);
+}
