@@ -40,8 +40,16 @@ export class ShimConnection {
       };
       return new ShimConnection(bootstrap, clientFor(bootstrap, transport), promise, close);
     }
-    const transport = await ttrpcTransport(bootstrap.address, { connectTimeoutMs: timeoutMs });
-    return new ShimConnection(bootstrap, clientFor(bootstrap, transport), transport.closed, () => transport.close());
+    const transport = ttrpcTransport(bootstrap.address);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    transport.onClose(() => resolve());
+    const timer = setTimeout(() => void transport.close(), timeoutMs);
+    try {
+      await transport.ready();
+    } finally {
+      clearTimeout(timer);
+    }
+    return new ShimConnection(bootstrap, clientFor(bootstrap, transport), promise, () => transport.close());
   }
 
   async close(): Promise<void> {

@@ -1,0 +1,139 @@
+/**
+ * `npm run bench -- --peer PATH-TO-containerd [--runtime runc] [--quick] [containers] [images] [calls] [memory] [start]`:
+ * both daemons, the same work in turns in one run, ratios. Absolute numbers are this machine's; the ratios are the point.
+ */
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { buildImage, busyboxLayer } from '../test/lib/images.ts';
+import { TestRegistry } from '../test/lib/registry.ts';
+import { makeTempDir } from '../test/lib/temp-dir.ts';
+import { callsPerSecond, contentThroughput, versionCommand } from './calls.ts';
+import { containersPerSecond, memoryWith } from './containers.ts';
+import { forget, largeImage, manyFiles, pull, topSnapshot } from './images.ts';
+import { Peer } from './peers.ts';
+import { type Row, report } from './report.ts';
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    peer: { type: 'string' },
+    runtime: { type: 'string', default: 'runc' },
+    quick: { type: 'boolean', default: false },
+  },
+});
+if (!values.peer || !existsSync(values.peer)) {
+  console.error('usage: npm run bench -- --peer PATH-TO-containerd [--runtime runc] [--quick] [sections]');
+  console.error(
+    '  the peer is containerd 2.3.4: go install github.com/containerd/containerd/v2/cmd/{containerd,containerd-shim-runc-v2,ctr}@v2.3.4',
+  );
+  process.exit(2);
+}
+if (process.getuid?.() !== 0) {
+  console.error('the benchmark runs containers: it needs root');
+  process.exit(2);
+}
+
+const sections = new Set(positionals.length > 0 ? positionals : ['start', 'calls', 'containers', 'memory', 'images']);
+const { runtime, quick } = values;
+const temp = makeTempDir('bench');
+const rows: Row[] = [];
+const gantry = Peer.gantry(path.join(temp.path, 'g'));
+const containerd = Peer.containerd(path.join(temp.path, 'c'), path.resolve(values.peer));
+const peers = [gantry, containerd] as const;
+let registry: TestRegistry | undefined;
+
+/** Measures both, one after the other, and notes a row. */
+async function both(
+  what: string,
+  unit: string,
+  better: Row['better'],
+  measure: (peer: Peer) => Promise<number>,
+): Promise<void> {
+  const numbers: number[] = [];
+  for (const peer of peers) numbers.push(await measure(peer));
+  rows.push({ what, unit, gantry: numbers[0]!, peer: numbers[1]!, better });
+  console.error(`${what}: gantry ${numbers[0]!.toFixed(1)} ${unit}, containerd ${numbers[1]!.toFixed(1)} ${unit}`);
+}
+
+/** The best of three, the daemons taking turns. */
+async function bestPull(what: string, reference: string): Promise<void> {
+  const best = new Map(peers.map((peer) => [peer, Number.POSITIVE_INFINITY]));
+  for (let round = 0; round < (quick ? 1 : 3); round++) {
+    for (const peer of peers) {
+      best.set(peer, Math.min(best.get(peer)!, await pull(peer, reference)));
+      await forget(peer, reference);
+    }
+  }
+  await both(what, 's', 'less', async (peer) => best.get(peer)! / 1000);
+}
+
+try {
+  const starts = new Map<Peer, number>();
+  for (const peer of peers) {
+    await peer.start();
+    await peer.stop();
+    starts.set(peer, await peer.start());
+  }
+  registry = await TestRegistry.start(temp.path);
+  const layout = path.join(temp.path, 'images/busybox');
+  await buildImage(layout, [busyboxLayer], { Cmd: ['sh'] });
+  const busybox = await registry.fill(layout, 'bench/busybox:latest');
+
+  if (sections.has('start')) {
+    await both('daemon start until it answers', 'ms', 'less', async (peer) => starts.get(peer)!);
+    await both('ctr version', 'ms', 'less', (peer) => versionCommand(peer, quick ? 5 : 15));
+  }
+  if (sections.has('calls')) {
+    const seconds = quick ? 2 : 5;
+    for (const parallel of [1, 16]) {
+      await both(`gRPC calls, ${parallel} at a time`, '/s', 'more', (peer) => callsPerSecond(peer, parallel, seconds));
+    }
+    const throughput = new Map<Peer, { write: number; read: number }>();
+    for (const peer of peers) throughput.set(peer, await contentThroughput(peer, quick ? 128 : 512));
+    await both('content write', 'MB/s', 'more', async (peer) => throughput.get(peer)!.write);
+    await both('content read', 'MB/s', 'more', async (peer) => throughput.get(peer)!.read);
+  }
+  if (sections.has('containers') || sections.has('memory')) {
+    for (const peer of peers) await pull(peer, busybox);
+    const parents = new Map<Peer, string>();
+    for (const peer of peers) parents.set(peer, await topSnapshot(peer));
+    if (sections.has('containers')) {
+      const seconds = quick ? 5 : 15;
+      for (const parallel of [1, 4]) {
+        await both(`containers, ${parallel} at a time (${runtime})`, '/s', 'more', (peer) =>
+          containersPerSecond(peer, parents.get(peer)!, runtime, parallel, seconds),
+        );
+      }
+    }
+    if (sections.has('memory')) {
+      const numbers = quick ? [1, 15, 30] : [1, 15, 30, 100];
+      const sizes = new Map<Peer, number[]>();
+      for (const peer of peers) sizes.set(peer, await memoryWith(peer, parents.get(peer)!, runtime, numbers));
+      for (const [index, number] of numbers.entries()) {
+        await both(
+          `memory (PSS) with ${number} containers`,
+          'MB',
+          'less',
+          async (peer) => sizes.get(peer)![index]! / 1e6,
+        );
+      }
+    }
+    for (const peer of peers) await forget(peer, busybox);
+  }
+  if (sections.has('images')) {
+    const many = path.join(temp.path, 'images/many-files');
+    await manyFiles(many);
+    await bestPull('pull and unpack, 42,000 files in 4 layers', await registry.fill(many, 'bench/many-files:latest'));
+    const megabytes = quick ? 200 : 1200;
+    const large = path.join(temp.path, 'images/large');
+    await largeImage(large, megabytes);
+    await bestPull(`pull and unpack, ${megabytes} MB in 4 layers`, await registry.fill(large, 'bench/large:latest'));
+    await both('peak memory of the daemon after pulls (RSS)', 'MB', 'less', async (peer) => peer.peakMemory() / 1e6);
+  }
+  console.log(report(rows));
+} finally {
+  for (const peer of peers) await peer.stop();
+  await registry?.close();
+  await temp.remove();
+}

@@ -1,0 +1,31 @@
+/** One measured thing: a number for each daemon and how they compare. */
+export interface Row {
+  what: string;
+  unit: string;
+  gantry: number;
+  peer: number;
+  /** Whether more is better (rates) or less (times, memory). */
+  better: 'more' | 'less';
+}
+
+/** How many times better Gantry is: above 1 it wins. */
+export function ratio(row: Row): number {
+  return row.better === 'more' ? row.gantry / row.peer : row.peer / row.gantry;
+}
+
+function format(value: number): string {
+  return value >= 1000 ? Math.round(value).toLocaleString('en') : value >= 10 ? value.toFixed(1) : value.toFixed(2);
+}
+
+/** The rows as a Markdown table; ratios say how many times better Gantry is. */
+export function report(rows: readonly Row[]): string {
+  const cells = [
+    ['what', 'unit', 'gantry', 'containerd', 'times better'],
+    ...rows.map((row) => [row.what, row.unit, format(row.gantry), format(row.peer), ratio(row).toFixed(2)]),
+  ];
+  const widths = cells[0]!.map((_, column) => Math.max(...cells.map((line) => line[column]!.length)));
+  const line = (words: readonly string[]): string =>
+    `| ${words.map((word, column) => (column < 2 ? word.padEnd(widths[column]!) : word.padStart(widths[column]!))).join(' | ')} |`;
+  const rule = `|${widths.map((width) => '-'.repeat(width + 2)).join('|')}|`;
+  return [line(cells[0]!), rule, ...cells.slice(1).map(line)].join('\n');
+}
