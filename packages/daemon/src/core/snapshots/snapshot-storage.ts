@@ -1,0 +1,222 @@
+import { alreadyExists, failedPrecondition, invalidArgument, notFound, now, type Time } from '@gantry/api';
+import type { MetadataStore, ReadTransaction, WriteTransaction } from '../metadata/metadata-store.ts';
+import type { SnapshotInfo, SnapshotKind, SnapshotUsage } from './snapshotter.ts';
+
+/** What a snapshotter's own database knows of one snapshot. */
+interface Row {
+  /** Number of its directory; grows with every snapshot and is never used again. */
+  id: number;
+  kind: SnapshotKind;
+  parent: string;
+  labels: Record<string, string>;
+  createdAt: Time;
+  updatedAt: Time;
+  inodes: number;
+  size: number;
+}
+
+/** A snapshot and the directories it is made of. */
+export interface StoredSnapshot {
+  id: number;
+  info: SnapshotInfo;
+  /** Ids of its parents, nearest first. */
+  parents: number[];
+  /** As counted at the commit; zeros before. */
+  usage: SnapshotUsage;
+}
+
+const rowKey = (name: string) => ['v1', 'snapshots', name];
+const childKey = (parent: string, name: string) => ['v1', 'children', parent, name];
+const sequenceKey = ['v1', 'sequence'];
+
+/**
+ * The tree of snapshots of one snapshotter, durable: every change is one transaction. What lies on disk under an id is
+ * the snapshotter's business: it makes directories before it calls `create`, and deletes them after `remove`.
+ */
+export class SnapshotStorage {
+  readonly #store: MetadataStore;
+  #lastId: number;
+
+  /** @param highestId the highest number of a directory on disk, so that what a killed daemon left is never reused. */
+  constructor(store: MetadataStore, highestId = 0) {
+    this.#store = store;
+    this.#lastId = Math.max(
+      highestId,
+      store.view((tx) => tx.get<number>(sequenceKey) ?? 0),
+    );
+  }
+
+  close(): Promise<void> {
+    return this.#store.close();
+  }
+
+  /** A number for a new snapshot's directory. It counts as used only when `create` has it. */
+  nextId(): number {
+    return ++this.#lastId;
+  }
+
+  /** @throws NotFound */
+  get(name: string): StoredSnapshot {
+    return this.#store.view((tx) => stored(tx, name, mustHave(tx, name)));
+  }
+
+  list(): SnapshotInfo[] {
+    return this.#store.view((tx) =>
+      [...tx.list<Row>(['v1', 'snapshots'])].map(({ key, value }) => infoOf(key.at(-1) ?? '', value)),
+    );
+  }
+
+  /** Ids of all snapshots: whatever else is on disk is garbage. */
+  ids(): Set<number> {
+    return this.#store.view((tx) => new Set([...tx.list<Row>(['v1', 'snapshots'])].map(({ value }) => value.id)));
+  }
+
+  /** The parent's id and those above it, nearest first; none for ''. @throws NotFound, InvalidArgument if it is not committed */
+  parentChain(parent: string): number[] {
+    return this.#store.view((tx) => (parent ? [checkParent(tx, parent).id, ...ancestors(tx, parent)] : []));
+  }
+
+  create(
+    id: number,
+    kind: 'view' | 'active',
+    key: string,
+    parent: string,
+    labels: Record<string, string> = {},
+  ): Promise<StoredSnapshot> {
+    if (!key) throw invalidArgument('snapshot key must not be empty: invalid argument');
+    return this.#store.update((tx) => {
+      if (parent) checkParent(tx, parent);
+      if (tx.has(rowKey(key))) throw alreadyExists(`snapshot ${key}: already exists`);
+      const at = now();
+      const row: Row = { id, kind, parent, labels, createdAt: at, updatedAt: at, inodes: 0, size: 0 };
+      put(tx, key, row);
+      tx.put(sequenceKey, Math.max(id, tx.get<number>(sequenceKey) ?? 0));
+      return stored(tx, key, row);
+    });
+  }
+
+  /** Turns an active snapshot into a committed one under another name. Labels replace those it had, as containerd does. */
+  commit(
+    name: string,
+    key: string,
+    usage: SnapshotUsage,
+    options: { labels?: Record<string, string>; parent?: string } = {},
+  ): Promise<void> {
+    if (!name) throw invalidArgument('committed snapshot name must not be empty: invalid argument');
+    return this.#store.update((tx) => {
+      const row = mustHave(tx, key);
+      if (row.kind !== 'active') throw failedPrecondition(`snapshot ${key} is not active: failed precondition`);
+      if (tx.has(rowKey(name))) throw alreadyExists(`committed snapshot ${name}: already exists`);
+      let { parent } = row;
+      if (options.parent && options.parent !== parent) {
+        if (parent) {
+          throw invalidArgument(
+            `cannot commit ${key} onto ${options.parent}, it was prepared on ${parent}: invalid argument`,
+          );
+        }
+        checkParent(tx, options.parent);
+        parent = options.parent;
+      }
+      drop(tx, key, row);
+      const at = now();
+      put(tx, name, {
+        ...row,
+        ...usage,
+        kind: 'committed',
+        parent,
+        labels: options.labels ?? {},
+        createdAt: at,
+        updatedAt: at,
+      });
+    });
+  }
+
+  /** Answers the id whose directory is now nobody's. @throws FailedPrecondition if other snapshots build on it. */
+  remove(key: string): Promise<number> {
+    return this.#store.update((tx) => {
+      const row = mustHave(tx, key);
+      if (hasChildren(tx, key)) throw failedPrecondition('cannot remove snapshot with child: failed precondition');
+      drop(tx, key, row);
+      return row.id;
+    });
+  }
+
+  /** Changes labels: `labels`, `labels.<key>`, or all if no path is given. @throws InvalidArgument for any other path */
+  update(info: { name: string; labels: Record<string, string> }, paths: string[]): Promise<SnapshotInfo> {
+    return this.#store.update((tx) => {
+      const row = mustHave(tx, info.name);
+      let labels = { ...row.labels };
+      for (const path of paths.length > 0 ? paths : ['labels']) {
+        if (path === 'labels') {
+          labels = { ...info.labels };
+        } else if (path.startsWith('labels.')) {
+          const label = path.slice('labels.'.length);
+          const value = info.labels[label];
+          if (value) labels[label] = value;
+          else delete labels[label];
+        } else {
+          throw invalidArgument(
+            `cannot update ${JSON.stringify(path)} field on snapshot ${JSON.stringify(info.name)}: invalid argument`,
+          );
+        }
+      }
+      const changed: Row = { ...row, labels, updatedAt: now() };
+      tx.put(rowKey(info.name), changed);
+      return infoOf(info.name, changed);
+    });
+  }
+}
+
+function mustHave(tx: ReadTransaction, name: string): Row {
+  const row = name ? tx.get<Row>(rowKey(name)) : undefined;
+  if (!row) throw notFound(`snapshot ${name} does not exist: not found`);
+  return row;
+}
+
+function checkParent(tx: ReadTransaction, parent: string): Row {
+  const row = tx.get<Row>(rowKey(parent));
+  if (!row) throw notFound(`missing parent ${JSON.stringify(parent)}: not found`);
+  if (row.kind !== 'committed') {
+    throw invalidArgument(`parent ${JSON.stringify(parent)} is not committed snapshot: invalid argument`);
+  }
+  return row;
+}
+
+function ancestors(tx: ReadTransaction, name: string): number[] {
+  const ids: number[] = [];
+  for (let { parent } = mustHave(tx, name); parent; ) {
+    const row = mustHave(tx, parent);
+    ids.push(row.id);
+    parent = row.parent;
+  }
+  return ids;
+}
+
+function put(tx: WriteTransaction, name: string, row: Row): void {
+  tx.put(rowKey(name), row);
+  if (row.parent) tx.put(childKey(row.parent, name), true);
+}
+
+function drop(tx: WriteTransaction, name: string, row: Row): void {
+  tx.remove(rowKey(name));
+  if (row.parent) tx.remove(childKey(row.parent, name));
+}
+
+function hasChildren(tx: ReadTransaction, name: string): boolean {
+  for (const _ of tx.children(['v1', 'children', name])) return true;
+  return false;
+}
+
+function stored(tx: ReadTransaction, name: string, row: Row): StoredSnapshot {
+  return {
+    id: row.id,
+    info: infoOf(name, row),
+    parents: ancestors(tx, name),
+    usage: { inodes: row.inodes, size: row.size },
+  };
+}
+
+function infoOf(name: string, row: Row): SnapshotInfo {
+  const { kind, parent, labels, createdAt, updatedAt } = row;
+  return { name, kind, parent, labels: { ...labels }, createdAt, updatedAt };
+}

@@ -1,0 +1,17 @@
+import { JobWorker } from '../workers/job-worker.ts';
+import { workerUrl } from '../workers/worker-url.ts';
+import type { SnapshotUsage } from './snapshotter.ts';
+
+/** Work on directory trees that would hold up the main thread; one thread for all who share an instance. */
+export class TreeJobs {
+  readonly #worker = new JobWorker(workerUrl(import.meta.url, 'tree-worker'), 'snapshot-tree');
+
+  /** Inodes and bytes below and including a directory, hard links counted once. */
+  usage(path: string): Promise<SnapshotUsage> {
+    return this.#worker.run('usage', { path });
+  }
+
+  close(): Promise<void> {
+    return this.#worker.close();
+  }
+}
