@@ -113,10 +113,8 @@ export async function decompress(
     for await (const chunk of source) sink(chunk);
     return compression;
   }
-  let fed = 0;
   const feed = async () => {
     const write = async (chunk: Buffer) => {
-      fed += chunk.length;
       const { promise, resolve, reject } = Promise.withResolvers<void>();
       inflater.write(chunk, (error) => (error ? reject(error) : resolve()));
       await promise;
