@@ -1,1 +1,11 @@
+// Everything, with grpc-js. A process that must stay small imports `@gantry/rpc/ttrpc-server.ts` and the like instead.
+export * from './client.ts';
+export * from './grpc-client.ts';
+export * from './grpc-server.ts';
+export * from './headers.ts';
+export * from './message-queue.ts';
+export type { CallReport, InterceptedCall, Interceptor, MethodKind, RpcLogger, ServerOptions } from './server-call.ts';
 export * from './service.ts';
+export * from './ttrpc-client.ts';
+export * from './ttrpc-server.ts';
+export { listenUnix, type SocketPermissions, socketPath, type UnixAddress } from './unix-listener.ts';

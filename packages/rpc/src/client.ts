@@ -1,0 +1,73 @@
+import { create, type DescMessage, type DescMethod, type DescService, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { internal } from '@gantry/api';
+import type { CallOptions, Client, Transport } from './service.ts';
+
+const noOptions: CallOptions = {};
+
+/**
+ * A typed client of a service over gRPC or ttrpc. A call that streams answers starts at once, before its result is
+ * iterated; whoever does not iterate it must abort it.
+ */
+export function createClient<S extends DescService>(service: S, transport: Transport): Client<S> {
+  const client: Record<string, unknown> = {};
+  for (const method of service.methods) client[method.localName] = clientMethod(method, transport);
+  return client as Client<S>;
+}
+
+function clientMethod(method: DescMethod, transport: Transport): unknown {
+  const encode = (message: unknown) => toBinary(method.input, create(method.input, message as never));
+  const decode = (bytes: Uint8Array) => decodeMessage(method.output, bytes);
+  switch (method.methodKind) {
+    case 'unary':
+      return async (request: unknown, options = noOptions) =>
+        decode(await transport.unary(method, encode(request), options));
+    case 'server_streaming':
+      return (request: unknown, options = noOptions) =>
+        mapped(transport.stream(method, once(encode(request)), options), decode);
+    case 'client_streaming':
+      return async (requests: AsyncIterable<unknown>, options = noOptions) => {
+        let answer: Uint8Array | undefined;
+        for await (const bytes of transport.stream(method, mapped(requests, encode), options)) answer = bytes;
+        if (!answer) throw internal(`${method.parent.typeName}/${method.name} ended without an answer`);
+        return decode(answer);
+      };
+    default:
+      return (requests: AsyncIterable<unknown>, options = noOptions) =>
+        mapped(transport.stream(method, mapped(requests, encode), options), decode);
+  }
+}
+
+function decodeMessage(schema: DescMessage, bytes: Uint8Array): unknown {
+  try {
+    return fromBinary(schema, bytes);
+  } catch (cause) {
+    throw internal(`failed to unmarshal the received message: ${(cause as Error).message}`, cause);
+  }
+}
+
+async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes;
+}
+
+/** An async iterable seen through a function, with `return` passed on. */
+function mapped<A, B>(source: AsyncIterable<A>, map: (value: A) => B): AsyncIterableIterator<B> {
+  const inner = source[Symbol.asyncIterator]();
+  const iterator: AsyncIterableIterator<B> = {
+    next: async () => {
+      const result = await inner.next();
+      if (result.done) return { done: true, value: undefined };
+      try {
+        return { done: false, value: map(result.value) };
+      } catch (reason) {
+        await inner.return?.();
+        throw reason;
+      }
+    },
+    return: async () => {
+      await inner.return?.();
+      return { done: true, value: undefined };
+    },
+    [Symbol.asyncIterator]: () => iterator,
+  };
+  return iterator;
+}
