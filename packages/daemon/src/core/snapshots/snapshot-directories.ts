@@ -1,9 +1,7 @@
 import { mkdir, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import type { SnapshotStorage } from './snapshot-storage.ts';
-
-/** Deletes a directory tree without crossing into a mount. */
-export type RemoveTree = (path: string) => Promise<void>;
+import type { TreeJobs } from './tree-jobs.ts';
 
 /**
  * The numbered directories `<root>/snapshots/<id>` of a snapshotter. They are made before their record is, and deleted
@@ -11,21 +9,21 @@ export type RemoveTree = (path: string) => Promise<void>;
  */
 export class SnapshotDirectories {
   readonly #dir: string;
-  readonly #removeTree: RemoveTree;
+  readonly #trees: TreeJobs;
   /** Being made or deleted by a call under way. */
   readonly #busy = new Set<number>();
   #lastCollect: Promise<void> = Promise.resolve();
 
-  private constructor(dir: string, removeTree: RemoveTree) {
+  private constructor(dir: string, trees: TreeJobs) {
     this.#dir = dir;
-    this.#removeTree = removeTree;
+    this.#trees = trees;
   }
 
-  static async open(root: string, removeTree: RemoveTree): Promise<SnapshotDirectories> {
+  static async open(root: string, trees: TreeJobs): Promise<SnapshotDirectories> {
     const dir = path.join(root, 'snapshots');
     await mkdir(root, { recursive: true, mode: 0o700 });
     await mkdir(dir, { recursive: true, mode: 0o700 });
-    return new SnapshotDirectories(dir, removeTree);
+    return new SnapshotDirectories(dir, trees);
   }
 
   of(id: number): string {
@@ -47,7 +45,7 @@ export class SnapshotDirectories {
       return await record();
     } catch (reason) {
       try {
-        await this.#removeTree(dir);
+        await this.#trees.remove(dir);
       } catch (second) {
         throw new AggregateError([reason, second], `${(reason as Error).message}; cannot delete ${dir}`, {
           cause: reason,
@@ -63,7 +61,7 @@ export class SnapshotDirectories {
     if (this.#busy.has(id)) return;
     this.#busy.add(id);
     try {
-      await this.#removeTree(this.of(id));
+      await this.#trees.remove(this.of(id));
     } finally {
       this.#busy.delete(id);
     }

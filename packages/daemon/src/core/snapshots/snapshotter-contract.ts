@@ -22,14 +22,12 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { Code, hasCode } from '@gantry/api';
-import type { Mount } from '@gantry/mount';
+import { type Mount, mountAll, unmountAll } from '@gantry/mount';
 import type { SnapshotInfo, Snapshotter } from './snapshotter.ts';
 
 /** How the contract gets at an implementation. */
 export interface SnapshotterUnderTest {
   snapshotter: Snapshotter;
-  mount(mounts: Mount[], target: string): Promise<void>;
-  unmount(target: string): Promise<void>;
   /** Closes it and opens it again on the same data, as a restarted daemon does. */
   reopen(): Promise<Snapshotter>;
   /** Closes it and deletes its data. */
@@ -74,11 +72,11 @@ export function snapshotterContract(
     /** Mounts, lets `use` look and change, unmounts. */
     const within = async <T>(mounts: Mount[], use: (root: string) => Promise<T>): Promise<T> => {
       const target = await mkdtemp(path.join(scratch, 'mnt-'));
-      await under.mount(mounts, target);
+      await mountAll(mounts, target);
       try {
         return await use(target);
       } finally {
-        await under.unmount(target);
+        await unmountAll(target);
         await rmdir(target);
       }
     };

@@ -11,6 +11,16 @@ export class TreeJobs {
     return this.#worker.run('usage', { path });
   }
 
+  /** Copies what is in one directory, and its attributes, to another that exists and is empty. */
+  copy(from: string, to: string): Promise<void> {
+    return this.#worker.run('copy', { from, to });
+  }
+
+  /** Deletes a directory and all beneath it, without crossing into a mount. */
+  remove(path: string): Promise<void> {
+    return this.#worker.run('remove', { path });
+  }
+
   close(): Promise<void> {
     return this.#worker.close();
   }

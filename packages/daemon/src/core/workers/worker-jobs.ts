@@ -18,18 +18,19 @@ export interface JobError {
   errno?: string | undefined;
 }
 
-/** Handlers by operation; synchronous, because a worker does one thing at a time. */
+/** Handlers by operation. A synchronous one has the thread to itself; asynchronous ones take turns. */
 export type JobHandlers = Record<string, (args: never) => unknown>;
 
 /** The worker's side: answers each job with its handler's value. Call once, at the top of the worker's file. */
 export function serveJobs(handlers: JobHandlers): void {
   const port = parentPort;
   if (!port) throw new Error('serveJobs outside a worker');
-  port.on('message', (request: JobRequest) => {
+  port.on('message', async (request: JobRequest) => {
     try {
       const handler = handlers[request.op];
       if (!handler) throw new StatusError(Code.Unimplemented, `no such job: ${request.op}`);
-      port.postMessage({ id: request.id, value: handler(request.args as never) } satisfies JobReply);
+      const value = handler(request.args as never);
+      port.postMessage({ id: request.id, value: value instanceof Promise ? await value : value } satisfies JobReply);
     } catch (reason) {
       const errno = (reason as NodeJS.ErrnoException).code;
       const error = StatusError.from(reason);

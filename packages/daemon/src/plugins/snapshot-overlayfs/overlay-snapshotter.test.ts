@@ -1,4 +1,3 @@
-import { execFileSync } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -11,23 +10,10 @@ snapshotterContract(
   async () => {
     const root = await mkdtemp(path.join(tmpdir(), 'gantry-overlay-'));
     const store = new MemoryMetadataStore();
-    const start = () =>
-      OverlaySnapshotter.open(root, store, {
-        removeTree: (path) => rm(path, { recursive: true, force: true }),
-        mountOptions: ['index=off'],
-      });
+    const start = () => OverlaySnapshotter.open(root, store, { mountOptions: ['index=off'] });
     let snapshotter = await start();
     return {
       snapshotter,
-      async mount(mounts, target) {
-        for (const { type, source, options } of mounts) {
-          execFileSync('mount', ['-t', type, source, target, '-o', options.join(',')]);
-          if (type === 'bind' && options.includes('ro')) execFileSync('mount', ['-o', 'remount,bind,ro', target]);
-        }
-      },
-      async unmount(target) {
-        execFileSync('umount', [target]);
-      },
       async reopen() {
         await snapshotter.close();
         snapshotter = await start();

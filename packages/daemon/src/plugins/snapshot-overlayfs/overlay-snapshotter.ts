@@ -2,7 +2,7 @@ import { lchown, mkdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { Mount } from '@gantry/mount';
 import type { MetadataStore } from '../../core/metadata/metadata-store.ts';
-import { type RemoveTree, SnapshotDirectories } from '../../core/snapshots/snapshot-directories.ts';
+import { SnapshotDirectories } from '../../core/snapshots/snapshot-directories.ts';
 import { idMappingOf, SnapshotLabel } from '../../core/snapshots/snapshot-labels.ts';
 import { SnapshotStorage, type StoredSnapshot } from '../../core/snapshots/snapshot-storage.ts';
 import type {
@@ -15,8 +15,6 @@ import type {
 import { TreeJobs } from '../../core/snapshots/tree-jobs.ts';
 
 export interface OverlayOptions {
-  /** Deletes a directory tree without crossing into a mount. */
-  removeTree: RemoveTree;
   /** Further overlay options of every mount, such as `index=off`. */
   mountOptions?: readonly string[];
   /** Show where a snapshot's own files are in the label `containerd.io/snapshot/overlay.upperdir`. */
@@ -35,19 +33,26 @@ export class OverlaySnapshotter implements Snapshotter {
   readonly #storage: SnapshotStorage;
   readonly #directories: SnapshotDirectories;
   readonly #options: OverlayOptions;
-  readonly #trees = new TreeJobs();
+  readonly #trees: TreeJobs;
 
-  private constructor(storage: SnapshotStorage, directories: SnapshotDirectories, options: OverlayOptions) {
+  private constructor(
+    storage: SnapshotStorage,
+    directories: SnapshotDirectories,
+    trees: TreeJobs,
+    options: OverlayOptions,
+  ) {
+    this.#trees = trees;
     this.#storage = storage;
     this.#directories = directories;
     this.#options = options;
   }
 
   /** Opens the snapshotter at a directory; the store is its own from now on and is closed with it. */
-  static async open(root: string, store: MetadataStore, options: OverlayOptions): Promise<OverlaySnapshotter> {
-    const directories = await SnapshotDirectories.open(root, options.removeTree);
+  static async open(root: string, store: MetadataStore, options: OverlayOptions = {}): Promise<OverlaySnapshotter> {
+    const trees = new TreeJobs();
+    const directories = await SnapshotDirectories.open(root, trees);
     const storage = new SnapshotStorage(store, await directories.highestId());
-    return new OverlaySnapshotter(storage, directories, options);
+    return new OverlaySnapshotter(storage, directories, trees, options);
   }
 
   async stat(key: string): Promise<SnapshotInfo> {
