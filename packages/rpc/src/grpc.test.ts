@@ -136,7 +136,7 @@ describe('a gRPC server', () => {
       const creds = name
         ? credentials.createSsl(ca, readFileSync(at(`${name}.key`)), readFileSync(at(`${name}.pem`)))
         : undefined;
-      const transport = grpcTransport(`127.0.0.1:${port}`, creds ? { credentials: creds } : {});
+      const transport = grpcTransport(`localhost:${port}`, creds ? { credentials: creds } : {});
       try {
         return (await createClient(Version, transport).version({}, { timeoutMs: 5000 })).version;
       } catch (reason) {
