@@ -1,0 +1,72 @@
+import { now } from '@gantry/api';
+import { close, hasErrno, pidfdOpen } from '@gantry/sys';
+import { Container, isMissing } from './container.ts';
+import { log } from './log.ts';
+import { unknownExit } from './reaper.ts';
+import { type ContainerRecord, processStartTime, readRecord } from './record.ts';
+import { unmountRootfs } from './rootfs.ts';
+import type { ShimContext } from './shim-context.ts';
+import { reopenProcessIo } from './stdio/reopen.ts';
+import { TaskProcess } from './task-process.ts';
+import type { Containers } from './task-service.ts';
+
+/**
+ * Takes over what an earlier shim of this group left: containers that run are followed again by pidfd, those that ended meanwhile
+ * are reported as ended, and what its OCI runtime had not finished making is removed. Runs before anything is served.
+ */
+export async function adoptContainers(context: ShimContext, containers: Containers): Promise<void> {
+  await Promise.all(
+    context.index.list().map(async ({ namespace, id, bundle }) => {
+      try {
+        const record = readRecord(bundle);
+        if (!record) context.index.remove(namespace, id);
+        else if (!record.init) await removeHalfMade(context, record);
+        else containers.add(adopt(context, record));
+      } catch (error) {
+        log.error('taking over a container failed', { namespace, id, error });
+      }
+    }),
+  );
+}
+
+/** Its create never got as far as an answer: nobody knows it, and what there is of it goes. */
+async function removeHalfMade(context: ShimContext, record: ContainerRecord): Promise<void> {
+  const container = new Container(context, record, new TaskProcess('', noStdio));
+  try {
+    await container.runtime('delete', ['delete', '--force', record.id]);
+  } catch (error) {
+    if (!isMissing(error)) log.warn('removing a half-made container failed', { id: record.id, error });
+  }
+  if (record.rootfsMounted) await unmountRootfs(record.bundle);
+  container.dispose();
+  log.info('half-made container removed', { namespace: record.namespace, id: record.id });
+}
+
+const noStdio = { terminal: false, stdin: '', stdout: '', stderr: '' };
+
+function adopt(context: ShimContext, record: ContainerRecord): Container {
+  const init = TaskProcess.fromRecord(record.init!);
+  const container = new Container(context, record, init);
+  container.paused = record.paused;
+  for (const exec of record.execs) container.execs.set(exec.execId, TaskProcess.fromRecord(exec));
+  for (const process of [init, ...container.execs.values()]) follow(container, process);
+  container.save();
+  log.info('container adopted', { namespace: record.namespace, id: record.id, pid: init.pid });
+  return container;
+}
+
+function follow(container: Container, process: TaskProcess): void {
+  if (process.exit) return;
+  try {
+    const pidfd = pidfdOpen(process.pid);
+    if (processStartTime(process.pid) === process.startTime) {
+      process.io = reopenProcessIo(process.stdio, process.direct);
+      container.follow(process, pidfd);
+      return;
+    }
+    close(pidfd);
+  } catch (error) {
+    if (!hasErrno(error, 'ESRCH')) throw error;
+  }
+  container.ended(process, { exitStatus: unknownExit, at: now() });
+}

@@ -1,0 +1,410 @@
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { alreadyExists, failedPrecondition, notFound, toTimestamp } from '@gantry/api';
+import {
+  TaskDeleteSchema,
+  TaskExecAddedSchema,
+  TaskExecStartedSchema,
+  TaskExitSchema,
+  TaskPausedSchema,
+  TaskResumedSchema,
+  TaskStartSchema,
+} from '@gantry/api/gen/events/task_pb.js';
+import { close, hasErrno, pidfdOpen, pidfdSendSignal } from '@gantry/sys';
+import { log } from './log.ts';
+import { isNative, type RuntimeCommand, RuntimeError, runRuntime, runtimeStatus } from './oci-runtime.ts';
+import type { ProcessExit } from './reaper.ts';
+import { type ContainerRecord, processStartTime, recordName, writeRecord } from './record.ts';
+import { unmountRootfs } from './rootfs.ts';
+import type { ShimContext } from './shim-context.ts';
+import { openProcessIo } from './stdio/open.ts';
+import type { StdioRequest } from './stdio/process-io.ts';
+import { TaskProcess } from './task-process.ts';
+
+/** How long Delete waits for the end of a process that its runtime has just killed. */
+const endTimeoutMs = 10_000;
+const SIGKILL = 9;
+
+/** What a container is made of, before it has processes. */
+export interface ContainerIdentity {
+  namespace: string;
+  id: string;
+  bundle: string;
+  runtime: RuntimeCommand;
+  rootfsMounted: boolean;
+  ownPidNamespace: boolean;
+  noNewKeyring: boolean;
+  ioUid: number;
+  ioGid: number;
+}
+
+/** A container and its processes: what the task service's verbs do. One container's failures stay its own. */
+export class Container {
+  readonly identity: ContainerIdentity;
+  readonly init: TaskProcess;
+  readonly execs = new Map<string, TaskProcess>();
+  readonly #context: ShimContext;
+  /** Names of the runtime commands at work, as the record shows them. */
+  readonly #inFlight = new Set<string>();
+  paused = false;
+  #deleted = false;
+
+  constructor(context: ShimContext, identity: ContainerIdentity, init: TaskProcess) {
+    this.#context = context;
+    this.identity = identity;
+    this.init = init;
+  }
+
+  get id(): string {
+    return this.identity.id;
+  }
+
+  get namespace(): string {
+    return this.identity.namespace;
+  }
+
+  /** The log that the OCI runtime writes for this container. */
+  get logFile(): string {
+    return path.join(this.identity.bundle, 'log.json');
+  }
+
+  /** The process of a request. @throws StatusError NotFound */
+  process(execId: string): TaskProcess {
+    if (execId === '') return this.init;
+    const process = this.execs.get(execId);
+    if (!process) throw notFound(`process does not exist ${execId}`);
+    return process;
+  }
+
+  /** Starts the init process or an exec. @returns its pid */
+  start(execId: string): Promise<number> {
+    const process = this.process(execId);
+    return process.mutex.run(async () => {
+      if (process.started) throw failedPrecondition(`cannot start a ${process.exit ? 'stopped' : 'running'} process`);
+      const announced = Promise.withResolvers<void>();
+      process.announced = announced.promise;
+      try {
+        await (execId === '' ? this.#startInit() : this.#startExec(process));
+      } finally {
+        announced.resolve();
+      }
+      return process.pid;
+    });
+  }
+
+  async #startInit(): Promise<void> {
+    const { init } = this;
+    if (init.exit) throw failedPrecondition('cannot start a stopped process');
+    try {
+      await this.runtime('start', ['start', this.id]);
+    } catch (error) {
+      throw runtimeStatus(error, 'OCI runtime start failed');
+    }
+    init.started = true;
+    this.save();
+    this.#context.publisher.publish(this.namespace, '/tasks/start', TaskStartSchema, {
+      containerId: this.id,
+      pid: init.pid,
+    });
+  }
+
+  async #startExec(process: TaskProcess): Promise<void> {
+    const { execId } = process;
+    const { bundle, ioUid, ioGid, noNewKeyring } = this.identity;
+    const specFile = path.join(bundle, `exec-${execId}.json`);
+    const pidFile = path.join(bundle, `exec-${execId}.pid`);
+    process.io = await openProcessIo(process.stdio, {
+      namespace: this.namespace,
+      id: execId,
+      uid: ioUid,
+      gid: ioGid,
+      direct: false,
+      socketDir: this.#context.socketDir,
+    });
+    try {
+      writeFileSync(specFile, process.spec ?? new Uint8Array(), { mode: 0o600 });
+      const args = ['exec', '--process', specFile, '--detach', '--pid-file', pidFile];
+      if (process.io.consoleSocket) args.push('--console-socket', process.io.consoleSocket);
+      if (noNewKeyring) args.push('--no-new-keyring');
+      await this.#context.reaper.whileSpawning(async () => {
+        await this.runtime(`exec ${execId}`, [...args, this.id], process.io!.stdio);
+        process.setPid(readPid(pidFile));
+        this.follow(process);
+      });
+      await process.io.started();
+    } catch (error) {
+      process.io.close();
+      process.io = undefined;
+      if (process.pid > 0) this.#signal(process, SIGKILL);
+      throw runtimeStatus(error, 'OCI runtime exec failed');
+    } finally {
+      rmSync(specFile, { force: true });
+      rmSync(pidFile, { force: true });
+    }
+    process.started = true;
+    process.spec = undefined;
+    this.save();
+    this.#context.publisher.publish(this.namespace, '/tasks/exec-started', TaskExecStartedSchema, {
+      containerId: this.id,
+      execId,
+      pid: process.pid,
+    });
+  }
+
+  /** Takes note of a process's end whenever it comes. */
+  follow(process: TaskProcess, pidfd?: number): void {
+    this.#context.reaper.watch(process.pid, pidfd).then((exit) => this.ended(process, exit));
+  }
+
+  /** A process has ended. Never throws. */
+  ended(process: TaskProcess, exit: ProcessExit): void {
+    this.#ended(process, exit).catch((error) => {
+      log.error('handling an exit failed', { id: this.id, exec: process.execId, error });
+      process.setExited(exit);
+    });
+  }
+
+  async #ended(process: TaskProcess, exit: ProcessExit): Promise<void> {
+    process.io?.exited();
+    if (process === this.init && !this.identity.ownPidNamespace) await this.#killRest();
+    process.setExited(exit);
+    if (!this.#deleted) this.save();
+    await process.announced;
+    this.#context.publisher.publish(this.namespace, '/tasks/exit', TaskExitSchema, {
+      containerId: this.id,
+      id: process.execId || this.id,
+      pid: process.pid,
+      exitStatus: exit.exitStatus,
+      exitedAt: toTimestamp(exit.at),
+    });
+  }
+
+  /** Without a pid namespace of its own, what the init process left behind is ended here. */
+  async #killRest(): Promise<void> {
+    try {
+      await this.runtime('kill', ['kill', '--all', this.id, 'KILL']);
+    } catch (error) {
+      log.debug('killing what is left of a container failed', { id: this.id, error });
+    }
+  }
+
+  /** Adds a process, to be started by Start. */
+  addExec(execId: string, stdio: StdioRequest, spec: Uint8Array): void {
+    if (this.execs.has(execId)) throw alreadyExists(`id ${execId}`);
+    if (this.paused) throw failedPrecondition('cannot exec in a paused state');
+    if (this.init.exit) throw failedPrecondition('cannot exec in a stopped state');
+    const process = new TaskProcess(execId, stdio);
+    process.spec = spec;
+    this.execs.set(execId, process);
+    this.#context.publisher.publish(this.namespace, '/tasks/exec-added', TaskExecAddedSchema, {
+      containerId: this.id,
+      execId,
+    });
+  }
+
+  /** Sends a signal to a process, or with `all` to every process of the container. */
+  async kill(execId: string, signal: number, all: boolean): Promise<void> {
+    const process = this.process(execId);
+    if (execId === '' && (all || this.paused || !isNative(this.identity.runtime))) {
+      if (process.exit && !all) throw notFound('process already finished');
+      try {
+        await this.runtime('kill', ['kill', ...(all ? ['--all'] : []), this.id, String(signal)]);
+      } catch (error) {
+        throw killStatus(error, this.id);
+      }
+      return;
+    }
+    if (process.pid === 0) throw failedPrecondition('process not created');
+    this.#signal(process, signal);
+  }
+
+  #signal(process: TaskProcess, signal: number): void {
+    if (process.exit) throw notFound('process already finished');
+    try {
+      const pidfd = pidfdOpen(process.pid);
+      try {
+        // Until its exit is noted a child of ours keeps its number; an adopted process may have lost it to another.
+        if (processStartTime(process.pid) !== process.startTime) throw notFound('process already finished');
+        pidfdSendSignal(pidfd, signal);
+      } finally {
+        close(pidfd);
+      }
+    } catch (error) {
+      if (hasErrno(error, 'ESRCH')) throw notFound('process already finished', error);
+      throw error;
+    }
+  }
+
+  async pause(): Promise<void> {
+    await this.init.mutex.run(async () => {
+      if (!this.init.isRunning || !this.init.started)
+        throw failedPrecondition(`cannot pause a ${this.init.exit ? 'stopped' : 'created'} container`);
+      if (this.paused) throw failedPrecondition('cannot pause a paused container');
+      try {
+        await this.runtime('pause', ['pause', this.id]);
+      } catch (error) {
+        throw runtimeStatus(error, 'OCI runtime pause failed');
+      }
+      this.paused = true;
+      this.save();
+      this.#context.publisher.publish(this.namespace, '/tasks/paused', TaskPausedSchema, { containerId: this.id });
+    });
+  }
+
+  async resume(): Promise<void> {
+    await this.init.mutex.run(async () => {
+      if (!this.paused) throw failedPrecondition('cannot resume a container that is not paused');
+      try {
+        await this.runtime('resume', ['resume', this.id]);
+      } catch (error) {
+        throw runtimeStatus(error, 'OCI runtime resume failed');
+      }
+      this.paused = false;
+      this.save();
+      this.#context.publisher.publish(this.namespace, '/tasks/resumed', TaskResumedSchema, { containerId: this.id });
+    });
+  }
+
+  /** Changes resource limits; `resources` is OCI JSON. */
+  async update(resources: Uint8Array): Promise<void> {
+    const file = path.join(this.identity.bundle, 'update.json');
+    await this.init.mutex.run(async () => {
+      writeFileSync(file, resources, { mode: 0o600 });
+      try {
+        await this.runtime('update', ['update', '--resources', file, this.id]);
+      } catch (error) {
+        throw runtimeStatus(error, 'OCI runtime update failed');
+      } finally {
+        rmSync(file, { force: true });
+      }
+    });
+  }
+
+  /** The pids of all its processes, as seen from here. */
+  async pids(): Promise<number[]> {
+    try {
+      const printed = await this.runtime('ps', ['ps', '--format', 'json', this.id], undefined, true);
+      return (JSON.parse(printed) as number[] | null) ?? [];
+    } catch (error) {
+      throw runtimeStatus(error, 'OCI runtime ps failed');
+    }
+  }
+
+  /** Removes an exec, or the whole container. @returns how the process ended */
+  delete(execId: string): Promise<{ pid: number; exit: ProcessExit }> {
+    const process = this.process(execId);
+    return process.mutex.run(() => (execId === '' ? this.#deleteInit() : this.#deleteExec(process)));
+  }
+
+  async #deleteExec(process: TaskProcess): Promise<{ pid: number; exit: ProcessExit }> {
+    if (process.isRunning) throw failedPrecondition('cannot delete a running process');
+    await process.io?.drain();
+    process.io?.close();
+    this.execs.delete(process.execId);
+    this.save();
+    return { pid: process.pid, exit: process.exit ?? neverStarted };
+  }
+
+  async #deleteInit(): Promise<{ pid: number; exit: ProcessExit }> {
+    const { init } = this;
+    if (init.isRunning && init.started) throw failedPrecondition('cannot delete a running process');
+    try {
+      await this.runtime('delete', ['delete', ...(init.exit ? [] : ['--force']), this.id]);
+    } catch (error) {
+      if (!isMissing(error)) throw runtimeStatus(error, 'OCI runtime delete failed');
+    }
+    const exit = await withTimeout(init.wait(), endTimeoutMs, `process ${init.pid} of ${this.id} does not end`);
+    await Promise.all([init, ...this.execs.values()].map((process) => process.io?.drain()));
+    if (this.identity.rootfsMounted) {
+      await unmountRootfs(this.identity.bundle);
+      this.identity.rootfsMounted = false;
+    }
+    this.dispose();
+    await init.announced;
+    this.#context.publisher.publish(this.namespace, '/tasks/delete', TaskDeleteSchema, {
+      containerId: this.id,
+      pid: init.pid,
+      exitStatus: exit.exitStatus,
+      exitedAt: toTimestamp(exit.at),
+    });
+    return { pid: init.pid, exit };
+  }
+
+  /** Lets go of streams and of what is on disk about it. */
+  dispose(): void {
+    this.#deleted = true;
+    for (const process of [this.init, ...this.execs.values()]) process.io?.close();
+    rmSync(path.join(this.identity.bundle, recordName), { force: true });
+    this.#context.index.remove(this.namespace, this.id);
+  }
+
+  /** Calls the OCI runtime; while it works, the record says so. */
+  async runtime(
+    what: string,
+    args: readonly string[],
+    stdio?: readonly [number | null, number | null, number | null],
+    capture = false,
+  ): Promise<string> {
+    // What only looks or signals leaves nothing half done.
+    const recorded = !capture && what !== 'kill';
+    if (recorded) {
+      this.#inFlight.add(what);
+      this.save();
+    }
+    try {
+      return await runRuntime(this.identity.runtime, args, {
+        logFile: this.logFile,
+        capture,
+        ...(stdio ? { stdio } : {}),
+      });
+    } finally {
+      this.#inFlight.delete(what);
+    }
+  }
+
+  /** Writes its record. Who answers a request does it before. */
+  save(): void {
+    const record: ContainerRecord = {
+      version: 1,
+      ...this.identity,
+      paused: this.paused,
+      inFlight: [...this.#inFlight].join(','),
+      control: this.#context.control,
+      ...(this.init.pid > 0 ? { init: this.init.record() } : {}),
+      execs: [...this.execs.values()].filter((process) => process.pid > 0).map((process) => process.record()),
+    };
+    writeRecord(record);
+  }
+}
+
+const neverStarted: ProcessExit = { exitStatus: 0, at: { seconds: 0n, nanos: 0 } };
+
+/** The pid that a runtime wrote. */
+export function readPid(file: string): number {
+  const pid = Number.parseInt(readFileSync(file, 'utf8'), 10);
+  if (!(pid > 0)) throw new Error(`no process id in ${file}`);
+  return pid;
+}
+
+/** Whether a runtime's failure says that it does not know the container. */
+export function isMissing(error: unknown): boolean {
+  return error instanceof RuntimeError && /does not exist|no such (file|container)|not found/i.test(error.message);
+}
+
+function killStatus(error: unknown, id: string): unknown {
+  const message = error instanceof Error ? error.message.toLowerCase() : '';
+  if (/process already finished|container not running|not running|no such process/.test(message))
+    return notFound('process already finished', error);
+  if (isMissing(error)) return notFound(`no such container ${id}`, error);
+  return runtimeStatus(error, 'OCI runtime kill failed');
+}
+
+async function withTimeout<T>(promise: Promise<T>, timeoutMs: number, message: string): Promise<T> {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(failedPrecondition(message)), timeoutMs);
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,47 @@
+import { existsSync, realpathSync } from 'node:fs';
+import { connect } from 'node:net';
+import path from 'node:path';
+import type { ShimFlags } from './flags.ts';
+import { readRecord } from './record.ts';
+import { writeField } from './wire.ts';
+
+/** The status of a container that was ended because its shim is gone. */
+const killed = 137;
+
+/**
+ * The `delete` action: the daemon has lost the shim and wants nothing left of a container. Daemons also call it after an ordinary
+ * Delete, when nothing is left; that must cost little.
+ * @returns a containerd.task.v2.DeleteResponse
+ */
+export async function deleteAction(flags: ShimFlags): Promise<Buffer> {
+  if (flags.id === '') throw new Error('shim id is empty: -id is required');
+  const bundle = path.resolve(flags.bundle || process.cwd());
+  const record = existsSync(bundle) ? readRecord(realpathSync(bundle)) : undefined;
+  if (record && record.id === flags.id) {
+    const { removeContainer } = await import('./remove-container.ts');
+    await removeContainer(record);
+    await forget(record.control, record.namespace, record.id);
+  }
+  const millis = Date.now();
+  const exitedAt = Buffer.concat([
+    writeField(1, Math.floor(millis / 1000)),
+    writeField(2, (millis % 1000) * 1_000_000),
+  ]);
+  return Buffer.concat([
+    ...(record?.init ? [writeField(1, record.init.pid)] : []),
+    writeField(2, record?.init?.exit?.exitStatus ?? killed),
+    writeField(3, exitedAt),
+  ]);
+}
+
+/** Tells the shim, if it lives after all, that the container is no longer its concern. */
+function forget(control: string, namespace: string, id: string): Promise<void> {
+  return new Promise((resolve) => {
+    const socket = connect({ path: control });
+    socket.setTimeout(2000, () => socket.destroy());
+    socket.on('connect', () => socket.write(`${JSON.stringify({ forget: { namespace, id } })}\n`));
+    socket.on('data', () => socket.destroy());
+    socket.on('error', () => {});
+    socket.on('close', () => resolve());
+  });
+}

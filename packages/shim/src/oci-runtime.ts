@@ -1,0 +1,199 @@
+import {
+  accessSync,
+  closeSync,
+  constants,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readSync,
+  statSync,
+  unlinkSync,
+} from 'node:fs';
+import path from 'node:path';
+import { StatusError, unknown } from '@gantry/api';
+import { type Rlimit, spawn, waitExit } from '@gantry/sys';
+import type { RuntimeOptions } from './runtime-options.ts';
+
+/** How to call one OCI runtime for the containers of one namespace. Plain data, so that it can be kept on disk. */
+export interface RuntimeCommand {
+  /** Name or path of the binary. */
+  binary: string;
+  /** `--root`: the state directory, one for each namespace. */
+  root: string;
+  systemdCgroup: boolean;
+}
+
+/** Descriptors of a runtime call: 0, 1, 2; null is /dev/null. */
+export type Stdio = readonly [number | null, number | null, number | null];
+
+export interface RunOptions {
+  stdio?: Stdio;
+  /** Where the runtime writes its own errors; read again if it fails. */
+  logFile: string;
+  /** A command that prints: its output is returned. */
+  capture?: boolean;
+}
+
+/** Runtimes whose container processes are host processes, so that their signals and cgroups can be used directly. */
+const nativeRuntimes = new Set(['runc', 'crun', 'youki']);
+
+/** The command for a container's options. */
+export function runtimeCommand(options: RuntimeOptions, namespace: string): RuntimeCommand {
+  return {
+    binary: options.binaryName || defaultBinary(),
+    root: path.join(options.root || '/run/gantry/runc', namespace),
+    systemdCgroup: options.systemdCgroup,
+  };
+}
+
+let foundDefault: string | undefined;
+
+/** GANTRY_RUNTIME, else the first of runc and crun that is installed. */
+export function defaultBinary(): string {
+  foundDefault ??= process.env['GANTRY_RUNTIME'] || ['runc', 'crun'].find((name) => lookPath(name)) || 'runc';
+  return foundDefault;
+}
+
+export function isNative(command: RuntimeCommand): boolean {
+  return nativeRuntimes.has(path.basename(command.binary));
+}
+
+/** The file that a command name stands for, as execvp would find it. */
+export function lookPath(name: string): string | undefined {
+  const candidates = name.includes('/')
+    ? [name]
+    : (process.env['PATH'] ?? '').split(':').map((dir) => path.join(dir, name));
+  return candidates.find((file) => {
+    try {
+      accessSync(file, constants.X_OK);
+      return statSync(file).isFile();
+    } catch {
+      return false;
+    }
+  });
+}
+
+/** The limit on descriptors before Node raised it, as the launcher noted it in GANTRY_NOFILE (`soft` or `soft:hard`). */
+function recordedNofile(): Rlimit | undefined {
+  const match = /^(\d+|unlimited)(?::(\d+|unlimited))?$/.exec(process.env['GANTRY_NOFILE'] ?? '');
+  if (!match) return undefined;
+  const value = (text: string): number => (text === 'unlimited' ? Number.POSITIVE_INFINITY : Number(text));
+  const hard = match[2] ?? /^Max open files\s+\S+\s+(\S+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1];
+  return hard === undefined ? undefined : { soft: value(match[1]!), hard: value(hard) };
+}
+
+const nofile = recordedNofile();
+let environment: Record<string, string | undefined> | undefined;
+
+/** What runtimes inherit: our environment without what is ours alone. */
+function runtimeEnvironment(): Record<string, string | undefined> {
+  environment ??= Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => !name.startsWith('GANTRY_') && name !== 'NODE_OPTIONS'),
+  );
+  return environment;
+}
+
+/** A runtime call that failed: `message` is already the text for the client, without what was attempted. */
+export class RuntimeError extends Error {
+  readonly exitStatus: number;
+
+  constructor(message: string, exitStatus: number) {
+    super(message);
+    this.name = 'RuntimeError';
+    this.exitStatus = exitStatus;
+  }
+}
+
+/**
+ * Calls the runtime and waits for it. @returns what it printed, with `capture`
+ * @throws RuntimeError with the last error of its log
+ */
+export async function runRuntime(
+  command: RuntimeCommand,
+  args: readonly string[],
+  options: RunOptions,
+): Promise<string> {
+  const log = ['--log', options.logFile, '--log-format', 'json'];
+  const global = ['--root', command.root, ...log, ...(command.systemdCgroup ? ['--systemd-cgroup'] : [])];
+  const output = options.capture ? temporaryFile(path.dirname(options.logFile)) : undefined;
+  try {
+    const file = lookPath(command.binary);
+    if (!file) {
+      const reason = command.binary.includes('/')
+        ? `fork/exec ${command.binary}: no such file or directory`
+        : `exec: "${command.binary}": executable file not found in $PATH`;
+      throw new RuntimeError(withoutLog(options.logFile, reason), -1);
+    }
+    mkdirSync(command.root, { recursive: true, mode: 0o711 });
+    const child = spawn({
+      file,
+      argv0: command.binary,
+      args: [...global, ...args],
+      env: runtimeEnvironment(),
+      stdio: output === undefined ? (options.stdio ?? [null, null, null]) : [null, output, output],
+      ...(nofile ? { nofile } : {}),
+    });
+    const exit = await waitExit(child);
+    if (exit.exitStatus === 0) return output === undefined ? '' : readAll(output);
+    const said = output === undefined ? '' : readAll(output).trim();
+    const why = exit.signal ? `signal: ${exit.signal}` : `exit status ${exit.exitStatus}`;
+    throw new RuntimeError(
+      lastRuntimeError(
+        options.logFile,
+        `${path.basename(command.binary)} did not terminate successfully: ${why}${said && `: ${said}`}`,
+      ),
+      exit.exitStatus,
+    );
+  } finally {
+    if (output !== undefined) closeSync(output);
+  }
+}
+
+/** An error of a call as the client reads it: `OCI runtime create failed: …`. */
+export function runtimeStatus(reason: unknown, attempted: string): StatusError {
+  if (reason instanceof RuntimeError) return unknown(`${attempted}: ${reason.message}`, reason);
+  return StatusError.wrap(reason, attempted);
+}
+
+function withoutLog(logFile: string, reason: string): string {
+  return `unable to retrieve OCI runtime error (open ${logFile}: no such file or directory): ${reason}`;
+}
+
+/** The last error in a runtime's JSON log, or why there is none. */
+export function lastRuntimeError(logFile: string, otherwise: string): string {
+  let text: string;
+  try {
+    text = readFileSync(logFile, 'utf8');
+  } catch {
+    return withoutLog(logFile, otherwise);
+  }
+  let last = '';
+  for (const line of text.split('\n')) {
+    if (line.trim() === '') continue;
+    try {
+      const entry = JSON.parse(line) as { level?: string; msg?: string };
+      if (entry.level === 'error' && entry.msg) last = entry.msg.trim();
+    } catch {
+      // Not JSON: a runtime that writes plain text says more with its last line than with nothing.
+      last = line.trim();
+    }
+  }
+  return last || otherwise;
+}
+
+let temporaries = 0;
+
+/** A file without a name, in a directory of ours. */
+function temporaryFile(directory: string): number {
+  const name = path.join(directory, `.out-${process.pid}-${temporaries++}`);
+  const fd = openSync(name, 'wx+', 0o600);
+  unlinkSync(name);
+  return fd;
+}
+
+function readAll(fd: number): string {
+  const buffer = Buffer.alloc(fstatSync(fd).size);
+  const length = readSync(fd, buffer, 0, buffer.length, 0);
+  return buffer.toString('utf8', 0, length);
+}

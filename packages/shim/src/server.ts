@@ -1,0 +1,111 @@
+import { rmSync, writeSync } from 'node:fs';
+import { createServer } from 'node:net';
+import path from 'node:path';
+import { TtrpcServer } from '@gantry/rpc/ttrpc-server.ts';
+import { listenUnix } from '@gantry/rpc/unix-listener.ts';
+import { PR, prctl } from '@gantry/sys';
+import { adoptContainers } from './adopt.ts';
+import { serveControl } from './control-server.ts';
+import type { ShimFlags } from './flags.ts';
+import { groupPathsOfSocket } from './grouping.ts';
+import { Lifetime } from './lifetime.ts';
+import { log, setDebug } from './log.ts';
+import { Publisher } from './publisher.ts';
+import { Reaper } from './reaper.ts';
+import { ContainerIndex } from './record.ts';
+import type { ShimContext } from './shim-context.ts';
+import { addTaskServices, Containers } from './task-service.ts';
+
+const defaultLingerMs = 2000;
+const reservationMs = 30_000;
+/** How long the last events may take to reach the daemon when the process ends. */
+const flushMs = 5000;
+
+/** The server process of a group: what `start` has daemonised. Descriptor 3 is told when it serves, or why it does not. */
+export async function serve(flags: ShimFlags): Promise<void> {
+  try {
+    await startServing(flags);
+    tell('ready\n');
+  } catch (error) {
+    tell(`${(error as Error).message}\n`);
+    log.error('start failed', { error });
+    process.exit(1);
+  }
+}
+
+function tell(text: string): void {
+  try {
+    writeSync(3, text);
+  } catch {
+    // Nobody waits: started by hand.
+  }
+}
+
+async function startServing(flags: ShimFlags): Promise<void> {
+  setDebug(flags.debug);
+  // A fault is one container's: whatever escapes its handler is noted and the others go on.
+  process.on('uncaughtException', (error) => log.error('uncaught exception', { error }));
+  process.on('unhandledRejection', (error) => log.error('unhandled rejection', { error }));
+  // The daemon ends us by Shutdown; signals meant for it must not take the containers' supervisor along.
+  for (const signal of ['SIGINT', 'SIGHUP', 'SIGPIPE'] as const) process.on(signal, () => {});
+  prctl(PR.SET_NAME, 'gantry-shim');
+  process.title = `gantry-shim -namespace ${flags.namespace} -address ${flags.address}`;
+
+  const paths = groupPathsOfSocket(flags.socket);
+  const reaper = new Reaper();
+  const publisher = new Publisher(process.env['TTRPC_ADDRESS'] ?? '');
+  const index = new ContainerIndex(paths.containers);
+  const context: ShimContext = {
+    reaper,
+    publisher,
+    index,
+    socketDir: path.dirname(paths.socket),
+    control: paths.control,
+  };
+  const containers = new Containers();
+  const end = (): void => {
+    log.info('shim ends');
+    void publisher.flush(flushMs).then(() => {
+      // Removed by name, and then no orderly exit: closing the sockets would remove the names again, from a successor perhaps.
+      index.dispose();
+      for (const file of [paths.socket, paths.control, paths.log]) rmSync(file, { force: true });
+      process.kill(process.pid, 'SIGKILL');
+    });
+  };
+  const lifetime = new Lifetime({
+    containers: () => containers.size,
+    lingerMs: numberFrom(process.env['GANTRY_SHIM_LINGER_MS'], defaultLingerMs),
+    reservationMs,
+    onEnd: end,
+  });
+  process.on('SIGTERM', () => lifetime.shutdown(true));
+
+  reaper.start();
+  await adoptContainers(context, containers);
+
+  const rpc = new TtrpcServer({ logger: log });
+  addTaskServices(rpc, context, containers, lifetime, flags.namespace);
+  const listener = createServer((socket) => {
+    lifetime.connected();
+    socket.once('close', () => lifetime.disconnected());
+    rpc.serveConnection(socket);
+  });
+  await listenUnix(listener, paths.socket, { mode: 0o600 });
+  await serveControl(paths.control, {
+    reserve: (namespace, id) => lifetime.reserve(namespace, id),
+    forget: (namespace, id) => {
+      const container = containers.find(namespace, id);
+      if (!container) return;
+      container.dispose();
+      containers.remove(container);
+      lifetime.check();
+    },
+  });
+  lifetime.reserve(flags.namespace, flags.id);
+  log.info('shim serves', { address: paths.socket, namespace: flags.namespace, pid: process.pid });
+}
+
+function numberFrom(text: string | undefined, otherwise: number): number {
+  const value = Number(text);
+  return text !== undefined && text !== '' && Number.isFinite(value) && value >= 0 ? value : otherwise;
+}

@@ -1,0 +1,139 @@
+import { fstatSync, readSync, writeSync } from 'node:fs';
+import { close, type FdWatch, hasErrno, POLL, poll, SPLICE, splice, watchFd } from '@gantry/sys';
+
+/** How much one turn of the event loop moves for one stream before the others have theirs. */
+const turnBytes = 1 << 20;
+const chunkBytes = 1 << 16;
+/** How long a reader may take nothing before the rest of an ended stream is given up. */
+const stalledMs = 10_000;
+
+/** One buffer for every stream that cannot be spliced: what could not be written at once is kept in a copy. */
+const shared = Buffer.alloc(chunkBytes);
+
+/**
+ * Moves bytes from one descriptor to another without ever waiting: spliced inside the kernel when one side is a pipe and both
+ * can, else read and written. Owns both descriptors and closes them at the end. The descriptors must be open file descriptions of
+ * our own, because watching makes them non-blocking.
+ */
+export class Pump {
+  /** Resolves when everything was moved, or the pump was stopped, and both descriptors are closed. Never rejects. */
+  readonly done: Promise<void>;
+  readonly #from: number;
+  readonly #to: number;
+  readonly #toFile: boolean;
+  readonly #onEnd: () => void;
+  #spliced: boolean;
+  #pending: Buffer | undefined;
+  #watch: FdWatch | undefined;
+  #waiting: 'input' | 'output' = 'input';
+  #ended = false;
+  #moved = 0;
+
+  constructor(from: number, to: number, options: { splice: boolean }) {
+    this.#from = from;
+    this.#to = to;
+    this.#toFile = fstatSync(to).isFile();
+    this.#spliced = options.splice && !this.#toFile;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.done = promise;
+    this.#onEnd = resolve;
+    this.#turn();
+  }
+
+  /** Ends it now; what was not moved is lost. */
+  stop(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#watch?.close();
+    close(this.#from);
+    close(this.#to);
+    this.#onEnd();
+  }
+
+  /**
+   * The owner is done with it. When nobody writes any more, what a slow reader has still to take goes on in the background for
+   * as long as it takes something; otherwise the pump stops.
+   */
+  finish(): void {
+    if (this.#ended || ((poll([{ fd: this.#from, events: 0 }])[0] ?? 0) & POLL.HUP) === 0) return this.stop();
+    let seen = this.#moved;
+    const timer = setInterval(() => {
+      if (this.#moved === seen) this.stop();
+      seen = this.#moved;
+    }, stalledMs);
+    timer.unref();
+    void this.done.then(() => clearInterval(timer));
+  }
+
+  #turn(): void {
+    if (this.#ended) return;
+    try {
+      for (let budget = turnBytes; budget > 0; ) {
+        const count = this.#step();
+        if (count === 0) return this.stop();
+        if (count < 0) return this.#await();
+        this.#moved += count;
+        budget -= count;
+      }
+      this.#await();
+    } catch {
+      // The other side is gone (EPIPE), or a terminal hung up (EIO): the end of a stream, as a reader sees it.
+      this.stop();
+    }
+  }
+
+  /** Moves something. @returns how much, 0 at the end, -1 if that would wait */
+  #step(): number {
+    if (this.#spliced) {
+      try {
+        return splice(this.#from, this.#to, chunkBytes, SPLICE.NONBLOCK | SPLICE.MOVE);
+      } catch (error) {
+        if (!hasErrno(error, 'EINVAL')) throw error;
+        this.#spliced = false;
+      }
+    }
+    if (!this.#pending) {
+      const count = attempt(() => readSync(this.#from, shared));
+      if (count <= 0) return count;
+      const written = this.#write(shared.subarray(0, count));
+      if (written < count) this.#pending = Buffer.from(shared.subarray(written, count));
+      return this.#pending && written === 0 ? -1 : count;
+    }
+    const written = this.#write(this.#pending);
+    if (written === 0) return -1;
+    this.#pending = written < this.#pending.length ? this.#pending.subarray(written) : undefined;
+    return written;
+  }
+
+  #write(data: Buffer): number {
+    return Math.max(
+      0,
+      attempt(() => writeSync(this.#to, data)),
+    );
+  }
+
+  /** Waits for whichever side holds it up. The watch on the input stays in place until the output is the one to wait for. */
+  #await(): void {
+    const blocked =
+      this.#pending !== undefined || (this.#spliced && ready(this.#from, POLL.IN) && !ready(this.#to, POLL.OUT));
+    const waiting = blocked ? 'output' : 'input';
+    if (this.#watch && this.#waiting === waiting) return;
+    this.#watch?.close();
+    this.#waiting = waiting;
+    this.#watch = watchFd(blocked ? this.#to : this.#from, () => this.#turn(), blocked ? { writable: true } : {});
+    this.#watch.unref();
+  }
+}
+
+function ready(fd: number, events: number): boolean {
+  return poll([{ fd, events }])[0] !== 0;
+}
+
+function attempt(call: () => number): number {
+  try {
+    return call();
+  } catch (error) {
+    if (hasErrno(error, 'EAGAIN')) return -1;
+    throw error;
+  }
+}

@@ -1,0 +1,162 @@
+import { rmSync } from 'node:fs';
+import net from 'node:net';
+import path from 'node:path';
+import { failedPrecondition, unknown } from '@gantry/api';
+import {
+  AT_FDCWD,
+  close,
+  dupFd,
+  hasErrno,
+  O,
+  openat,
+  openFifoReader,
+  readable,
+  recvFds,
+  setWinsize,
+} from '@gantry/sys';
+import type { Stdio } from '../oci-runtime.ts';
+import { drainTimeoutMs, type IoContext, type ProcessIo, type StdioRequest, type TerminalSize } from './process-io.ts';
+import { Pump } from './pump.ts';
+
+/** How long the runtime may take to hand over the master after it has said that the process exists. */
+const masterTimeoutMs = 5000;
+
+let sockets = 0;
+
+/**
+ * A terminal as the process's standard streams. The runtime opens it and passes its master over a console socket; what the client
+ * writes to the stdin FIFO goes into the master, what comes out of it goes to the stdout FIFO (or a descriptor given instead).
+ */
+export class TerminalIo implements ProcessIo {
+  readonly stdio: Stdio = [null, null, null];
+  readonly consoleSocket: string;
+  readonly #server: net.Server;
+  readonly #master: Promise<number>;
+  /** Where the output goes, opened before the process is. */
+  #to: number;
+  #from = -1;
+  #stdinHolder = -1;
+  #resizer = -1;
+  #input: Pump | undefined;
+  #output: Pump | undefined;
+
+  private constructor(context: IoContext, to: number) {
+    this.#to = to;
+    this.consoleSocket = path.join(context.socketDir, `pty${process.pid}-${sockets++}`);
+    const { promise, resolve, reject } = Promise.withResolvers<number>();
+    this.#master = promise;
+    promise.catch(() => {});
+    // Not read by Node: recvmsg is the only way to the descriptor that comes with the first byte.
+    this.#server = net.createServer({ pauseOnConnect: true }, (socket) => {
+      const fd = (socket as unknown as { _handle: { fd: number } })._handle.fd;
+      receiveMaster(fd)
+        .then(resolve, reject)
+        .finally(() => socket.destroy());
+    });
+  }
+
+  /** `to`: a descriptor that takes the output instead of the stdout FIFO (a logger's pipe); owned from here on. */
+  static async open(request: StdioRequest, context: IoContext, to?: number): Promise<TerminalIo> {
+    const io = new TerminalIo(context, to ?? -1);
+    try {
+      if (request.stdin !== '') {
+        const { fd, holder } = openFifoReader(request.stdin, { flags: O.NONBLOCK, hold: true });
+        io.#from = fd;
+        io.#stdinHolder = holder;
+      }
+      if (to === undefined)
+        io.#to = openat(AT_FDCWD, request.stdout === '' ? '/dev/null' : request.stdout, O.RDWR | O.NONBLOCK | O.NOCTTY);
+      await io.#listen();
+      return io;
+    } catch (error) {
+      io.close();
+      throw error;
+    }
+  }
+
+  #listen(): Promise<void> {
+    rmSync(this.consoleSocket, { force: true });
+    return new Promise((resolve, reject) => {
+      this.#server.once('error', reject);
+      const before = process.umask(0o177);
+      try {
+        this.#server.listen(this.consoleSocket, resolve);
+      } finally {
+        process.umask(before);
+      }
+    });
+  }
+
+  async started(): Promise<void> {
+    const { promise, reject } = Promise.withResolvers<never>();
+    const timer = setTimeout(
+      () => reject(unknown('failed to start console copy: no terminal was handed over')),
+      masterTimeoutMs,
+    );
+    let master: number;
+    try {
+      master = await Promise.race([this.#master, promise]);
+    } finally {
+      clearTimeout(timer);
+      this.#server.close();
+    }
+    // Copies, because one pump may end (and close its descriptor) before the other.
+    this.#resizer = dupFd(master);
+    if (this.#from >= 0) this.#input = new Pump(this.#from, dupFd(master), { splice: false });
+    this.#output = new Pump(master, this.#to, { splice: false });
+    this.#from = this.#to = -1;
+  }
+
+  resize(size: TerminalSize): void {
+    if (this.#resizer < 0) throw failedPrecondition('the terminal is closed');
+    setWinsize(this.#resizer, size);
+  }
+
+  closeStdin(): void {
+    if (this.#stdinHolder >= 0) close(this.#stdinHolder);
+    this.#stdinHolder = -1;
+  }
+
+  exited(): void {
+    this.closeStdin();
+    this.#input?.stop();
+  }
+
+  async drain(): Promise<void> {
+    if (!this.#output) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, drainTimeoutMs);
+    await Promise.race([this.#output.done, promise]);
+    clearTimeout(timer);
+  }
+
+  close(): void {
+    this.exited();
+    this.#server.close();
+    rmSync(this.consoleSocket, { force: true });
+    for (const fd of [this.#from, this.#to, this.#resizer]) if (fd >= 0) close(fd);
+    this.#from = this.#to = this.#resizer = -1;
+    this.#output?.finish();
+    // A master that came although the call failed.
+    if (!this.#output) void this.#master.then(close, () => {});
+  }
+}
+
+async function receiveMaster(socket: number): Promise<number> {
+  const fd = dupFd(socket);
+  try {
+    for (;;) {
+      await readable(fd);
+      try {
+        const { fds } = recvFds(fd, 1, 4096);
+        const master = fds[0];
+        if (master === undefined) throw unknown('the runtime sent no terminal');
+        return master;
+      } catch (error) {
+        if (!hasErrno(error, 'EAGAIN')) throw error;
+      }
+    }
+  } finally {
+    close(fd);
+  }
+}
