@@ -1,1 +1,29 @@
-export {};
+/**
+ * The daemon as a library: `createDaemon({ plugins })` runs it inside a Node program; `definePlugin` adds to it.
+ */
+export { createLogger, parseLogLevel } from './core/log/log-writer.ts';
+export type { LogFields, Logger, LogLevel } from './core/log/logger.ts';
+export { field, schema } from './core/plugin/config-schema.ts';
+export {
+  definePlugin,
+  type Plugin,
+  type PluginContext,
+  type PluginMeta,
+  PluginSkip,
+  type PluginStatus,
+  type PluginType,
+  pluginType,
+} from './core/plugin/plugin.ts';
+export { type Metadata, PluginTypes } from './core/plugin/plugin-types.ts';
+export type { ServiceSet } from './core/plugin/service-set.ts';
+export { contextOf, type RequestContext } from './core/request-context.ts';
+export { version } from './core/version/version.ts';
+export { fullConfig, type LoadedConfig, type LoadOptions, loadConfig } from './server/config/load-config.ts';
+export { printToml } from './server/config/print-toml.ts';
+export { createDaemon, type Daemon, type DaemonOptions } from './server/daemon.ts';
+export { serverPlugins } from './server/plugins/server-plugins.ts';
+export { runUntilSignal } from './server/signals.ts';
+export { healthcheckPlugin } from './services/healthcheck/healthcheck-service.ts';
+export { introspectionPlugin } from './services/introspection/introspection.ts';
+export { introspectionServicePlugin } from './services/introspection/introspection-service.ts';
+export { versionPlugin } from './services/version/version-service.ts';

@@ -1,0 +1,68 @@
+// `io.containerd.metrics.v1.grpc-prometheus`: counts the calls of every server, under the names Prometheus users know.
+import { type Code, Code as Codes } from '@gantry/api';
+import type { CallReport, ServerOptions } from '@gantry/rpc';
+import type { Logger } from '../../core/log/logger.ts';
+import { Counter, Histogram, MetricsRegistry } from '../../core/metrics/metrics-registry.ts';
+import { field, schema } from '../../core/plugin/config-schema.ts';
+import { definePlugin, type PluginContext } from '../../core/plugin/plugin.ts';
+import { PluginTypes } from '../../core/plugin/plugin-types.ts';
+import { registerProcessMetrics } from './process-metrics.ts';
+
+/** What the plugin gives: the daemon's metrics, and the hook for its servers. */
+export interface CallMetrics {
+  readonly registry: MetricsRegistry;
+  onCall(report: CallReport): void;
+}
+
+const codeNames = new Map<Code, string>(
+  Object.entries(Codes).map(([name, code]) => [code, name === 'Ok' ? 'OK' : name]),
+);
+
+export const callMetricsPlugin = definePlugin({
+  type: PluginTypes.Metrics,
+  id: 'grpc-prometheus',
+  config: schema({ grpc_histogram: field.boolean() }),
+  init: (context): unknown => {
+    const registry = new MetricsRegistry();
+    registerProcessMetrics(registry);
+    const started = registry.register(new Counter('grpc_server_started_total', 'Calls started on the server.'));
+    const handled = registry.register(
+      new Counter('grpc_server_handled_total', 'Calls completed on the server, whatever their outcome.'),
+    );
+    const seconds = context.config.grpc_histogram
+      ? registry.register(new Histogram('grpc_server_handling_seconds', 'How long calls took on the server.'))
+      : undefined;
+    const metrics: CallMetrics = {
+      registry,
+      onCall: (report) => {
+        const labels = { grpc_type: report.kind, grpc_service: report.service, grpc_method: report.method };
+        started.add(labels);
+        handled.add({ ...labels, grpc_code: codeNames.get(report.code) ?? String(report.code) });
+        seconds?.observe(labels, report.durationMs / 1000);
+      },
+    };
+    return metrics;
+  },
+});
+
+/** The metrics plugin, or undefined if it is disabled. */
+export function callMetrics(context: PluginContext<unknown>): CallMetrics | undefined {
+  return context.all(PluginTypes.Metrics).get('grpc-prometheus') as CallMetrics | undefined;
+}
+
+/** What the servers of a daemon have in common: where calls are counted and failures are told of. */
+export function serverOptions(context: PluginContext<unknown>): ServerOptions {
+  const metrics = callMetrics(context);
+  return { logger: context.log, onCall: (report) => observe(report, metrics, context.log) };
+}
+
+function observe(report: CallReport, metrics: CallMetrics | undefined, log: Logger): void {
+  metrics?.onCall(report);
+  log.trace('call', {
+    service: report.service,
+    method: report.method,
+    code: codeNames.get(report.code),
+    duration_ms: report.durationMs,
+    error: report.error,
+  });
+}

@@ -1,0 +1,87 @@
+// The two servers that speak HTTP: metrics for Prometheus, and the debug socket for whoever is root.
+import { createServer, type RequestListener, type Server } from 'node:http';
+import { listenUnix } from '@gantry/rpc';
+import { field, schema } from '../../core/plugin/config-schema.ts';
+import { definePlugin, type PluginContext, PluginSkip } from '../../core/plugin/plugin.ts';
+import { PluginTypes } from '../../core/plugin/plugin-types.ts';
+import { activeResources } from '../dump.ts';
+import { callMetrics } from './call-metrics.ts';
+import type { ServerInstance } from './server-instance.ts';
+import { removeSocket, unixAddressOf } from './unix-socket.ts';
+
+function closeServer(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+    server.closeAllConnections();
+  });
+}
+
+/** `host:port`, `:port` for all addresses, or `[::1]:port`. */
+function listenTcp(server: Server, address: string): Promise<void> {
+  const colon = address.lastIndexOf(':');
+  const host = address.slice(0, colon).replace(/^\[|\]$/g, '');
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen({ port: Number(address.slice(colon + 1)), ...(host !== '' && { host }) }, () => resolve());
+  });
+}
+
+function serve(
+  context: PluginContext<unknown>,
+  address: string,
+  owner: { uid: number; gid: number },
+  listener: RequestListener,
+): ServerInstance {
+  const server = createServer(listener);
+  return {
+    start: async () => {
+      if (address.startsWith('/')) await listenUnix(server, unixAddressOf(address), { ...owner, mode: 0o600 });
+      else await listenTcp(server, address);
+      const bound = server.address();
+      if (typeof bound === 'object' && bound) context.meta.exports['port'] = String(bound.port);
+      context.onClose(async () => {
+        await closeServer(server);
+        if (address.startsWith('/')) removeSocket(address);
+      });
+      context.log.info('serving...', { address });
+    },
+    describe: () => ({ address }),
+  };
+}
+
+const httpAddress = (text: string): string | undefined =>
+  text === '' || text.startsWith('/') || /:\d+$/.test(text) ? undefined : 'an address such as "127.0.0.1:1338"';
+
+export const metricsServerPlugin = definePlugin({
+  type: PluginTypes.Server,
+  id: 'metrics',
+  requires: [PluginTypes.Metrics],
+  config: schema({ address: field.string('', httpAddress) }),
+  init: (context): unknown => {
+    const { address } = context.config;
+    if (address === '') throw new PluginSkip('no address');
+    const metrics = callMetrics(context);
+    if (!metrics) throw new PluginSkip('metrics are disabled');
+    return serve(context, address, { uid: 0, gid: 0 }, (request, response) => {
+      if (request.url?.split('?')[0] !== '/v1/metrics') return void response.writeHead(404).end();
+      response.setHeader('content-type', 'text/plain; version=0.0.4; charset=utf-8');
+      response.end(metrics.registry.render());
+    });
+  },
+});
+
+export const debugServerPlugin = definePlugin({
+  type: PluginTypes.Server,
+  id: 'debug',
+  requires: [PluginTypes.Metrics],
+  config: schema({ address: field.path(), uid: field.integer(), gid: field.integer() }),
+  init: (context): unknown => {
+    const { address, uid, gid } = context.config;
+    if (address === '') throw new PluginSkip('no address');
+    return serve(context, address, { uid, gid }, (request, response) => {
+      if (request.url?.split('?')[0] !== '/debug/vars') return void response.writeHead(404).end();
+      response.setHeader('content-type', 'application/json');
+      response.end(JSON.stringify({ ...activeResources(), plugins: context.statuses() }));
+    });
+  },
+});
