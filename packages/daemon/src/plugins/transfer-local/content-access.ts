@@ -1,0 +1,80 @@
+import { Code, hasCode, notFound } from '@gantry/api';
+import { type Descriptor, isIndexType, isManifestType, maxManifestSize } from '@gantry/oci';
+import type { ContentStore } from '../../core/content/content-store.ts';
+import type { RequestContext } from '../../core/request-context.ts';
+
+/** Small blobs read whole, and whether blobs are there. */
+
+/** Configurations may be larger than manifests; nothing read whole may be more than this. */
+const maxDocument = 20 << 20;
+
+export async function readContent(ctx: RequestContext, content: ContentStore, digest: string): Promise<Uint8Array> {
+  await using reader = await content.reader(ctx, digest);
+  if (reader.size > maxDocument) throw notFound(`rejecting ${reader.size} byte document ${digest}: not found`);
+  const chunks: Uint8Array[] = [];
+  let at = 0;
+  while (at < reader.size) {
+    const chunk = await reader.read(at, reader.size - at);
+    if (chunk.length === 0) break;
+    chunks.push(chunk);
+    at += chunk.length;
+  }
+  return Buffer.concat(chunks);
+}
+
+export async function hasContent(ctx: RequestContext, content: ContentStore, digest: string): Promise<boolean> {
+  try {
+    await content.info(ctx, digest);
+    return true;
+  } catch (error) {
+    if (hasCode(error, Code.NotFound)) return false;
+    throw error;
+  }
+}
+
+/** A manifest larger than containerd takes is refused before a byte of it is fetched. */
+export function checkDocumentSize(descriptor: Descriptor): void {
+  const { mediaType, size, digest } = descriptor;
+  if ((isManifestType(mediaType) || isIndexType(mediaType)) && size > maxManifestSize) {
+    throw notFound(`rejecting ${size} byte manifest for ${digest}: not found`);
+  }
+}
+
+/** All bytes of a blob in pieces of a megabyte. */
+export async function* contentBytes(
+  ctx: RequestContext,
+  content: ContentStore,
+  digest: string,
+): AsyncGenerator<Uint8Array> {
+  await using reader = await content.reader(ctx, digest);
+  for (let at = 0; at < reader.size; ) {
+    ctx.signal?.throwIfAborted();
+    const chunk = await reader.read(at, Math.min(1 << 20, reader.size - at));
+    if (chunk.length === 0) return;
+    at += chunk.length;
+    yield chunk;
+  }
+}
+
+/** Writes a small document of our own. It being there already is fine. */
+export async function writeContent(
+  ctx: RequestContext,
+  content: ContentStore,
+  descriptor: Descriptor,
+  bytes: Uint8Array,
+  ref: string,
+  labels: Record<string, string> = {},
+): Promise<void> {
+  try {
+    const writer = await content.writer(ctx, { ref, size: descriptor.size, expected: descriptor.digest });
+    try {
+      if (writer.status().offset > 0) await writer.truncate(0);
+      await writer.write(bytes);
+      await writer.commit({ size: descriptor.size, expected: descriptor.digest, labels });
+    } finally {
+      await writer.close();
+    }
+  } catch (error) {
+    if (!hasCode(error, Code.AlreadyExists)) throw error;
+  }
+}

@@ -1,0 +1,203 @@
+import type { Any } from '@bufbuild/protobuf/wkt';
+import { fromTimestamp, isAny, packAny, unpackAny } from '@gantry/api';
+import type { Platform as WirePlatform } from '@gantry/api/gen/types/platform_pb.js';
+import { ImageStoreSchema } from '@gantry/api/gen/types/transfer/imagestore_pb.js';
+import { ImageExportStreamSchema, ImageImportStreamSchema } from '@gantry/api/gen/types/transfer/importexport_pb.js';
+import {
+  AuthRequestSchema,
+  AuthResponseSchema,
+  AuthType,
+  HTTPDebug,
+  OCIRegistrySchema,
+} from '@gantry/api/gen/types/transfer/registry_pb.js';
+import type { Platform } from '@gantry/oci';
+import {
+  type Credentials,
+  type CredentialsProvider,
+  defaultHosts,
+  hostsFromDirectory,
+  RegistryClient,
+} from '@gantry/registry';
+import type { RequestContext } from '../../core/request-context.ts';
+import { ByteSender, receiveBytes } from '../../core/streaming/byte-stream.ts';
+import type { MessageStream, StreamManager } from '../../core/streaming/stream-manager.ts';
+
+/** Sources and destinations of transfers, read from their messages. */
+
+export interface RegistryEndpoint {
+  kind: 'registry';
+  reference: string;
+  /** Opens a client for this transfer only. */
+  open(): RegistryClient;
+}
+
+export interface StoreReference {
+  name: string;
+  isPrefix: boolean;
+  allowOverwrite: boolean;
+  addDigest: boolean;
+  skipNamedDigest: boolean;
+}
+
+export interface ImageStoreEndpoint {
+  kind: 'store';
+  name: string;
+  labels: Record<string, string>;
+  /** Empty: all. */
+  platforms: Platform[];
+  allMetadata: boolean;
+  manifestLimit: number;
+  extraReferences: StoreReference[];
+  unpacks: { platform: Platform; snapshotter: string }[];
+}
+
+export interface ImportEndpoint {
+  kind: 'import';
+  bytes: AsyncIterable<Uint8Array>;
+  /** '' for "find out". */
+  mediaType: string;
+  forceCompress: boolean;
+}
+
+export interface ExportEndpoint {
+  kind: 'export';
+  sender: ByteSender;
+  mediaType: string;
+  platforms: Platform[];
+  allPlatforms: boolean;
+  skipCompatibilityManifest: boolean;
+  skipNonDistributable: boolean;
+}
+
+export interface UnknownEndpoint {
+  kind: 'unknown';
+  typeUrl: string;
+}
+
+export type Endpoint = RegistryEndpoint | ImageStoreEndpoint | ImportEndpoint | ExportEndpoint | UnknownEndpoint;
+
+export interface EndpointContext {
+  ctx: RequestContext;
+  streams: StreamManager;
+  /** `config_path` of the plugin, for clients that name no directory. */
+  hostsDirectory: string;
+  log: (message: string) => void;
+}
+
+/** As containerd names endpoints in progress and errors. */
+export function describe(endpoint: Endpoint): string {
+  switch (endpoint.kind) {
+    case 'registry':
+      return `OCI Registry (${endpoint.reference})`;
+    case 'store':
+      return `Local Image Store (${endpoint.name})`;
+    case 'import':
+      return 'Image Import Stream';
+    case 'export':
+      return 'Image Export Stream';
+    case 'unknown':
+      return endpoint.typeUrl;
+  }
+}
+
+export function readEndpoint(any: Any, context: EndpointContext): Endpoint {
+  const { ctx, streams } = context;
+  if (isAny(any, OCIRegistrySchema)) return registry(any, context);
+  if (isAny(any, ImageStoreSchema)) {
+    const store = unpackAny(ImageStoreSchema, any);
+    return {
+      kind: 'store',
+      name: store.name,
+      labels: { ...store.labels },
+      platforms: store.platforms.map(fromWirePlatform),
+      allMetadata: store.allMetadata,
+      manifestLimit: store.manifestLimit,
+      extraReferences: store.extraReferences,
+      unpacks: store.unpacks.map(({ platform, snapshotter }) => ({
+        platform: platform ? fromWirePlatform(platform) : { os: '', architecture: '' },
+        snapshotter,
+      })),
+    };
+  }
+  if (isAny(any, ImageImportStreamSchema)) {
+    const { stream, mediaType, forceCompress } = unpackAny(ImageImportStreamSchema, any);
+    return { kind: 'import', bytes: receiveBytes(streams.get(ctx, stream)), mediaType, forceCompress };
+  }
+  if (isAny(any, ImageExportStreamSchema)) {
+    const message = unpackAny(ImageExportStreamSchema, any);
+    return {
+      kind: 'export',
+      sender: new ByteSender(streams.get(ctx, message.stream)),
+      mediaType: message.mediaType,
+      platforms: message.platforms.map(fromWirePlatform),
+      allPlatforms: message.allPlatforms,
+      skipCompatibilityManifest: message.skipCompatibilityManifest,
+      skipNonDistributable: message.skipNonDistributable,
+    };
+  }
+  return { kind: 'unknown', typeUrl: any.typeUrl };
+}
+
+export function fromWirePlatform(wire: WirePlatform): Platform {
+  return {
+    os: wire.os,
+    architecture: wire.architecture,
+    ...(wire.variant && { variant: wire.variant }),
+    ...(wire.osVersion && { osVersion: wire.osVersion }),
+    ...(wire.osFeatures.length > 0 && { osFeatures: wire.osFeatures }),
+  };
+}
+
+function registry(any: Any, { ctx, streams, hostsDirectory, log }: EndpointContext): RegistryEndpoint {
+  const { reference, resolver } = unpackAny(OCIRegistrySchema, any);
+  const scheme = resolver?.defaultScheme || undefined;
+  const directory = resolver?.hostDir || hostsDirectory;
+  const credentials = resolver?.authStream
+    ? askForCredentials(streams.get(ctx, resolver.authStream), reference)
+    : undefined;
+  const trace = resolver ? tracer(resolver.httpDebug, resolver.logsStream, { ctx, streams, log }) : undefined;
+  const hosts = directory ? hostsFromDirectory(directory, scheme) : defaultHosts(scheme);
+  return {
+    kind: 'registry',
+    reference,
+    open: () => new RegistryClient({ hosts, credentials, headers: resolver?.headers, trace }),
+  };
+}
+
+/** Lines about each request go to the client's stream if it named one, else to the daemon's log. */
+function tracer(
+  level: HTTPDebug,
+  name: string,
+  { ctx, streams, log }: Pick<EndpointContext, 'ctx' | 'streams' | 'log'>,
+): ((line: string) => void) | undefined {
+  if (level === HTTPDebug.DISABLED) return undefined;
+  if (name === '') return log;
+  const sender = new ByteSender(streams.get(ctx, name));
+  let last = Promise.resolve();
+  return (line) => {
+    last = last.then(() => sender.write(Buffer.from(`${line}\n`))).catch(() => undefined);
+  };
+}
+
+/** Asks the client over its stream, one question at a time: answers carry nothing that says which they are for. */
+function askForCredentials(stream: MessageStream, reference: string): CredentialsProvider {
+  let last: Promise<unknown> = Promise.resolve();
+  const ask = async (host: string): Promise<Credentials | undefined> => {
+    stream.send(packAny(AuthRequestSchema, { host, reference }));
+    const answer = await stream.receive();
+    if (answer === undefined) return undefined;
+    const { authType, secret, username, expireAt } = unpackAny(AuthResponseSchema, answer);
+    const expires = fromTimestamp(expireAt);
+    if (expires && Number(expires.seconds) > 0 && Number(expires.seconds) * 1000 < Date.now()) return undefined;
+    if (secret === '') return undefined;
+    if (authType === AuthType.HEADER) return { kind: 'header', value: secret };
+    if (authType === AuthType.REFRESH || username === '') return { kind: 'refresh', token: secret };
+    if (authType === AuthType.CREDENTIALS) return { kind: 'password', username, secret };
+    return undefined;
+  };
+  return (host) => {
+    const mine = last.then(() => ask(host));
+    last = mine.catch(() => undefined);
+    return mine;
+  };
+}

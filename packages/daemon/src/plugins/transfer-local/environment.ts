@@ -1,0 +1,69 @@
+import type { PlatformMatcher } from '@gantry/oci';
+import type { ContentStore } from '../../core/content/content-store.ts';
+import type { KeyedLock } from '../../core/content/keyed-lock.ts';
+import type { Differ } from '../../core/diff/differ.ts';
+import type { ImageStore } from '../../core/images/image-store.ts';
+import type { LeaseManager } from '../../core/leases/lease-manager.ts';
+import type { Logger } from '../../core/log/logger.ts';
+import type { RequestContext } from '../../core/request-context.ts';
+import type { SnapshotterRegistry } from '../../core/snapshots/snapshot-service.ts';
+import type { StreamManager } from '../../core/streaming/stream-manager.ts';
+import type { ImageVerifier } from '../../core/transfer/transferrer.ts';
+import type { Semaphore } from './semaphore.ts';
+
+/** Platforms and a snapshotter that images may be unpacked for. */
+export interface UnpackSupport {
+  matcher: PlatformMatcher;
+  /** Absent: every snapshotter there is. */
+  snapshotter?: string | undefined;
+  /** Asked in order until one knows the layer's type. */
+  differs: readonly Differ[];
+}
+
+/** What all transfers of the daemon share. */
+export interface TransferEnvironment {
+  content: ContentStore;
+  images: ImageStore;
+  leases: LeaseManager;
+  snapshotters: SnapshotterRegistry;
+  streams: StreamManager;
+  verifiers: ReadonlyMap<string, ImageVerifier>;
+  unpackSupport: readonly UnpackSupport[];
+  /** What the snapshotter's plugin declares. */
+  snapshotterMeta(name: string): { exports: Record<string, string>; capabilities: readonly string[] };
+  downloads: Semaphore;
+  uploads: Semaphore;
+  unpacks: Semaphore;
+  /** `config_path`; '' for none. */
+  hostsDirectory: string;
+  /** One transfer at a time unpacks a given chain of layers. */
+  chains: KeyedLock;
+  log: Logger;
+}
+
+const leaseLifetime = 24 * 3600 * 1000;
+
+/**
+ * Runs work whose results nothing refers to until its end under a lease: the caller's, or one of its own that ends by
+ * itself if the daemon dies meanwhile.
+ */
+export async function withLease<T>(
+  ctx: RequestContext,
+  leases: LeaseManager,
+  work: (ctx: RequestContext) => Promise<T>,
+): Promise<T> {
+  if (ctx.lease !== undefined && ctx.lease !== '') return await work(ctx);
+  const id = `${process.hrtime.bigint() % 1_000_000_000n}-${randomPart()}`;
+  const expires = new Date(Date.now() + leaseLifetime).toISOString().replace(/\.\d+Z$/, 'Z');
+  await leases.create(ctx, { id, labels: { 'containerd.io/gc.expire': expires } });
+  try {
+    return await work({ ...ctx, lease: id });
+  } finally {
+    await leases.delete({ ...ctx, signal: undefined }, id);
+  }
+}
+
+/** Four characters of base64url, as containerd puts behind a time to make a key unique. */
+export function randomPart(): string {
+  return Buffer.from(crypto.getRandomValues(new Uint8Array(3))).toString('base64url');
+}

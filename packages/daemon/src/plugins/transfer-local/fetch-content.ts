@@ -1,0 +1,126 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Code, hasCode } from '@gantry/api';
+import { type Descriptor, refKey } from '@gantry/oci';
+import type { BlobSource } from '@gantry/registry';
+import type { ContentStore, ContentWriter } from '../../core/content/content-store.ts';
+import type { RequestContext } from '../../core/request-context.ts';
+import { checkDocumentSize, hasContent } from './content-access.ts';
+
+/** Brings one blob from a registry into the content store: not at all if it is there, from where it broke if it was begun. */
+export interface FetchRequest {
+  content: ContentStore;
+  descriptor: Descriptor;
+  /** Opens the blob's bytes from an offset on. */
+  open: (offset: number, signal: AbortSignal | undefined) => BlobSource;
+  /** Told of the bytes in the store so far. */
+  onProgress: (offset: number) => void;
+}
+
+/** Bytes gathered before a write: fewer, larger messages to the hash workers. */
+const batchSize = 1 << 20;
+
+/** Answers false if the blob was there already. */
+export async function fetchContent(ctx: RequestContext, request: FetchRequest): Promise<boolean> {
+  const { content, descriptor } = request;
+  checkDocumentSize(descriptor);
+  if (await hasContent(ctx, content, descriptor.digest)) return false;
+  let writer: ContentWriter;
+  try {
+    writer = await openWriter(ctx, content, descriptor);
+  } catch (error) {
+    if (hasCode(error, Code.AlreadyExists)) return false;
+    throw error;
+  }
+  try {
+    const resumed = writer.status().offset > 0;
+    await copy(ctx, request, writer);
+    try {
+      await commit(writer, descriptor);
+    } catch (error) {
+      // What an earlier attempt left may be bad; only bytes of this attempt's own count against the registry.
+      if (!resumed || !hasCode(error, Code.FailedPrecondition)) throw error;
+      await writer.close();
+      await content.abort(ctx, refKey(descriptor));
+      writer = await openWriter(ctx, content, descriptor);
+      await copy(ctx, request, writer);
+      await commit(writer, descriptor);
+    }
+  } catch (error) {
+    await writer.close();
+    // Bytes that do not match their digest must not be resumed.
+    if (hasCode(error, Code.FailedPrecondition)) await dropIngest(ctx, content, refKey(descriptor));
+    throw error;
+  }
+  await writer.close();
+  return true;
+}
+
+async function commit(writer: ContentWriter, descriptor: Descriptor): Promise<void> {
+  try {
+    await writer.commit({ size: descriptor.size, expected: descriptor.digest });
+  } catch (error) {
+    if (!hasCode(error, Code.AlreadyExists)) throw error;
+  }
+}
+
+async function dropIngest(ctx: RequestContext, content: ContentStore, ref: string): Promise<void> {
+  try {
+    await content.abort({ ...ctx, signal: undefined }, ref);
+  } catch (error) {
+    if (!hasCode(error, Code.NotFound)) throw error;
+  }
+}
+
+/** Waits while another transfer, or a client, holds the ref; it may well bring the same blob. */
+async function openWriter(ctx: RequestContext, content: ContentStore, descriptor: Descriptor): Promise<ContentWriter> {
+  const options = { ref: refKey(descriptor), size: descriptor.size, expected: descriptor.digest };
+  for (let wait = 16; ; wait = Math.min(wait * 2, 1000)) {
+    try {
+      return await content.writer(ctx, options);
+    } catch (error) {
+      if (!hasCode(error, Code.Unavailable)) throw error;
+      await sleep(wait, undefined, { ...(ctx.signal && { signal: ctx.signal }) });
+    }
+  }
+}
+
+/** Two buffers in turn: one fills from the network while the other is written. */
+async function copy(ctx: RequestContext, request: FetchRequest, writer: ContentWriter): Promise<void> {
+  const { descriptor, onProgress } = request;
+  if (writer.status().offset > descriptor.size) await writer.truncate(0);
+  let offset = writer.status().offset;
+  if (offset > 0) onProgress(offset);
+  const size = Math.min(batchSize, Math.max(1, descriptor.size - offset));
+  let buffers: [Buffer, Buffer] | undefined;
+  let fill = 0;
+  let writing: Promise<void> = Promise.resolve();
+  const flush = async (): Promise<void> => {
+    if (!buffers || fill === 0) return;
+    await writing;
+    const [full, other] = buffers;
+    const bytes = full.subarray(0, fill);
+    buffers = [other, full];
+    fill = 0;
+    offset += bytes.length;
+    writing = writer.write(bytes);
+    // It is awaited before the next write; until then its failure must not count as unhandled.
+    writing.catch(() => undefined);
+    onProgress(offset);
+  };
+  try {
+    for await (const chunk of request.open(offset, ctx.signal)) {
+      buffers ??= [Buffer.allocUnsafeSlow(size), Buffer.allocUnsafeSlow(size)];
+      for (let at = 0; at < chunk.length; ) {
+        const count = Math.min(chunk.length - at, size - fill);
+        buffers[0].set(chunk.subarray(at, at + count), fill);
+        fill += count;
+        at += count;
+        if (fill === size) await flush();
+      }
+    }
+  } finally {
+    // Also when the connection broke for good: what came is kept for the next attempt.
+    await flush();
+    await writing;
+  }
+}

@@ -1,0 +1,103 @@
+import { failedPrecondition, notFound } from '@gantry/api';
+import {
+  allPlatforms,
+  childLabels,
+  childrenOf,
+  type Descriptor,
+  isConfigType,
+  isIndexType,
+  isManifestType,
+  orderedPlatforms,
+  type PlatformMatcher,
+} from '@gantry/oci';
+import type { ContentStore } from '../../core/content/content-store.ts';
+import type { RequestContext } from '../../core/request-context.ts';
+import { readContent } from './content-access.ts';
+import type { ImageStoreEndpoint } from './endpoints.ts';
+
+/** Which children of a stored blob a transfer goes on to, by the platforms asked for; and the labels that hold them. */
+
+/** An index within an index within …: real ones nest twice. */
+export const maxDepth = 16;
+
+export interface Selection {
+  matcher: PlatformMatcher;
+  /** Manifests and configurations of other platforms too, but not their layers. */
+  allMetadata: boolean;
+  /** 0: no limit. */
+  manifestLimit: number;
+}
+
+export function selectionOf(store: ImageStoreEndpoint): Selection {
+  const { platforms, allMetadata, manifestLimit } = store;
+  return {
+    matcher: platforms.length === 0 ? allPlatforms : orderedPlatforms(...platforms),
+    allMetadata,
+    manifestLimit,
+  };
+}
+
+export function checkDepth(depth: number): void {
+  if (depth > maxDepth)
+    throw failedPrecondition(`image indexes are nested more than ${maxDepth} deep: failed precondition`);
+}
+
+/** Reads the children of a stored blob and sets the labels that keep them from collection. */
+export async function labelledChildren(
+  ctx: RequestContext,
+  content: ContentStore,
+  descriptor: Descriptor,
+): Promise<Descriptor[]> {
+  const { mediaType, digest } = descriptor;
+  if (!isManifestType(mediaType) && !isIndexType(mediaType)) return [];
+  const children = childrenOf(descriptor, await readContent(ctx, content, digest));
+  await labelChildren(ctx, content, digest, children);
+  return children;
+}
+
+export async function labelChildren(
+  ctx: RequestContext,
+  content: ContentStore,
+  digest: string,
+  children: readonly Descriptor[],
+): Promise<void> {
+  const labels = childLabels(children);
+  const keys = Object.keys(labels);
+  if (keys.length > 0) {
+    await content.update(
+      ctx,
+      { digest, labels },
+      keys.map((key) => `labels.${key}`),
+    );
+  }
+}
+
+/** Of a blob's children, those to go on to, best platform first where there is a limit. */
+export function selectChildren(
+  parent: Descriptor,
+  children: readonly Descriptor[],
+  { matcher, allMetadata, manifestLimit }: Selection,
+): Descriptor[] {
+  const fits = ({ platform }: Descriptor): boolean => platform === undefined || matcher.match(platform);
+  if (isManifestType(parent.mediaType)) {
+    // Of a platform not asked for, only the configuration: what `ctr image ls` shows needs no layers.
+    return fits(parent) ? [...children] : children.filter((child) => isConfigType(child.mediaType));
+  }
+  if (!isIndexType(parent.mediaType)) return [...children];
+  let selected = allMetadata ? [...children] : children.filter(fits);
+  if (manifestLimit > 0) {
+    selected = sortByPlatform(selected, matcher).slice(0, manifestLimit);
+    if (selected.length === 0) throw notFound(`could not find manifest for ${parent.digest}: not found`);
+  }
+  return selected;
+}
+
+/** Best first; those without a platform last; otherwise in the order of the index. */
+export function sortByPlatform(descriptors: readonly Descriptor[], matcher: PlatformMatcher): Descriptor[] {
+  return [...descriptors].sort((a, b) => {
+    if (a.platform === undefined || b.platform === undefined) {
+      return a.platform === b.platform ? 0 : a.platform === undefined ? 1 : -1;
+    }
+    return matcher.compare(a.platform, b.platform);
+  });
+}

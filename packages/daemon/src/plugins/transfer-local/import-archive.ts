@@ -1,0 +1,243 @@
+import { Readable } from 'node:stream';
+import { createGunzip, createGzip, createZstdDecompress } from 'node:zlib';
+import { Code, hasCode, unknown } from '@gantry/api';
+import {
+  Annotation,
+  type Descriptor,
+  descriptorToJson,
+  digestOf,
+  encodeJson,
+  isDigest,
+  MediaType,
+  normalizeDockerReference,
+  normalizePlatform,
+  ociReferenceName,
+  parseImageConfig,
+  parseJson,
+  platformFromJson,
+} from '@gantry/oci';
+import type { ContentStore } from '../../core/content/content-store.ts';
+import type { RequestContext } from '../../core/request-context.ts';
+import { contentBytes, readContent, writeContent } from './content-access.ts';
+import type { ImportEndpoint } from './endpoints.ts';
+import { cleanName, readTar, type TarFile } from './tar-stream.ts';
+
+/**
+ * Reads an image archive into the content store: an OCI layout, or what `docker save` writes (then manifests and an index
+ * are made for it). Answers the descriptor of the index.
+ */
+
+interface DockerManifest {
+  Config: string;
+  RepoTags?: string[] | null;
+  Layers?: string[] | null;
+}
+
+type Blob = Pick<Descriptor, 'digest' | 'size'>;
+
+const maxJson = 20 << 20;
+
+export async function importArchive(
+  ctx: RequestContext,
+  content: ContentStore,
+  source: Pick<ImportEndpoint, 'bytes' | 'mediaType' | 'forceCompress'>,
+): Promise<Descriptor> {
+  const blobs = new Map<string, Blob>();
+  const links = new Map<string, string>();
+  let layout: { imageLayoutVersion?: string } | undefined;
+  let docker: DockerManifest[] | undefined;
+  const bytes = source.mediaType === '' ? await decompress(source.bytes) : source.bytes;
+  await readTar(bytes, async (file) => {
+    ctx.signal?.throwIfAborted();
+    const name = cleanName(file.name);
+    if (file.type === 'symlink') links.set(name, cleanName(`${name}/../${file.link}`));
+    else if (file.type !== 'file') return;
+    else if (name === 'oci-layout') layout = await readJson(file, 'oci layout');
+    else if (name === 'manifest.json') docker = await readJson(file, 'manifest');
+    else blobs.set(name, await ingest(ctx, content, file, name));
+  });
+  if (layout?.imageLayoutVersion) {
+    const version = layout.imageLayoutVersion;
+    if (version !== '1.0.0') throw unknown(`unsupported OCI version ${version}`);
+    const index = blobs.get('index.json');
+    if (!index) throw unknown(`missing index.json in OCI layout ${version}`);
+    return { ...index, mediaType: MediaType.OciIndex };
+  }
+  if (!docker) throw unknown('unrecognized image format');
+  for (const [name, target] of links) {
+    const blob = blobs.get(target);
+    if (!blob) throw unknown(`no target for symlink layer from "${name}" to "${target}"`);
+    blobs.set(name, blob);
+  }
+  return await dockerIndex(ctx, content, docker, blobs, source.forceCompress);
+}
+
+async function readJson<T>(file: TarFile, what: string): Promise<T> {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of file.data) {
+    size += chunk.length;
+    if (size > maxJson) throw unknown(`untar ${what} "${file.name}": larger than ${maxJson} bytes`);
+    chunks.push(chunk);
+  }
+  try {
+    return parseJson<T>(Buffer.concat(chunks));
+  } catch (error) {
+    throw unknown(`untar ${what} "${file.name}": ${(error as Error).message}`, error);
+  }
+}
+
+/** The ref holds only until the commit; a blob that says its digest in its name is checked against it. */
+async function ingest(ctx: RequestContext, content: ContentStore, file: TarFile, name: string): Promise<Blob> {
+  const found = /^blobs\/([a-z0-9]+)\/([a-f0-9]+)$/.exec(name);
+  const named = found ? `${found[1]}:${found[2]}` : '';
+  const expected = isDigest(named) ? named : undefined;
+  const writer = await openFresh(ctx, content, `tar-${name}`, file.size, expected);
+  if (!writer) {
+    for await (const _ of file.data); // The blob is there: its bytes only have to go by.
+    return { digest: named, size: file.size };
+  }
+  try {
+    for await (const chunk of file.data) await writer.write(chunk);
+    const digest = await writer.digest();
+    try {
+      await writer.commit({ size: file.size, ...(expected && { expected }) });
+    } catch (error) {
+      if (!hasCode(error, Code.AlreadyExists)) throw error;
+    }
+    return { digest: expected ?? digest, size: file.size };
+  } finally {
+    await writer.close();
+  }
+}
+
+async function openFresh(
+  ctx: RequestContext,
+  content: ContentStore,
+  ref: string,
+  size: number,
+  expected: string | undefined,
+): Promise<Awaited<ReturnType<ContentStore['writer']>> | undefined> {
+  try {
+    const writer = await content.writer(ctx, { ref, size, ...(expected && { expected }) });
+    // What an import that broke off left cannot be gone on with: the stream starts anew.
+    if (writer.status().offset > 0) await writer.truncate(0);
+    return writer;
+  } catch (error) {
+    if (hasCode(error, Code.AlreadyExists)) return undefined;
+    throw error;
+  }
+}
+
+async function dockerIndex(
+  ctx: RequestContext,
+  content: ContentStore,
+  docker: readonly DockerManifest[],
+  blobs: ReadonlyMap<string, Blob>,
+  compress: boolean,
+): Promise<Descriptor> {
+  const manifests: Descriptor[] = [];
+  for (const { Config, Layers, RepoTags } of docker) {
+    const config = blobs.get(cleanName(Config));
+    if (!config) throw unknown(`image config "${Config}" not found`);
+    const layers: Descriptor[] = [];
+    for (const name of Layers ?? []) layers.push(await layer(ctx, content, name, blobs, compress));
+    const descriptor = await save(ctx, content, MediaType.DockerManifest, {
+      schemaVersion: 2,
+      mediaType: MediaType.DockerManifest,
+      config: descriptorToJson({ ...config, mediaType: MediaType.DockerConfig }),
+      layers: layers.map(descriptorToJson),
+    });
+    const image = parseImageConfig(await readContent(ctx, content, config.digest));
+    const platform = normalizePlatform(platformFromJson(image));
+    const base = platform.os === '' || platform.architecture === '' ? descriptor : { ...descriptor, platform };
+    if (!RepoTags || RepoTags.length === 0) manifests.push(base);
+    for (const tag of RepoTags ?? []) {
+      const name = normalizeDockerReference(tag);
+      const annotations = { [Annotation.ImageName]: name, [Annotation.RefName]: ociReferenceName(name) };
+      manifests.push({ ...base, annotations });
+    }
+  }
+  return await save(ctx, content, MediaType.OciIndex, {
+    schemaVersion: 2,
+    manifests: manifests.map(descriptorToJson),
+  });
+}
+
+async function save(
+  ctx: RequestContext,
+  content: ContentStore,
+  mediaType: string,
+  document: unknown,
+): Promise<Descriptor> {
+  const bytes = encodeJson(document);
+  const descriptor = { mediaType, digest: digestOf(bytes), size: bytes.length };
+  await writeContent(ctx, content, descriptor, bytes, `manifest-${descriptor.digest}`);
+  return descriptor;
+}
+
+/** A layer of a `docker save` archive: the compressed blob that the store already has of it, itself, or itself gzip'd. */
+async function layer(
+  ctx: RequestContext,
+  content: ContentStore,
+  name: string,
+  blobs: ReadonlyMap<string, Blob>,
+  compress: boolean,
+): Promise<Descriptor> {
+  const blob = blobs.get(cleanName(name));
+  if (!blob) throw unknown(`failed to resolve layers: layer "${name}" not found`);
+  const filter = `labels."containerd.io/uncompressed"==${blob.digest}`;
+  for await (const { digest, size } of content.list(ctx, [filter])) {
+    return { mediaType: await layerType(ctx, content, digest), digest, size };
+  }
+  const mediaType = await layerType(ctx, content, blob.digest);
+  if (!compress || mediaType !== MediaType.DockerLayer) return { ...blob, mediaType };
+  const ref = `compress-blob-${blob.digest.replace(':', '-')}`;
+  const writer = await openFresh(ctx, content, ref, 0, undefined);
+  if (!writer) throw unknown(`ingest ${ref} without a digest cannot exist`);
+  try {
+    const stream = Readable.from(contentBytes(ctx, content, blob.digest)).pipe(createGzip());
+    for await (const chunk of stream as AsyncIterable<Buffer>) await writer.write(chunk);
+    const { digest, size } = await writer.commit({ labels: { 'containerd.io/uncompressed': blob.digest } });
+    return { mediaType: MediaType.DockerLayerGzip, digest, size };
+  } finally {
+    await writer.close();
+  }
+}
+
+async function layerType(ctx: RequestContext, content: ContentStore, digest: string): Promise<string> {
+  await using reader = await content.reader(ctx, digest);
+  const magic = Buffer.from(await reader.read(0, 4));
+  return compressionOf(magic) === 'none' ? MediaType.DockerLayer : MediaType.DockerLayerGzip;
+}
+
+function compressionOf(magic: Buffer): 'gzip' | 'zstd' | 'none' {
+  if (magic[0] === 0x1f && magic[1] === 0x8b) return 'gzip';
+  if (magic.length >= 4 && magic.readUInt32LE(0) === 0xfd2fb528) return 'zstd';
+  return 'none';
+}
+
+/** The archive itself may be compressed. */
+async function decompress(bytes: AsyncIterable<Uint8Array>): Promise<AsyncIterable<Uint8Array>> {
+  const iterator = bytes[Symbol.asyncIterator]();
+  let head = Buffer.alloc(0);
+  while (head.length < 4) {
+    const next = await iterator.next();
+    if (next.done) break;
+    head = Buffer.concat([head, next.value]);
+  }
+  const whole = async function* (): AsyncGenerator<Uint8Array> {
+    try {
+      if (head.length > 0) yield head;
+      for (let next = await iterator.next(); !next.done; next = await iterator.next()) yield next.value;
+    } finally {
+      await iterator.return?.();
+    }
+  };
+  const kind = compressionOf(head);
+  if (kind === 'none') return whole();
+  const source = Readable.from(whole());
+  const unpacked = kind === 'gzip' ? createGunzip() : createZstdDecompress();
+  source.on('error', (error) => unpacked.destroy(error));
+  return source.pipe(unpacked) as AsyncIterable<Uint8Array>;
+}

@@ -1,0 +1,109 @@
+import { Code, hasCode, unknown } from '@gantry/api';
+import {
+  childrenOf,
+  type Descriptor,
+  isConfigType,
+  isLayerType,
+  isManifestType,
+  parseIndex,
+} from '@gantry/oci';
+import type { RequestContext } from '../../core/request-context.ts';
+import type { TransferOptions } from '../../core/transfer/transferrer.ts';
+import { hasContent, readContent } from './content-access.ts';
+import type { ImageStoreEndpoint, ImportEndpoint } from './endpoints.ts';
+import { type TransferEnvironment, withLease } from './environment.ts';
+import { checkDepth, labelChildren, type Selection, selectChildren, selectionOf } from './image-walk.ts';
+import { importArchive } from './import-archive.ts';
+import { ProgressTracker } from './progress-tracker.ts';
+import { storeImages, storeImported } from './store-images.ts';
+import { type UnpackTarget, unpackImage, unpackTargets } from './unpack.ts';
+
+/** Import: an archive's blobs into the content store, its images unpacked and recorded under the names that fit. */
+export async function importImages(
+  ctx: RequestContext,
+  env: TransferEnvironment,
+  source: ImportEndpoint,
+  store: ImageStoreEndpoint,
+  options: TransferOptions,
+): Promise<void> {
+  const report = options.progress ?? (() => undefined);
+  await withLease(ctx, env.leases, async (leased) => {
+    report({ event: 'Importing' });
+    const index = await importArchive(leased, env.content, source);
+    const { manifests } = parseIndex(await readContent(leased, env.content, index.digest), index.mediaType);
+    using tracker = new ProgressTracker(store.name, 'importing', options);
+    const targets = unpackTargets(leased, env, store.unpacks);
+    const walk = new ImportWalk(leased, env, selectionOf(store), targets, tracker);
+    await walk.visit(index, 0);
+    if (walk.visited < 2) throw unknown('image might be filtered out');
+    const save = async (descriptor: Descriptor, storing: typeof storeImages): Promise<void> => {
+      try {
+        for (const image of await storing(leased, env.images, store, descriptor)) {
+          report({ event: 'saved', name: image.name, descriptor });
+        }
+      } catch (error) {
+        // An image in the archive that no reference asked for.
+        if (!hasCode(error, Code.NotFound)) throw error;
+        env.log.info(`No images store for ${descriptor.digest}`);
+      }
+    };
+    await save(index, storeImages);
+    for (const manifest of manifests) await save(manifest, storeImported);
+    report({ event: 'Completed import' });
+  });
+}
+
+/** Labels what was imported so that collection sees the tree, and unpacks the images asked for, one after another. */
+class ImportWalk {
+  visited = 0;
+  readonly #ctx: RequestContext;
+  readonly #env: TransferEnvironment;
+  readonly #selection: Selection;
+  readonly #targets: readonly UnpackTarget[];
+  readonly #tracker: ProgressTracker;
+  readonly #seen = new Set<string>();
+
+  constructor(
+    ctx: RequestContext,
+    env: TransferEnvironment,
+    selection: Selection,
+    targets: readonly UnpackTarget[],
+    tracker: ProgressTracker,
+  ) {
+    this.#ctx = ctx;
+    this.#env = env;
+    this.#selection = selection;
+    this.#targets = targets;
+    this.#tracker = tracker;
+  }
+
+  async visit(descriptor: Descriptor, depth: number): Promise<void> {
+    checkDepth(depth);
+    this.#ctx.signal?.throwIfAborted();
+    if (this.#seen.has(descriptor.digest)) return;
+    this.#seen.add(descriptor.digest);
+    this.visited++;
+    const { mediaType, digest } = descriptor;
+    if (isLayerType(mediaType) || isConfigType(mediaType)) return;
+    // An archive of one platform keeps the index of all: what is not in it is passed over.
+    if (depth > 1 && !(await hasContent(this.#ctx, this.#env.content, digest))) return;
+    const all = childrenOf(descriptor, await readContent(this.#ctx, this.#env.content, digest));
+    await labelChildren(this.#ctx, this.#env.content, digest, all);
+    const children = selectChildren(descriptor, all, this.#selection);
+    if (isManifestType(mediaType)) await this.#unpack(children);
+    for (const child of children) await this.visit(child, depth + 1);
+  }
+
+  async #unpack(children: readonly Descriptor[]): Promise<void> {
+    const config = children.find((child) => isConfigType(child.mediaType));
+    const layers = children.filter((child) => isLayerType(child.mediaType));
+    if (!config || layers.length === 0 || this.#targets.length === 0) return;
+    await unpackImage(this.#ctx, this.#env, {
+      targets: this.#targets,
+      config,
+      layers,
+      fetchLayer: async () => undefined,
+      tracker: this.#tracker,
+    });
+  }
+}

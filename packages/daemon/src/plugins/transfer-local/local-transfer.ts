@@ -1,0 +1,57 @@
+import type { Any } from '@bufbuild/protobuf/wkt';
+import { unimplemented } from '@gantry/api';
+import type { RequestContext } from '../../core/request-context.ts';
+import type { TransferOptions, Transferrer } from '../../core/transfer/transferrer.ts';
+import { describe, type EndpointContext, type ExportEndpoint, type ImportEndpoint, readEndpoint } from './endpoints.ts';
+import type { TransferEnvironment } from './environment.ts';
+import { exportImages } from './export.ts';
+import { importImages } from './import.ts';
+import { pull } from './pull.ts';
+import { push } from './push.ts';
+import { tag } from './tag.ts';
+
+/** The daemon's own transferrer: looks at both ends and picks the way between them. */
+export class LocalTransfer implements Transferrer {
+  readonly #env: TransferEnvironment;
+
+  constructor(env: TransferEnvironment) {
+    this.#env = env;
+  }
+
+  async transfer(ctx: RequestContext, source: Any, destination: Any, options: TransferOptions = {}): Promise<void> {
+    const env = this.#env;
+    const context: EndpointContext = {
+      ctx,
+      streams: env.streams,
+      hostsDirectory: env.hostsDirectory,
+      log: (message) => env.log.info(message),
+    };
+    const from = readEndpoint(source, context);
+    const to = readEndpoint(destination, context);
+    switch (from.kind) {
+      case 'registry':
+        if (to.kind === 'store') return await pull(ctx, env, from, to, options);
+        break;
+      case 'store':
+        if (to.kind === 'registry') return await push(ctx, env, from, to, options);
+        if (to.kind === 'export') return await exportImages(ctx, env, from, to, options);
+        if (to.kind === 'store') return await tag(ctx, env, from, to);
+        break;
+      case 'import':
+        if (to.kind === 'store') return await importImages(ctx, env, from, to, options);
+        if (to.kind === 'export') return await echo(from, to);
+        break;
+      default:
+    }
+    throw unimplemented(`unable to transfer from ${describe(from)} to ${describe(to)}: not implemented`);
+  }
+}
+
+/** Sends a stream back as it comes: clients test their streams with it. */
+async function echo(from: ImportEndpoint, to: ExportEndpoint): Promise<void> {
+  try {
+    for await (const chunk of from.bytes) await to.sender.write(chunk);
+  } finally {
+    to.sender.close();
+  }
+}

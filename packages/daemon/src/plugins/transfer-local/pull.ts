@@ -1,0 +1,189 @@
+import { failedPrecondition, invalidArgument, StatusError } from '@gantry/api';
+import { type Descriptor, isConfigType, isLayerType, isManifestType, MediaType } from '@gantry/oci';
+import type { RegistryClient } from '@gantry/registry';
+import type { RequestContext } from '../../core/request-context.ts';
+import type { TransferOptions } from '../../core/transfer/transferrer.ts';
+import { addSource, distributionSource } from './distribution-source.ts';
+import { describe, type ImageStoreEndpoint, type RegistryEndpoint } from './endpoints.ts';
+import { type TransferEnvironment, withLease } from './environment.ts';
+import { fetchContent } from './fetch-content.ts';
+import { checkDepth, labelledChildren, type Selection, selectChildren, selectionOf } from './image-walk.ts';
+import { ProgressTracker } from './progress-tracker.ts';
+import { storeImages } from './store-images.ts';
+import { TaskGroup } from './task-group.ts';
+import { type UnpackTarget, unpackImage, unpackTargets } from './unpack.ts';
+
+/** Pull: resolve, ask the verifiers, fetch index → manifest → configuration → layers, unpack, and record the image. */
+export async function pull(
+  ctx: RequestContext,
+  env: TransferEnvironment,
+  source: RegistryEndpoint,
+  store: ImageStoreEndpoint,
+  options: TransferOptions,
+): Promise<void> {
+  const report = options.progress ?? (() => undefined);
+  await withLease(ctx, env.leases, async (leased) => {
+    await using client = source.open();
+    report({ event: `Resolving from ${describe(source)}` });
+    const { name, descriptor } = await resolve(client, source.reference, ctx.signal);
+    if (descriptor.mediaType === MediaType.DockerManifestV1) {
+      throw invalidArgument('schema 1 image manifests are no longer supported: invalid argument');
+    }
+    await verify(leased, env, name, descriptor);
+    report({ event: `Pulling from ${describe(source)}` });
+    report({ event: 'fetching image content', name, descriptor });
+    using tracker = new ProgressTracker(name, 'downloading', options);
+    const targets = unpackTargets(leased, env, store.unpacks);
+    await new ImagePull(leased, env, client, name, selectionOf(store), targets, tracker).run(descriptor);
+    for (const image of await storeImages(leased, env.images, store, descriptor)) {
+      report({ event: 'saved', name: image.name, descriptor: image.target });
+    }
+    report({ event: `Completed pull from ${describe(source)}` });
+  });
+}
+
+async function resolve(
+  client: RegistryClient,
+  reference: string,
+  signal: AbortSignal | undefined,
+): Promise<{ name: string; descriptor: Descriptor }> {
+  try {
+    return await client.resolve(reference, signal);
+  } catch (error) {
+    throw StatusError.wrap(error, 'failed to resolve image');
+  }
+}
+
+async function verify(
+  ctx: RequestContext,
+  env: TransferEnvironment,
+  name: string,
+  descriptor: Descriptor,
+): Promise<void> {
+  for (const [id, verifier] of env.verifiers) {
+    const what = `pull of ${name} with digest ${descriptor.digest}`;
+    let judgement: { ok: boolean; reason: string };
+    try {
+      judgement = await verifier.verifyImage(ctx, name, descriptor);
+    } catch (error) {
+      throw StatusError.wrap(error, `blocking ${what}: image verifier ${id} returned error`);
+    }
+    const fields = { name, digest: descriptor.digest, verifier: id, reason: judgement.reason };
+    if (!judgement.ok) {
+      env.log.warn('Image verifier blocked pull', fields);
+      throw failedPrecondition(`image verifier ${id} blocked ${what} for reason: ${judgement.reason}`);
+    }
+    env.log.debug('Image verifier allowed pull', fields);
+  }
+}
+
+class ImagePull {
+  readonly #ctx: RequestContext;
+  readonly #env: TransferEnvironment;
+  readonly #client: RegistryClient;
+  readonly #name: string;
+  readonly #selection: Selection;
+  readonly #targets: readonly UnpackTarget[];
+  readonly #tracker: ProgressTracker;
+  readonly #group: TaskGroup;
+  readonly #source: { key: string; repository: string };
+  /** One fetch for each blob of the image, however often it is referred to. */
+  readonly #fetches = new Map<string, Promise<void>>();
+
+  constructor(
+    ctx: RequestContext,
+    env: TransferEnvironment,
+    client: RegistryClient,
+    name: string,
+    selection: Selection,
+    targets: readonly UnpackTarget[],
+    tracker: ProgressTracker,
+  ) {
+    this.#group = new TaskGroup(ctx.signal);
+    this.#ctx = { ...ctx, signal: this.#group.signal };
+    this.#env = env;
+    this.#client = client;
+    this.#name = name;
+    this.#selection = selection;
+    this.#targets = targets;
+    this.#tracker = tracker;
+    this.#source = distributionSource(name);
+  }
+
+  async run(root: Descriptor): Promise<void> {
+    this.#group.run(() => this.#visit(root, 0));
+    await this.#group.wait();
+  }
+
+  async #visit(descriptor: Descriptor, depth: number): Promise<void> {
+    checkDepth(depth);
+    await this.#fetch(descriptor);
+    const all = await labelledChildren(this.#ctx, this.#env.content, descriptor);
+    this.#tracker.addChildren(descriptor, all);
+    const children = selectChildren(descriptor, all, this.#selection);
+    if (isManifestType(descriptor.mediaType) && this.#targets.length > 0) {
+      await this.#unpack(children, depth);
+      return;
+    }
+    for (const child of children) this.#group.run(() => this.#visit(child, depth + 1));
+  }
+
+  /** The configuration first: it says which layers have to be fetched at all. */
+  async #unpack(children: readonly Descriptor[], depth: number): Promise<void> {
+    const layers = children.filter((child) => isLayerType(child.mediaType));
+    const others = children.filter((child) => !isLayerType(child.mediaType));
+    const config = others.find((child) => isConfigType(child.mediaType));
+    for (const child of others) {
+      if (child !== config) this.#group.run(() => this.#visit(child, depth + 1));
+    }
+    if (!config) {
+      // Not a container image: its layers are kept and not unpacked.
+      for (const layer of layers) this.#group.run(() => this.#visit(layer, depth + 1));
+      return;
+    }
+    await this.#fetch(config);
+    if (layers.length === 0) return;
+    await unpackImage(this.#ctx, this.#env, {
+      targets: this.#targets,
+      config,
+      layers,
+      fetchLayer: (layer) => this.#fetch(layer),
+      tracker: this.#tracker,
+    });
+  }
+
+  #fetch(descriptor: Descriptor): Promise<void> {
+    let fetching = this.#fetches.get(descriptor.digest);
+    if (!fetching) {
+      fetching = this.#fetchOnce(descriptor);
+      this.#fetches.set(descriptor.digest, fetching);
+    }
+    return fetching;
+  }
+
+  async #fetchOnce(descriptor: Descriptor): Promise<void> {
+    const { content, downloads } = this.#env;
+    this.#tracker.add(descriptor);
+    const fetched = await downloads.run(
+      () =>
+        fetchContent(this.#ctx, {
+          content,
+          descriptor,
+          open: (offset, signal) => this.#client.fetch(this.#name, descriptor, { offset, ...(signal && { signal }) }),
+          onProgress: (bytes) => this.#tracker.update(descriptor, bytes),
+        }),
+      this.#ctx.signal,
+    );
+    await this.#labelSource(descriptor);
+    if (fetched) this.#tracker.complete(descriptor);
+    else this.#tracker.exists(descriptor);
+  }
+
+  async #labelSource({ digest }: Descriptor): Promise<void> {
+    const { key, repository } = this.#source;
+    const { labels } = await this.#env.content.info(this.#ctx, digest);
+    const value = addSource(labels[key], key, repository);
+    if (value === undefined) return;
+    await this.#env.content.update(this.#ctx, { digest, labels: { [key]: value } }, [`labels.${key}`]);
+  }
+}

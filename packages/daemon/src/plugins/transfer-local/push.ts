@@ -1,0 +1,123 @@
+import { StatusError } from '@gantry/api';
+import {
+  allPlatforms,
+  anyOfPlatforms,
+  childrenOf,
+  type Descriptor,
+  isIndexType,
+  isManifestType,
+  isNonDistributable,
+} from '@gantry/oci';
+import type { RegistryClient } from '@gantry/registry';
+import type { RequestContext } from '../../core/request-context.ts';
+import type { TransferOptions } from '../../core/transfer/transferrer.ts';
+import { contentBytes, readContent } from './content-access.ts';
+import { addSource, distributionSource, mountCandidate } from './distribution-source.ts';
+import { describe, type ImageStoreEndpoint, type RegistryEndpoint } from './endpoints.ts';
+import { type TransferEnvironment, withLease } from './environment.ts';
+import { checkDepth } from './image-walk.ts';
+import { ProgressTracker } from './progress-tracker.ts';
+import { TaskGroup } from './task-group.ts';
+
+/** Push: blobs side by side, then manifests, and the index that names them last, as registries demand. */
+export async function push(
+  ctx: RequestContext,
+  env: TransferEnvironment,
+  source: ImageStoreEndpoint,
+  destination: RegistryEndpoint,
+  options: TransferOptions,
+): Promise<void> {
+  const report = options.progress ?? (() => undefined);
+  await withLease(ctx, env.leases, async (leased) => {
+    const { name, target } = await env.images.get(leased, source.name);
+    report({ event: `Pushing to ${describe(destination)}` });
+    report({ event: 'pushing content', name, descriptor: target });
+    await using client = destination.open();
+    using tracker = new ProgressTracker(name, 'uploading', options);
+    const { reference } = destination;
+    // With the digest, only this one descriptor gets the tag.
+    const pinned = reference.includes('@') ? reference : `${reference}@${target.digest}`;
+    const job = new ImagePush(leased, env, client, pinned, tracker);
+    await job.run(target, source);
+    report({ event: 'pushed content', name, descriptor: target });
+    report({ event: `Completed push to ${describe(destination)}`, descriptor: target });
+  });
+}
+
+class ImagePush {
+  readonly #ctx: RequestContext;
+  readonly #env: TransferEnvironment;
+  readonly #client: RegistryClient;
+  readonly #reference: string;
+  readonly #tracker: ProgressTracker;
+  readonly #seen = new Set<string>();
+  readonly #blobs: Descriptor[] = [];
+  /** Children before parents. */
+  readonly #manifests: Descriptor[] = [];
+
+  constructor(
+    ctx: RequestContext,
+    env: TransferEnvironment,
+    client: RegistryClient,
+    reference: string,
+    tracker: ProgressTracker,
+  ) {
+    this.#ctx = ctx;
+    this.#env = env;
+    this.#client = client;
+    this.#reference = reference;
+    this.#tracker = tracker;
+  }
+
+  async run(root: Descriptor, source: ImageStoreEndpoint): Promise<void> {
+    const { platforms } = source;
+    const matcher = platforms.length === 0 ? allPlatforms : anyOfPlatforms(...platforms);
+    await this.#collect(root, 0, (child) => child.platform === undefined || matcher.match(child.platform));
+    const group = new TaskGroup(this.#ctx.signal);
+    for (const blob of this.#blobs) {
+      group.run(() => this.#env.uploads.run(() => this.#push(blob, group.signal), group.signal));
+    }
+    await group.wait();
+    for (const manifest of this.#manifests) await this.#push(manifest, this.#ctx.signal);
+  }
+
+  async #collect(descriptor: Descriptor, depth: number, fits: (child: Descriptor) => boolean): Promise<void> {
+    checkDepth(depth);
+    const { digest, mediaType } = descriptor;
+    if (this.#seen.has(digest)) return;
+    this.#seen.add(digest);
+    this.#tracker.add(descriptor);
+    if (!isManifestType(mediaType) && !isIndexType(mediaType)) {
+      // The registry must not get what may not be given away.
+      if (!isNonDistributable(mediaType)) this.#blobs.push(descriptor);
+      return;
+    }
+    const children = childrenOf(descriptor, await readContent(this.#ctx, this.#env.content, digest));
+    this.#tracker.addChildren(descriptor, children);
+    for (const child of children.filter(fits)) await this.#collect(child, depth + 1, fits);
+    this.#manifests.push(descriptor);
+  }
+
+  async #push(descriptor: Descriptor, signal: AbortSignal | undefined): Promise<void> {
+    const { content } = this.#env;
+    const ctx = { ...this.#ctx, signal };
+    const { labels } = await content.info(ctx, descriptor.digest);
+    try {
+      const outcome = await this.#client.push(this.#reference, descriptor, {
+        open: () => contentBytes(ctx, content, descriptor.digest),
+        mountFrom: mountCandidate(labels, this.#reference),
+        onProgress: (sent) => this.#tracker.update(descriptor, sent),
+        signal,
+      });
+      if (outcome === 'pushed') this.#tracker.complete(descriptor);
+      else this.#tracker.exists(descriptor);
+    } catch (error) {
+      throw StatusError.wrap(error, `failed to push ${descriptor.digest}`);
+    }
+    const { key, repository } = distributionSource(this.#reference);
+    const value = addSource(labels[key], key, repository);
+    if (value !== undefined) {
+      await content.update(ctx, { digest: descriptor.digest, labels: { [key]: value } }, [`labels.${key}`]);
+    }
+  }
+}

@@ -1,0 +1,98 @@
+import { invalidArgument } from '@gantry/api';
+import { defaultPlatform, onlyOs, onlyPlatform, parsePlatform } from '@gantry/oci';
+import { KeyedLock } from '../../core/content/keyed-lock.ts';
+import type { Differ } from '../../core/diff/differ.ts';
+import { type Field, field, schema } from '../../core/plugin/config-schema.ts';
+import { definePlugin } from '../../core/plugin/plugin.ts';
+import { PluginTypes } from '../../core/plugin/plugin-types.ts';
+import type { UnpackSupport } from './environment.ts';
+import { LocalTransfer } from './local-transfer.ts';
+import { Semaphore } from './semaphore.ts';
+
+/** `[[…unpack_config]]`: a platform and the snapshotter and differ that images for it are unpacked with. */
+interface UnpackConfig {
+  platform?: string;
+  snapshotter?: string;
+  differ?: string;
+  optional?: boolean;
+}
+
+const unpackConfig: Field<UnpackConfig[] | undefined> = {
+  kind: 'any',
+  default: undefined,
+  check: (value) =>
+    value === undefined || (Array.isArray(value) && value.every((item) => typeof item === 'object' && item !== null))
+      ? undefined
+      : 'an array of tables',
+};
+
+/** `io.containerd.transfer.v1.local`. */
+export const localTransfer = definePlugin({
+  type: PluginTypes.Transfer,
+  id: 'local',
+  requires: [
+    PluginTypes.Metadata,
+    PluginTypes.Lease,
+    PluginTypes.Differ,
+    PluginTypes.Streaming,
+    PluginTypes.ImageVerifier,
+  ],
+  config: schema({
+    max_concurrent_downloads: field.integer(3),
+    concurrent_layer_fetch_buffer: field.integer(0),
+    max_concurrent_uploaded_layers: field.integer(3),
+    check_platform_supported: field.boolean(false),
+    config_path: field.string(''),
+    max_concurrent_unpacks: field.integer(1),
+    unpack_config: unpackConfig,
+  }),
+  init(context) {
+    const { config } = context;
+    const metadata = context.get(PluginTypes.Metadata);
+    const differs = context.all(PluginTypes.Differ);
+    return new LocalTransfer({
+      content: metadata.content,
+      images: metadata.images,
+      leases: metadata.leases,
+      snapshotters: metadata.snapshotters,
+      streams: context.get(PluginTypes.Streaming, 'manager'),
+      verifiers: context.all(PluginTypes.ImageVerifier),
+      unpackSupport: unpackSupport(config.unpack_config, config.check_platform_supported, differs),
+      snapshotterMeta: (name) =>
+        context.statuses().find(({ type, id }) => type === PluginTypes.Snapshotter && id === name)?.meta ?? {
+          exports: {},
+          capabilities: [],
+        },
+      downloads: new Semaphore(config.max_concurrent_downloads),
+      uploads: new Semaphore(config.max_concurrent_uploaded_layers),
+      unpacks: new Semaphore(0),
+      hostsDirectory: config.config_path,
+      chains: new KeyedLock(),
+      log: context.log,
+    });
+  },
+});
+
+function unpackSupport(
+  configs: readonly UnpackConfig[] | undefined,
+  checkPlatform: boolean,
+  differs: ReadonlyMap<string, Differ>,
+): UnpackSupport[] {
+  const matcherOf = checkPlatform ? onlyPlatform : onlyOs;
+  const all = [...differs.values()];
+  if (configs === undefined) return [{ matcher: matcherOf(defaultPlatform()), differs: all }];
+  const support: UnpackSupport[] = [];
+  for (const { platform = '', snapshotter, differ, optional } of configs) {
+    const named = differ ? differs.get(differ) : undefined;
+    if (differ && !named) {
+      if (optional) continue;
+      throw invalidArgument(`unpack_config: differ "${differ}" is not loaded`);
+    }
+    support.push({
+      matcher: matcherOf(platform === '' ? defaultPlatform() : parsePlatform(platform)),
+      snapshotter,
+      differs: named ? [named] : all,
+    });
+  }
+  return support;
+}
