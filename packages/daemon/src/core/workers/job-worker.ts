@@ -2,6 +2,9 @@ import { Worker } from 'node:worker_threads';
 import { StatusError, unavailable } from '@gantry/api';
 import type { JobReply } from './worker-jobs.ts';
 
+/** A thread costs several megabytes; one without work for so long is ended, and started again when there is some. */
+const idleMs = 30_000;
+
 /**
  * The main thread's side of a worker that does jobs one after the other. The thread starts with the first job, does not
  * keep the process alive while idle, and is started anew if it dies; the jobs it had then fail with Unavailable.
@@ -11,6 +14,7 @@ export class JobWorker {
   readonly #name: string;
   readonly #waiting = new Map<number, { resolve: (value: unknown) => void; reject: (reason: Error) => void }>();
   #worker: Worker | undefined;
+  #idle: NodeJS.Timeout | undefined;
   #lastId = 0;
 
   constructor(url: URL, name: string) {
@@ -23,14 +27,17 @@ export class JobWorker {
     return this.#waiting.size;
   }
 
-  /** Changes whenever a new thread is started: what the old one knew is gone then. */
+  /** Changes whenever a thread starts or ends: what one knew is gone with it. */
   generation = 0;
 
   run<T>(op: string, args: unknown): Promise<T> {
     const worker = this.#start();
     const id = ++this.#lastId;
     return new Promise<T>((resolve, reject) => {
-      if (this.#waiting.size === 0) worker.ref();
+      if (this.#waiting.size === 0) {
+        clearTimeout(this.#idle);
+        worker.ref();
+      }
       this.#waiting.set(id, { resolve: resolve as (value: unknown) => void, reject });
       worker.postMessage({ id, op, args });
     });
@@ -38,8 +45,15 @@ export class JobWorker {
 
   async close(): Promise<void> {
     const worker = this.#worker;
-    this.#worker = undefined;
+    clearTimeout(this.#idle);
+    this.#forget(worker);
     await worker?.terminate();
+  }
+
+  #forget(worker: Worker | undefined): void {
+    if (!worker || this.#worker !== worker) return;
+    this.#worker = undefined;
+    this.generation++;
   }
 
   #start(): Worker {
@@ -51,7 +65,10 @@ export class JobWorker {
     worker.on('message', (reply: JobReply) => {
       const waiter = this.#waiting.get(reply.id);
       this.#waiting.delete(reply.id);
-      if (this.#waiting.size === 0) worker.unref();
+      if (this.#waiting.size === 0) {
+        worker.unref();
+        this.#idle = setTimeout(() => void this.close(), idleMs).unref();
+      }
       if ('value' in reply) waiter?.resolve(reply.value);
       else {
         const { code, message, errno } = reply.error;
@@ -60,7 +77,8 @@ export class JobWorker {
       }
     });
     const ended = (cause: unknown) => {
-      if (this.#worker === worker) this.#worker = undefined;
+      if (this.#worker && this.#worker !== worker) return;
+      this.#forget(worker);
       for (const { reject } of this.#waiting.values()) reject(unavailable(`worker ${this.#name} ended`, cause));
       this.#waiting.clear();
     };
