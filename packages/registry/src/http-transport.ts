@@ -105,6 +105,8 @@ export class HttpTransport implements AsyncDisposable {
       dispatcher,
     });
     const { statusCode: status } = answer;
+    // Whoever reads the body gets its errors; one destroyed unread must not bring the process down.
+    answer.body.on('error', () => undefined);
     this.#options.trace?.(`${request.method} ${request.url.origin}${request.url.pathname} ${status}`);
     return {
       url: request.url,
@@ -169,7 +171,6 @@ export function headerValues(response: HttpResponse, name: string): string[] {
 
 /** Throws the rest of an answer away, so that its connection can be used again. */
 export async function discard(response: HttpResponse): Promise<void> {
-  response.body.on('error', () => undefined);
   if (response.body.dump) await response.body.dump().catch(() => undefined);
   else response.body.destroy();
 }

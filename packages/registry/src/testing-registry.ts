@@ -1,0 +1,155 @@
+/**
+ * A small registry in memory for tests: the distribution specification's pull and push, and whatever misbehaviour a test
+ * asks for. Listens on loopback, plain HTTP or TLS.
+ */
+import { createHash } from 'node:crypto';
+import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+
+export interface TestingRegistryOptions {
+  tls?: { cert: string; key: string };
+  /** Looks at each request first; true: it has answered. */
+  intercept?: (request: IncomingMessage, response: ServerResponse, registry: TestingRegistry) => boolean;
+}
+
+interface Stored {
+  bytes: Buffer;
+  mediaType: string;
+}
+
+export class TestingRegistry implements AsyncDisposable {
+  /** `METHOD /path` of each request, in order. */
+  readonly requests: string[] = [];
+  readonly headers: IncomingMessage['headers'][] = [];
+  /** By `repository@digest` and `repository:tag`. */
+  readonly manifests = new Map<string, Stored>();
+  /** By `repository@digest`. */
+  readonly blobs = new Map<string, Buffer>();
+  readonly #server: Server;
+  readonly #options: TestingRegistryOptions;
+  #uploads = 0;
+
+  private constructor(options: TestingRegistryOptions) {
+    this.#options = options;
+    const listener: RequestListener = (request, response) => {
+      this.#answer(request, response).catch((error: Error) => response.writeHead(500).end(error.message));
+    };
+    this.#server = options.tls ? createTlsServer(options.tls, listener) : createServer(listener);
+  }
+
+  static async start(options: TestingRegistryOptions = {}): Promise<TestingRegistry> {
+    const registry = new TestingRegistry(options);
+    await new Promise<void>((resolve) => {
+      registry.#server.listen(0, '127.0.0.1', resolve);
+    });
+    return registry;
+  }
+
+  /** `localhost:<port>`. */
+  get host(): string {
+    return `localhost:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  addBlob(repository: string, bytes: Uint8Array | string): { digest: string; size: number } {
+    const buffer = Buffer.from(bytes);
+    const digest = sha256(buffer);
+    this.blobs.set(`${repository}@${digest}`, buffer);
+    return { digest, size: buffer.length };
+  }
+
+  addManifest(
+    repository: string,
+    mediaType: string,
+    document: unknown,
+    tag?: string,
+  ): { digest: string; size: number } {
+    const bytes = Buffer.from(JSON.stringify(document));
+    const digest = sha256(bytes);
+    this.manifests.set(`${repository}@${digest}`, { bytes, mediaType });
+    if (tag !== undefined) this.manifests.set(`${repository}:${tag}`, { bytes, mediaType });
+    return { digest, size: bytes.length };
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    this.requests.push(`${request.method} ${request.url}`);
+    this.headers.push(request.headers);
+    if (this.#options.intercept?.(request, response, this)) return;
+    const url = new URL(request.url ?? '', 'http://registry');
+    const found = /^\/v2\/(.+)\/(manifests|blobs)\/(.+)$/.exec(url.pathname);
+    const upload = /^\/v2\/(.+)\/blobs\/uploads\/(.*)$/.exec(url.pathname);
+    if (upload) return await this.#upload(request, response, url, upload[1] ?? '');
+    if (!found) return void response.writeHead(404).end();
+    const [, repository = '', kind, reference = ''] = found;
+    if (request.method === 'PUT') return await this.#putManifest(request, response, repository, reference);
+    const key = reference.includes(':') ? `${repository}@${reference}` : `${repository}:${reference}`;
+    const stored: Stored | undefined =
+      kind === 'manifests'
+        ? this.manifests.get(key)
+        : { bytes: this.blobs.get(key) as Buffer, mediaType: 'application/octet-stream' };
+    if (!stored?.bytes) return this.#error(response, 404, kind === 'manifests' ? 'MANIFEST_UNKNOWN' : 'BLOB_UNKNOWN');
+    sendBytes(request, response, stored.bytes, stored.mediaType);
+  }
+
+  async #putManifest(request: IncomingMessage, response: ServerResponse, repository: string, reference: string) {
+    const bytes = await readAll(request);
+    const mediaType = request.headers['content-type'] ?? '';
+    const digest = sha256(bytes);
+    this.manifests.set(`${repository}@${digest}`, { bytes, mediaType });
+    if (!reference.includes(':')) this.manifests.set(`${repository}:${reference}`, { bytes, mediaType });
+    response.writeHead(201, { 'docker-content-digest': digest }).end();
+  }
+
+  async #upload(request: IncomingMessage, response: ServerResponse, url: URL, repository: string) {
+    if (request.method === 'POST') {
+      request.resume();
+      const [mount, from] = [url.searchParams.get('mount'), url.searchParams.get('from')];
+      const bytes = this.blobs.get(`${from}@${mount}`);
+      if (bytes) {
+        this.blobs.set(`${repository}@${mount}`, bytes);
+        return void response.writeHead(201, { location: `/v2/${repository}/blobs/${mount}` }).end();
+      }
+      return void response.writeHead(202, { location: `/v2/${repository}/blobs/uploads/${++this.#uploads}` }).end();
+    }
+    const bytes = await readAll(request);
+    const digest = sha256(bytes);
+    if (digest !== url.searchParams.get('digest')) return this.#error(response, 400, 'DIGEST_INVALID');
+    this.blobs.set(`${repository}@${digest}`, bytes);
+    response.writeHead(201, { 'docker-content-digest': digest }).end();
+  }
+
+  #error(response: ServerResponse, status: number, code: string): void {
+    response.writeHead(status, { 'content-type': 'application/json' });
+    response.end(JSON.stringify({ errors: [{ code, message: `${code.toLowerCase()} in a test` }] }));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#server.closeAllConnections();
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+}
+
+/** Answers with bytes, or the range asked for. */
+export function sendBytes(request: IncomingMessage, response: ServerResponse, bytes: Buffer, mediaType: string): void {
+  const range = /^bytes=(\d+)-$/.exec(request.headers.range ?? '');
+  const start = Number(range?.[1] ?? 0);
+  const headers: Record<string, string> = {
+    'content-type': mediaType,
+    'content-length': String(bytes.length - start),
+    'docker-content-digest': sha256(bytes),
+  };
+  if (range) headers['content-range'] = `bytes ${start}-${bytes.length - 1}/${bytes.length}`;
+  response.writeHead(range ? 206 : 200, headers);
+  if (request.method === 'HEAD') response.end();
+  else response.end(bytes.subarray(start));
+}
+
+export function sha256(bytes: Uint8Array | string): string {
+  return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
+}
+
+async function readAll(request: IncomingMessage): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of request as AsyncIterable<Buffer>) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}
