@@ -31,6 +31,11 @@ Flags:
 Example: gantryd --root /var/lib/gantry --state /run/gantry --log-level debug
 `;
 
+/** Where the bundles are: beside this one, or, when run from source, in the project's dist/. */
+function programDir(): string {
+  return import.meta.url.endsWith('.ts') ? path.resolve(import.meta.dirname, '../../../dist') : import.meta.dirname;
+}
+
 async function serve(flags: Flags): Promise<void> {
   const level = flags.logLevel === undefined ? undefined : parseLogLevel(flags.logLevel);
   if (flags.logLevel !== undefined && level === undefined) {
@@ -44,6 +49,7 @@ async function serve(flags: Flags): Promise<void> {
     state: flags.state && path.resolve(flags.state),
     address: flags.address && path.resolve(flags.address),
     logLevel: level,
+    programDir: programDir(),
     ownProcess: true,
   });
   await runUntilSignal(daemon);

@@ -1,0 +1,117 @@
+// Bundles the programs and their workers into dist/ with esbuild. Does nothing if no input has changed since the last time.
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, globSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const top = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
+const dist = path.join(top, 'dist');
+
+/** The programs, by the name of their launcher in bin/. */
+const programs = {
+  gantryd: 'packages/gantryd/src/gantryd.ts',
+  ctr: 'packages/ctr/src/main.ts',
+  'gantry-shim': 'packages/shim/src/main.ts',
+};
+
+/** Entry points of worker threads; each becomes dist/<file name>.js, where the program that starts it looks. */
+const workers = [
+  'packages/archive/src/archive-worker.ts',
+  'packages/daemon/src/core/snapshots/tree-worker.ts',
+  'packages/daemon/src/plugins/content-local/hash-worker.ts',
+];
+
+/** Modules that must stay outside: they load a native library from beside their own files. */
+const external = ['koffi', 'lmdb'];
+
+function files() {
+  const patterns = ['packages/*/src/**/*.{ts,js}', 'package-lock.json', 'scripts/build.mjs'];
+  return patterns
+    .flatMap((pattern) => glob(pattern))
+    .filter((file) => !file.endsWith('.test.ts') && !file.endsWith('.d.ts'))
+    .sort();
+}
+
+/** Node 20 has no globSync; there the set-up runs this script again on the project's own Node. */
+function glob(pattern) {
+  return globSync(pattern, { cwd: top });
+}
+
+function revision() {
+  try {
+    const head = execFileSync('git', ['-C', top, 'rev-parse', 'HEAD'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+    const changes = execFileSync('git', ['-C', top, 'status', '--porcelain', '--untracked-files=no'], { encoding: 'utf8' });
+    return head.trim() + (changes.trim() === '' ? '' : '.m');
+  } catch {
+    // A source archive has no history.
+    return '';
+  }
+}
+
+const git = revision();
+const stamp = createHash('sha256').update(git);
+for (const file of files()) {
+  const { mtimeMs, size } = statSync(path.join(top, file));
+  stamp.update(`${file}\0${mtimeMs}\0${size}\n`);
+}
+const digest = stamp.digest('hex');
+const stampFile = path.join(dist, '.stamp');
+const force = process.argv.includes('--force');
+if (!force && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === digest) {
+  console.log('build: dist/ is up to date');
+  process.exit(0);
+}
+
+const { build } = await import('esbuild');
+const started = Date.now();
+const common = {
+  absWorkingDir: top,
+  outdir: dist,
+  bundle: true,
+  platform: 'node',
+  target: 'node26',
+  format: 'esm',
+  external,
+  sourcemap: false,
+  legalComments: 'none',
+  logLevel: 'warning',
+  define: { GANTRY_REVISION: JSON.stringify(git) },
+  // CommonJS dependencies (grpc-js) ask for Node's modules by require.
+  banner: { js: "import { createRequire as $createRequire } from 'node:module'; const require = $createRequire(import.meta.url);" },
+};
+rmSync(stampFile, { force: true });
+mkdirSync(dist, { recursive: true });
+const present = Object.entries(programs).filter(([name, file]) => {
+  if (existsSync(path.join(top, file))) return true;
+  console.warn(`build: ${name} is left out: there is no ${file}`);
+  return false;
+});
+const made = new Set();
+const results = await Promise.all([
+  ...present.map(([name, file]) =>
+    build({
+      ...common,
+      entryPoints: { [`${name}-main`]: file },
+      splitting: true,
+      chunkNames: `${name}-[hash]`,
+      metafile: true,
+    }),
+  ),
+  build({ ...common, entryPoints: workers, entryNames: '[name]', metafile: true }),
+]);
+for (const result of results) for (const file of Object.keys(result.metafile.outputs)) made.add(path.basename(file));
+for (const [name] of present) {
+  // The cache of compiled code has to be on before the program's own modules are loaded.
+  const entry = [
+    "import { enableCompileCache } from 'node:module';",
+    "enableCompileCache(import.meta.dirname + '/.cache');",
+    `await import('./${name}-main.js');`,
+    '',
+  ].join('\n');
+  writeFileSync(path.join(dist, `${name}.js`), entry);
+  made.add(`${name}.js`);
+}
+for (const file of glob('dist/*.js')) if (!made.has(path.basename(file))) rmSync(path.join(top, file));
+writeFileSync(stampFile, digest);
+console.log(`build: ${present.map(([name]) => name).join(', ')} and ${workers.length} workers in ${Date.now() - started} ms`);
