@@ -15,7 +15,7 @@ const rooms = {
   cgroups: ['sys', 'api'],
   archive: ['sys', 'api', 'oci'],
   registry: ['api', 'oci'],
-  client: ['api', 'rpc', 'oci'],
+  client: ['sys', 'api', 'rpc', 'oci'],
   shim: ['sys', 'api', 'rpc', 'oci', 'mount', 'cgroups', 'archive'],
   nri: ['api', 'rpc', 'oci'],
   daemon: below,
