@@ -117,7 +117,7 @@ export function checkTable(
   warn: (text: string) => void,
 ): Record<string, unknown> {
   for (const key of Object.keys(raw)) {
-    if (!(key in fields)) warn(`${describePlace(place, key)} is unknown and ignored`);
+    if (!Object.hasOwn(fields, key)) warn(`${describePlace(place, key)} is unknown and ignored`);
   }
   const result: Table = {};
   for (const [key, field] of Object.entries(fields)) {
@@ -150,6 +150,6 @@ export function withDefaults(
       result[key] = value;
     }
   }
-  for (const [key, value] of Object.entries(raw)) if (!(key in fields)) result[key] = value;
+  for (const [key, value] of Object.entries(raw)) if (!Object.hasOwn(fields, key)) result[key] = value;
   return result;
 }
