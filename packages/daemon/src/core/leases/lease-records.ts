@@ -1,0 +1,34 @@
+import { notFound } from '@gantry/api';
+import type { ReadTransaction, WriteTransaction } from '../metadata/metadata-store.ts';
+import { keys } from '../metadata/schema.ts';
+import type { RequestContext } from '../request-context.ts';
+
+/** Resource types as leases name them. */
+export const ResourceType = {
+  content: 'content',
+  ingest: 'ingests',
+  image: 'images',
+  snapshot: (snapshotter: string): string => `snapshots/${snapshotter}`,
+} as const;
+
+/** Adds a resource to the lease of the context, if there is one. True if there is. @throws NotFound `lease "x": not found` */
+export function addToLease(tx: WriteTransaction, ctx: RequestContext, type: string, id: string): boolean {
+  if (!ctx.lease) return false;
+  if (!tx.has(keys.lease(ctx.namespace, ctx.lease))) throw notFound(`lease "${ctx.lease}": not found`);
+  tx.put(keys.leaseResource(ctx.namespace, ctx.lease, type, id), {});
+  return true;
+}
+
+/** Takes a resource out of the lease of the context, if it has one. */
+export function removeFromLease(tx: WriteTransaction, ctx: RequestContext, type: string, id: string): void {
+  if (ctx.lease) tx.remove(keys.leaseResource(ctx.namespace, ctx.lease, type, id));
+}
+
+/** The resources of a lease. */
+export function* leaseResources(
+  tx: ReadTransaction,
+  namespace: string,
+  lease: string,
+): Iterable<{ type: string; id: string }> {
+  for (const { key } of tx.list(keys.leaseResources(namespace, lease))) yield { type: key[3]!, id: key[4]! };
+}

@@ -1,0 +1,190 @@
+import { mkdirSync } from 'node:fs';
+import path from 'node:path';
+import { failedPrecondition, unavailable } from '@gantry/api';
+import { open, type RootDatabase, type Transaction } from 'lmdb';
+import { afterPrefix, decodeKey, encodeKey } from './key-codec.ts';
+import type { Key, MetadataStore, ReadTransaction, Value, WriteTransaction } from './metadata-store.ts';
+
+/** A change of the layout of records, applied once, in order, to a store that is older. */
+export interface Migration {
+  /** The version it leads to. */
+  version: number;
+  apply(tx: WriteTransaction): void;
+}
+
+export interface LmdbStoreOptions {
+  /** The database file; its directory is made. */
+  path: string;
+  migrations?: readonly Migration[];
+  /** Do not wait for the disk: for tests and `no_sync`. A power cut may then lose the last changes, not the consistency. */
+  noSync?: boolean;
+}
+
+/** Version of the records' layout when there are no migrations. */
+const firstVersion = 1;
+const versionKey: Key = ['schema-version'];
+
+/** Records whose key holds a hash carry the key. */
+interface Keyed {
+  $key: string[];
+  $value: Value;
+}
+
+/**
+ * MetadataStore over lmdb, keeping to what was measured: `childTransaction` for real aborts, reads inside the
+ * transaction, no cache, and an answer only after the flush. Records of one turn of the event loop share a flush.
+ */
+export class LmdbStore implements MetadataStore {
+  readonly #db: RootDatabase<Value, Buffer>;
+  readonly #noSync: boolean;
+  #closed = false;
+
+  private constructor(db: RootDatabase<Value, Buffer>, noSync: boolean) {
+    this.#db = db;
+    this.#noSync = noSync;
+  }
+
+  /** Opens or makes the database. @throws FailedPrecondition if a newer Gantry wrote it. */
+  static async open(options: LmdbStoreOptions): Promise<LmdbStore> {
+    mkdirSync(path.dirname(options.path), { recursive: true, mode: 0o700 });
+    const db = open<Value, Buffer>({
+      path: options.path,
+      keyEncoding: 'binary',
+      encoding: 'msgpack',
+      cache: false,
+      noSync: options.noSync ?? false,
+      // A daemon's metadata is small; the map grows by itself when it is not.
+      mapSize: 64 << 20,
+      maxReaders: 64,
+    });
+    const store = new LmdbStore(db, options.noSync ?? false);
+    await store.#migrate(options.migrations ?? [], options.path);
+    return store;
+  }
+
+  async #migrate(migrations: readonly Migration[], file: string): Promise<void> {
+    const newest = Math.max(firstVersion, ...migrations.map((migration) => migration.version));
+    const present = this.view((tx) => tx.get<number>(versionKey));
+    if (present === newest) return;
+    if (present !== undefined && present > newest) {
+      await this.close();
+      throw failedPrecondition(
+        `${file}: its schema version ${present} is newer than ${newest}, the newest this gantryd knows`,
+      );
+    }
+    await this.update((tx) => {
+      // A fresh store has nothing to migrate.
+      for (const migration of migrations) if (present !== undefined && migration.version > present) migration.apply(tx);
+      tx.put(versionKey, newest);
+    });
+  }
+
+  view<T>(fn: (tx: ReadTransaction) => T): T {
+    this.#assertOpen();
+    const transaction = this.#db.useReadTransaction();
+    try {
+      return fn(new LmdbReadTransaction(this.#db, transaction));
+    } finally {
+      transaction.done();
+    }
+  }
+
+  async update<T>(fn: (tx: WriteTransaction) => T): Promise<T> {
+    this.#assertOpen();
+    const done: (() => void)[] = [];
+    const result = await this.#db.childTransaction(() => fn(new LmdbWriteTransaction(this.#db, done)));
+    if (!this.#noSync) await this.#db.flushed;
+    for (const call of done) call();
+    return result;
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#db.flushed;
+    await this.#db.close();
+  }
+
+  #assertOpen(): void {
+    if (this.#closed) throw unavailable('the metadata store is closed');
+  }
+}
+
+class LmdbReadTransaction implements ReadTransaction {
+  protected readonly db: RootDatabase<Value, Buffer>;
+  readonly #options: { transaction?: Transaction };
+
+  constructor(db: RootDatabase<Value, Buffer>, transaction?: Transaction) {
+    this.db = db;
+    this.#options = transaction ? { transaction } : {};
+  }
+
+  get<T>(key: Key): T | undefined {
+    const { bytes, hashed } = encodeKey(key);
+    const value = this.db.get(bytes, this.#options);
+    return (hashed && value !== undefined ? (value as Keyed).$value : value) as T | undefined;
+  }
+
+  has(key: Key): boolean {
+    return this.db.get(encodeKey(key).bytes, this.#options) !== undefined;
+  }
+
+  *list<T>(prefix: Key): Iterable<{ key: Key; value: T }> {
+    const start = encodeKey(prefix).bytes;
+    for (const { key, value } of this.db.getRange({ start, end: afterPrefix(start), ...this.#options })) {
+      if (key.length === start.length) continue;
+      if (isKeyed(value)) yield { key: value.$key, value: value.$value as T };
+      else yield { key: decodeKey(key), value: value as T };
+    }
+  }
+
+  *children(prefix: Key): Iterable<string> {
+    let start = encodeKey(prefix).bytes;
+    const end = afterPrefix(start);
+    const depth = start.length;
+    for (;;) {
+      let next: Buffer | undefined;
+      let name: string | undefined;
+      for (const { key, value } of this.db.getRange({ start, end, limit: 2, ...this.#options })) {
+        if (key.length === depth) continue;
+        const stop = key.indexOf(0, depth) + 1;
+        name = isKeyed(value) ? value.$key[prefix.length]! : decodeKey(key.subarray(depth, stop))[0]!;
+        next = afterPrefix(key.subarray(0, stop));
+        break;
+      }
+      if (next === undefined || name === undefined) return;
+      yield name;
+      start = next;
+    }
+  }
+}
+
+class LmdbWriteTransaction extends LmdbReadTransaction implements WriteTransaction {
+  readonly #done: (() => void)[];
+
+  constructor(db: RootDatabase<Value, Buffer>, done: (() => void)[]) {
+    super(db);
+    this.#done = done;
+  }
+
+  put(key: Key, value: Value): void {
+    const { bytes, hashed } = encodeKey(key);
+    this.db.putSync(bytes, hashed ? ({ $key: [...key], $value: value } satisfies Keyed) : value);
+  }
+
+  remove(key: Key): boolean {
+    return this.db.removeSync(encodeKey(key).bytes);
+  }
+
+  removeAll(prefix: Key): void {
+    for (const { key } of [...this.list(prefix)]) this.remove(key);
+  }
+
+  afterCommit(fn: () => void): void {
+    this.#done.push(fn);
+  }
+}
+
+function isKeyed(value: Value): value is Keyed {
+  return typeof value === 'object' && value !== null && '$key' in value;
+}
