@@ -1,12 +1,5 @@
 import { Code, hasCode, unknown } from '@gantry/api';
-import {
-  childrenOf,
-  type Descriptor,
-  isConfigType,
-  isLayerType,
-  isManifestType,
-  parseIndex,
-} from '@gantry/oci';
+import { childrenOf, type Descriptor, isConfigType, isLayerType, isManifestType, parseIndex } from '@gantry/oci';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { TransferOptions } from '../../core/transfer/transferrer.ts';
 import { hasContent, readContent } from './content-access.ts';
