@@ -326,3 +326,9 @@ export function statfs(path: Path | number): FsStat {
     flags: Number(word(10)),
   };
 }
+
+/** ioctl(2) off the main thread, for requests that can wait. */
+export async function ioctlAsync(fd: number, request: number, argument: number | Buffer): Promise<number> {
+  const call = typeof argument === 'number' ? ioctlInt : ioctlPtr;
+  return call.wait('ioctl', undefined, fd, request, argument);
+}

@@ -8,5 +8,6 @@ export * from './processes.ts';
 export * from './sockets.ts';
 export * from './spawn.ts';
 export * from './terminals.ts';
+export * from './userns.ts';
 export * from './watch.ts';
 export * from './xattrs.ts';

@@ -1,0 +1,87 @@
+/** What overlay and idmapped mounts can do here, found out by trying. */
+import { mkdir, mkdtemp, readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { close, createUserNamespace, hasErrno } from '@gantry/sys';
+import { idmappedTree } from './idmap.ts';
+import { mountAll, unmountAll } from './perform.ts';
+import { removeAllBeneath } from './remove-all.ts';
+
+async function scratch<T>(root: string, fn: (dir: string) => Promise<T>): Promise<T> {
+  await mkdir(root, { recursive: true });
+  const dir = await mkdtemp(join(root, 'gantry-probe-'));
+  try {
+    return await fn(dir);
+  } finally {
+    await removeAllBeneath(dir);
+  }
+}
+
+async function tryOverlay(root: string, extra: string[]): Promise<Error | undefined> {
+  return scratch(root, async (dir) => {
+    const path = (name: string) => join(dir, name);
+    for (const name of ['lower1', 'lower2', 'upper', 'work', 'merged']) await mkdir(path(name));
+    const options = [
+      `lowerdir=${path('lower2')}:${path('lower1')}`,
+      `upperdir=${path('upper')}`,
+      `workdir=${path('work')}`,
+    ];
+    try {
+      await mountAll([{ type: 'overlay', source: 'overlay', options: [...options, ...extra] }], path('merged'));
+    } catch (error) {
+      return error as Error;
+    }
+    await unmountAll(path('merged'));
+    return undefined;
+  });
+}
+
+/** Whether overlays can have their directories in `root`; if not, `reason` says why. */
+export async function supportsOverlay(root: string): Promise<{ supported: boolean; reason?: string }> {
+  const failure = await tryOverlay(root, (await needsUserxattr(root)) ? ['userxattr'] : []);
+  return failure ? { supported: false, reason: failure.message } : { supported: true };
+}
+
+/**
+ * Whether overlays in `root` must be mounted with `userxattr`: in a user namespace other than the first, on Linux 5.11 and later,
+ * where it works.
+ */
+export async function needsUserxattr(root: string): Promise<boolean> {
+  if (!(await inUserNamespace())) return false;
+  return (await tryOverlay(root, ['userxattr'])) === undefined;
+}
+
+/** Whether this process's user namespace maps anything but all ids to themselves. */
+export async function inUserNamespace(proc = '/proc'): Promise<boolean> {
+  const map = (await readFile(join(proc, 'self/uid_map'), 'utf8')).trim().split(/\s+/).join(' ');
+  return map !== '0 0 4294967295';
+}
+
+/** Whether the kernel's overlay knows `index`, which several mounts of one upper directory (containerd does that) need turned off. */
+export async function supportsIndex(sys = '/sys'): Promise<boolean> {
+  try {
+    await stat(join(sys, 'module/overlay/parameters/index'));
+    return true;
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return false;
+    throw error;
+  }
+}
+
+/** Whether directories in `root` can be idmapped. */
+export async function supportsIdmappedMounts(root: string): Promise<boolean> {
+  return scratch(root, async (dir) => {
+    try {
+      const map = [{ container: 0, host: 100_000, size: 65_536 }];
+      const userns = createUserNamespace(map, map);
+      try {
+        close(idmappedTree(dir, userns, false));
+        return true;
+      } finally {
+        close(userns);
+      }
+    } catch {
+      // Whatever the reason, the answer is no.
+      return false;
+    }
+  });
+}
