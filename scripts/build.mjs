@@ -40,8 +40,13 @@ function glob(pattern) {
 
 function revision() {
   try {
-    const head = execFileSync('git', ['-C', top, 'rev-parse', 'HEAD'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
-    const changes = execFileSync('git', ['-C', top, 'status', '--porcelain', '--untracked-files=no'], { encoding: 'utf8' });
+    const head = execFileSync('git', ['-C', top, 'rev-parse', 'HEAD'], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+    const changes = execFileSync('git', ['-C', top, 'status', '--porcelain', '--untracked-files=no'], {
+      encoding: 'utf8',
+    });
     return head.trim() + (changes.trim() === '' ? '' : '.m');
   } catch {
     // A source archive has no history.
@@ -78,7 +83,9 @@ const common = {
   logLevel: 'warning',
   define: { GANTRY_REVISION: JSON.stringify(git) },
   // CommonJS dependencies (grpc-js) ask for Node's modules by require.
-  banner: { js: "import { createRequire as $createRequire } from 'node:module'; const require = $createRequire(import.meta.url);" },
+  banner: {
+    js: "import { createRequire as $createRequire } from 'node:module'; const require = $createRequire(import.meta.url);",
+  },
 };
 rmSync(stampFile, { force: true });
 mkdirSync(dist, { recursive: true });
@@ -114,4 +121,6 @@ for (const [name] of present) {
 }
 for (const file of glob('dist/*.js')) if (!made.has(path.basename(file))) rmSync(path.join(top, file));
 writeFileSync(stampFile, digest);
-console.log(`build: ${present.map(([name]) => name).join(', ')} and ${workers.length} workers in ${Date.now() - started} ms`);
+console.log(
+  `build: ${present.map(([name]) => name).join(', ')} and ${workers.length} workers in ${Date.now() - started} ms`,
+);

@@ -3,7 +3,17 @@
 // so that a program that runs from this checkout never finds a file missing.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -24,7 +34,11 @@ function filesOf(dir) {
 
 function stamp() {
   const hash = createHash('sha256');
-  for (const name of filesOf(proto)) hash.update(name).update('\0').update(readFileSync(path.join(proto, name)));
+  for (const name of filesOf(proto))
+    hash
+      .update(name)
+      .update('\0')
+      .update(readFileSync(path.join(proto, name)));
   for (const name of ['buf.gen.yaml', 'package-lock.json']) hash.update(readFileSync(path.join(top, name)));
   for (const name of filesOf(target)) hash.update(name);
   return hash.digest('hex');

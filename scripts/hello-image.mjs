@@ -95,7 +95,11 @@ function tar(entries) {
     header.write('        ', 148);
     header.write(type, 156);
     header.write('ustar\x0000', 257);
-    octal(header.reduce((sum, byte) => sum + byte, 0), 148, 7);
+    octal(
+      header.reduce((sum, byte) => sum + byte, 0),
+      148,
+      7,
+    );
     blocks.push(header, data, Buffer.alloc((512 - (data.length % 512)) % 512));
   }
   return Buffer.concat([...blocks, Buffer.alloc(1024)]);

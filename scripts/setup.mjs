@@ -1,7 +1,17 @@
 // What `npm start` and `npm test` have in common: dependencies, generated code, bundles, Debian packages, and finding an
 // OCI runtime that works here by trying it. Runs on Node 20 with nothing installed.
 import { spawnSync } from 'node:child_process';
-import { accessSync, chmodSync, constants, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  accessSync,
+  chmodSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -173,7 +183,8 @@ export function missingForContainers() {
     for (const name of ['pid', 'mnt', 'ipc', 'uts']) {
       if (!existsSync(`/proc/self/ns/${name}`)) missing.push(`kernel support for ${name} namespaces`);
     }
-    if (!readFileSync('/proc/self/mountinfo', 'utf8').includes(' - cgroup')) missing.push('a cgroup file system, as on /sys/fs/cgroup');
+    if (!readFileSync('/proc/self/mountinfo', 'utf8').includes(' - cgroup'))
+      missing.push('a cgroup file system, as on /sys/fs/cgroup');
   }
   if (!['x64', 'arm64'].includes(process.arch)) missing.push(`x86-64 or arm64 (this is ${process.arch})`);
   return missing;

@@ -59,7 +59,9 @@ async function startDaemon(runtime) {
     await sleep(100);
   }
   const tail = readFileSync(logFile, 'utf8').trim().split('\n').slice(-15).join('\n');
-  throw new SetupError(`the daemon did not start (${end ?? 'no answer after 20 seconds'}); its log (${logFile}) ends with:\n${tail}`);
+  throw new SetupError(
+    `the daemon did not start (${end ?? 'no answer after 20 seconds'}); its log (${logFile}) ends with:\n${tail}`,
+  );
 }
 
 function ctr(args, output = 'pipe') {
@@ -69,7 +71,9 @@ function ctr(args, output = 'pipe') {
 function mustCtr(...args) {
   const result = ctr(args);
   if (result.status === 0) return result.stdout;
-  throw new SetupError(`ctr ${args.join(' ')}: ${(result.stderr || result.stdout || result.error?.message || '').trim()}`);
+  throw new SetupError(
+    `ctr ${args.join(' ')}: ${(result.stderr || result.stdout || result.error?.message || '').trim()}`,
+  );
 }
 
 /** Imports the shipped image, runs it, and checks what it printed. */
@@ -84,7 +88,8 @@ function runHello() {
   console.log(`$ ctr run --rm ${helloName} ${id}`);
   const output = mustCtr('run', '--rm', '--snapshotter', driver, helloName, id);
   process.stdout.write(output);
-  if (output !== helloText) throw new SetupError(`the container printed ${JSON.stringify(output)} instead of ${JSON.stringify(helloText)}`);
+  if (output !== helloText)
+    throw new SetupError(`the container printed ${JSON.stringify(output)} instead of ${JSON.stringify(helloText)}`);
 }
 
 /** Processes whose command line names our directories: the daemon and its shims. */
@@ -120,7 +125,9 @@ async function stop() {
   if (!once) return [];
   for (let tries = 0; tries < 150 && ourProcesses().length > 0; tries++) await sleep(100);
   const left = [
-    ...ourProcesses().map((pid) => `process ${pid}: ${readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ')}`),
+    ...ourProcesses().map(
+      (pid) => `process ${pid}: ${readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ')}`,
+    ),
     ...ourMounts().map((point) => `mount ${point}`),
   ];
   if (left.length === 0) for (const dir of [root, state]) rmSync(dir, { recursive: true, force: true });

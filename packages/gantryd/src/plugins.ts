@@ -1,18 +1,71 @@
 // Everything this executable is made of, in the order in which containerd lists it.
 import {
+  callMetricsPlugin,
+  debugServerPlugin,
+  deprecationsPlugin,
+  grpcServerPlugin,
+  grpcTcpServerPlugin,
   healthcheckPlugin,
   introspectionPlugin,
   introspectionServicePlugin,
+  metricsServerPlugin,
+  optPlugin,
   type Plugin,
-  serverPlugins,
+  ttrpcServerPlugin,
   versionPlugin,
 } from '@gantry/daemon';
+import { localContentPlugin } from '@gantry/daemon/plugins/content-local/content-plugin.ts';
+import { walkingDifferPlugin } from '@gantry/daemon/plugins/diff-walking/plugin.ts';
+import { shimManager, taskRuntime } from '@gantry/daemon/plugins/runtime-v2/plugin.ts';
+import {
+  blockfilePlugin,
+  btrfsPlugin,
+  devmapperPlugin,
+  zfsPlugin,
+} from '@gantry/daemon/plugins/skipped-snapshotters.ts';
+import { nativePlugin } from '@gantry/daemon/plugins/snapshot-native/native-plugin.ts';
+import { overlayfsPlugin } from '@gantry/daemon/plugins/snapshot-overlayfs/overlay-plugin.ts';
+import { streamingManager } from '@gantry/daemon/plugins/streaming/streaming-plugin.ts';
+import { localTransfer } from '@gantry/daemon/plugins/transfer-local/transfer-plugin.ts';
+import { contentGrpc } from '@gantry/daemon/services/content.ts';
+import { diffGrpc, diffServicePlugin } from '@gantry/daemon/services/diff.ts';
+import { snapshotsGrpc } from '@gantry/daemon/services/snapshots.ts';
+import { streamingService } from '@gantry/daemon/services/streaming.ts';
+import { tasksGrpc, tasksService } from '@gantry/daemon/services/tasks.ts';
+import { transferService } from '@gantry/daemon/services/transfer.ts';
 
 /** The plugins of `gantryd`. An embedder may take them all, or leave some out. */
 export const builtinPlugins: readonly Plugin[] = [
+  localContentPlugin,
+  optPlugin,
+  deprecationsPlugin,
+  blockfilePlugin,
+  btrfsPlugin,
+  devmapperPlugin,
+  nativePlugin,
+  overlayfsPlugin,
+  zfsPlugin,
   introspectionServicePlugin,
+  walkingDifferPlugin,
+  diffServicePlugin,
+  shimManager,
+  taskRuntime,
+  tasksService,
+  contentGrpc,
+  diffGrpc,
   introspectionPlugin,
+  snapshotsGrpc,
+  localTransfer,
+  streamingManager,
+  streamingService,
+  tasksGrpc,
+  transferService,
   versionPlugin,
   healthcheckPlugin,
-  ...serverPlugins,
+  callMetricsPlugin,
+  metricsServerPlugin,
+  ttrpcServerPlugin,
+  grpcServerPlugin,
+  grpcTcpServerPlugin,
+  debugServerPlugin,
 ];

@@ -1,0 +1,74 @@
+// `npm test`: installs what the tests need, builds, checks types, style and rooms, and runs every test. Arguments are test
+// files to run instead of all; `--quick` leaves out the installation and the checks.
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync } from 'node:fs';
+import path from 'node:path';
+import { aptInstall, isRoot, node, prepare, SetupError, step, top, which } from './setup.mjs';
+
+/** Debian packages by a program of theirs. */
+const packages = {
+  containerd: 'containerd',
+  runc: 'runc',
+  crun: 'crun',
+  skopeo: 'skopeo',
+  'docker-registry': 'docker-registry',
+  busybox: 'busybox-static',
+  xz: 'xz-utils',
+  zstd: 'zstd',
+  git: 'git',
+};
+
+/** Go programs that the tests talk to, as modules of one version. */
+const goTools = { ctr: 'github.com/containerd/containerd/v2/cmd/ctr@v2.3.4' };
+
+function installPrograms() {
+  const missing = Object.entries(packages).filter(([program]) => !which(program));
+  if (missing.length > 0) {
+    if (isRoot() && which('apt-get')) aptInstall(missing.map(([, name]) => name));
+    else {
+      const names = missing.map(([program]) => program).join(', ');
+      console.warn(`test: tests that need ${names} will be skipped: not there, and this is not root on Debian`);
+    }
+  }
+  const bin = path.join(top, '.cache/go-bin');
+  const go = which('go') ?? (existsSync('/usr/local/go/bin/go') ? '/usr/local/go/bin/go' : undefined);
+  for (const [name, module] of Object.entries(goTools)) {
+    if (existsSync(path.join(bin, name))) continue;
+    if (!go) {
+      console.warn(`test: tests that need ${module} will be skipped: Go is not installed`);
+      continue;
+    }
+    mkdirSync(bin, { recursive: true });
+    console.log(`go install ${module} ...`);
+    const env = { ...process.env, GOBIN: bin, CGO_ENABLED: '0', GOFLAGS: '-mod=mod' };
+    const result = spawnSync(go, ['install', module], { stdio: ['ignore', 'ignore', 'inherit'], env });
+    if (result.status !== 0) console.warn(`test: could not install ${module}; tests that need it will be skipped`);
+  }
+}
+
+function check() {
+  const bin = path.join(top, 'node_modules/.bin');
+  step('type check', path.join(bin, 'tsc'), ['--noEmit']);
+  step('format and lint', path.join(bin, 'biome'), ['check', '.']);
+  step('the rooms', node, ['scripts/check-rooms.mjs']);
+}
+
+const args = process.argv.slice(2);
+const quick = args.includes('--quick');
+const files = args.filter((arg) => !arg.startsWith('--'));
+try {
+  if (!quick) installPrograms();
+  prepare();
+  if (!quick) check();
+} catch (error) {
+  if (!(error instanceof SetupError)) throw error;
+  console.error(`test: ${error.message}`);
+  process.exit(1);
+}
+const patterns = files.length > 0 ? files : ['packages/*/src/**/*.test.ts', 'test/**/*.test.ts'];
+const result = spawnSync(node, ['--test', '--test-concurrency=2', '--test-timeout=600000', ...patterns], {
+  cwd: top,
+  stdio: 'inherit',
+  env: { ...process.env, PATH: `${process.env.PATH}:/usr/local/sbin:/usr/sbin:/sbin` },
+});
+process.exit(result.status ?? 1);
