@@ -5,7 +5,7 @@ import path from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { Code, hasCode } from '@gantry/api';
 import { mountAll, supportsIdmappedMounts, unmountAll } from '@gantry/mount';
-import { MemoryMetadataStore } from '../../core/snapshots/memory-metadata-store.ts';
+import { LmdbStore } from '../../core/metadata/lmdb-store.ts';
 import { type OverlayOptions, OverlaySnapshotter } from './overlay-snapshotter.ts';
 
 const mapping = {
@@ -15,19 +15,21 @@ const mapping = {
 
 describe("overlay snapshotter: what containerd's clients see", () => {
   let root: string;
-  let store: MemoryMetadataStore;
   let overlay: OverlaySnapshotter;
-  const start = async (options: OverlayOptions = {}) => {
-    await overlay?.close();
-    overlay = await OverlaySnapshotter.open(root, store, { mountOptions: ['index=off'], ...options });
+  const openAt = async (options: OverlayOptions) => {
+    const store = await LmdbStore.open({ path: path.join(root, 'metadata.lmdb'), noSync: true });
+    return OverlaySnapshotter.open(root, store, { mountOptions: ['index=off'], ...options });
+  };
+  const restart = async (options: OverlayOptions = {}) => {
+    await overlay.close();
+    overlay = await openAt(options);
   };
   const at = (id: number, name: string) => path.join(root, 'snapshots', String(id), name);
   const directories = async () => (await readdir(path.join(root, 'snapshots'))).sort();
 
   beforeEach(async () => {
     root = await mkdtemp(path.join(tmpdir(), 'gantry-overlay-'));
-    store = new MemoryMetadataStore();
-    await start();
+    overlay = await openAt({});
   });
   afterEach(async () => {
     await overlay.close();
@@ -69,7 +71,7 @@ describe("overlay snapshotter: what containerd's clients see", () => {
     await overlay.remove('a');
     await mkdir(at(77, 'fs'), { recursive: true });
     assert.deepEqual(await directories(), ['1', '2', '77']);
-    await start();
+    await restart();
     await overlay.prepare('c', '');
     assert.deepEqual(await directories(), ['1', '2', '77', '78']);
     await Promise.all([overlay.cleanup(), overlay.prepare('d', ''), overlay.cleanup()]);
@@ -77,7 +79,7 @@ describe("overlay snapshotter: what containerd's clients see", () => {
   });
 
   it('deletes at once with syncRemove', async () => {
-    await start({ syncRemove: true });
+    await restart({ syncRemove: true });
     await overlay.prepare('a', '');
     await overlay.remove('a');
     assert.deepEqual(await directories(), []);
@@ -90,7 +92,7 @@ describe("overlay snapshotter: what containerd's clients see", () => {
   });
 
   it('shows the upper directory in a label, if told to', async () => {
-    await start({ upperdirLabel: true });
+    await restart({ upperdirLabel: true });
     await overlay.prepare('a', '', { labels: { x: 'y' } });
     const expected = { x: 'y', 'containerd.io/snapshot/overlay.upperdir': at(1, 'fs') };
     assert.deepEqual((await overlay.stat('a')).labels, expected);
@@ -106,7 +108,7 @@ describe("overlay snapshotter: what containerd's clients see", () => {
   it('maps ids of the layers below by mount options', async (t) => {
     if (process.getuid?.() !== 0) return t.skip('idmapped mounts need root');
     if (!(await supportsIdmappedMounts(root))) return t.skip('this filesystem has no idmapped mounts');
-    await start({ remapIds: true });
+    await restart({ remapIds: true });
     await overlay.prepare('p', '');
     await writeFile(path.join(at(1, 'fs'), 'file'), 'x');
     await overlay.commit('l', 'p');

@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { MemoryMetadataStore } from '../../core/snapshots/memory-metadata-store.ts';
+import { LmdbStore } from '../../core/metadata/lmdb-store.ts';
 import { snapshotterContract } from '../../core/snapshots/snapshotter-contract.ts';
 import { OverlaySnapshotter } from './overlay-snapshotter.ts';
 
@@ -9,8 +9,8 @@ snapshotterContract(
   'overlayfs',
   async () => {
     const root = await mkdtemp(path.join(tmpdir(), 'gantry-overlay-'));
-    const store = new MemoryMetadataStore();
-    const start = () => OverlaySnapshotter.open(root, store, { mountOptions: ['index=off'] });
+    const store = () => LmdbStore.open({ path: path.join(root, 'metadata.lmdb'), noSync: true });
+    const start = async () => OverlaySnapshotter.open(root, await store(), { mountOptions: ['index=off'] });
     let snapshotter = await start();
     return {
       snapshotter,
