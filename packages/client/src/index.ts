@@ -1,1 +1,41 @@
-export {};
+// A typed client for containerd-compatible daemons: docs/client.md.
+export {
+  Code,
+  compareTime,
+  formatTime,
+  fromMillis,
+  hasCode,
+  isAny,
+  jsonAny,
+  now,
+  packAny,
+  parseTime,
+  StatusError,
+  type Time,
+  TypeUrl,
+  toMillis,
+  unpackAny,
+} from '@gantry/api';
+export type { Descriptor, Platform } from '@gantry/oci';
+export type { CallOptions, Client as ServiceClient, Transport } from '@gantry/rpc';
+export * from './client.ts';
+export * from './containers.ts';
+export * from './content.ts';
+export * from './content-writer.ts';
+export * from './diff.ts';
+export * from './events.ts';
+export * from './fifos.ts';
+export * from './images.ts';
+export * from './introspection.ts';
+export * from './known-messages.ts';
+export * from './leases.ts';
+export type { Mount } from './mount.ts';
+export * from './mounts.ts';
+export * from './namespaces.ts';
+export { type ExitStatus, Process, type ProcessState, type ProcessStatus, signalNumber } from './process.ts';
+export * from './runtime-options.ts';
+export * from './sandboxes.ts';
+export * from './snapshots.ts';
+export * from './streams.ts';
+export * from './tasks.ts';
+export * from './transfer.ts';
