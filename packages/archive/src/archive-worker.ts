@@ -1,10 +1,12 @@
 /** Entry of the archive workers: runs jobs by name for a `WorkerPool`. */
 import { parentPort } from 'node:worker_threads';
 import { applyLayer } from './apply-layer.ts';
+import { diffLayer } from './diff-layer.ts';
 import { type FromWorker, type JobContext, type JobFunction, type ToWorker, toFailure } from './job.ts';
 
 const jobs: Record<string, JobFunction> = {
   'apply-layer': applyLayer,
+  'diff-layer': diffLayer,
 };
 
 interface Running {

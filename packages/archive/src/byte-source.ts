@@ -2,6 +2,7 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import type { MessagePort } from 'node:worker_threads';
 import type { JobContext } from './job.ts';
+import { chunksFromPort } from './port-chunks.ts';
 
 export type ByteSource =
   | { kind: 'file'; path: string; offset?: number; length?: number }
@@ -29,7 +30,7 @@ export async function* readSource(source: ByteSource, context: JobContext): Asyn
       yield* readGrowing(source, context);
       return;
     case 'port':
-      yield* readPort(source.port, context);
+      yield* chunksFromPort(source.port, context.signal);
   }
 }
 
@@ -77,76 +78,5 @@ async function* readGrowing(source: { path: string; available?: number }, contex
     }
   } finally {
     closeSync(fd);
-  }
-}
-
-type PortMessage = { data: Uint8Array } | { end: true } | { error: string };
-
-async function* readPort(port: MessagePort, context: JobContext): AsyncGenerator<Buffer> {
-  const queue: PortMessage[] = [];
-  let wake: (() => void) | undefined;
-  const onAbort = () => wake?.();
-  port.on('message', (message: PortMessage) => {
-    queue.push(message);
-    wake?.();
-  });
-  port.on('close', () => {
-    queue.push({ error: 'unexpected EOF: the sender went away' });
-    wake?.();
-  });
-  context.signal.addEventListener('abort', onAbort);
-  try {
-    for (;;) {
-      context.signal.throwIfAborted();
-      const message = queue.shift();
-      if (!message) {
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-        wake = undefined;
-        continue;
-      }
-      if ('error' in message) throw new Error(message.error);
-      if ('end' in message) return;
-      yield Buffer.from(message.data.buffer, message.data.byteOffset, message.data.byteLength);
-      port.postMessage('more');
-    }
-  } finally {
-    context.signal.removeEventListener('abort', onAbort);
-    port.close();
-  }
-}
-
-/** Chunks on their way to a port before the first must have been taken. */
-const IN_FLIGHT = 8;
-
-/** Main thread: sends chunks to a job's port, waiting when it is behind. Resolves when all are sent or the job closed its end. */
-export async function pumpToPort(chunks: AsyncIterable<Uint8Array>, port: MessagePort): Promise<void> {
-  let inFlight = 0;
-  let closed = false;
-  let wake: (() => void) | undefined;
-  port.on('message', () => {
-    inFlight--;
-    wake?.();
-  });
-  port.on('close', () => {
-    closed = true;
-    wake?.();
-  });
-  try {
-    for await (const chunk of chunks) {
-      while (inFlight >= IN_FLIGHT && !closed) {
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-      }
-      if (closed) return;
-      inFlight++;
-      port.postMessage({ data: chunk });
-    }
-    port.postMessage({ end: true });
-  } catch (error) {
-    port.postMessage({ error: error instanceof Error ? error.message : String(error) });
-    throw error;
   }
 }

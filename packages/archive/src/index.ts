@@ -1,7 +1,11 @@
 export type { ApplyLayerParams, ApplyLayerProgress, ApplyLayerResult } from './apply-layer.ts';
-export { type ByteSource, type GrowthMessage, pumpToPort } from './byte-source.ts';
+export type { ByteSource, GrowthMessage } from './byte-source.ts';
 export { type Compression, detectCompression } from './compression.ts';
+export type { DiffLayerParams, DiffLayerResult } from './diff-layer.ts';
 export { JobError } from './job.ts';
 export type { ApplyTarget } from './layer-applier.ts';
+export type { LayerTarget } from './layer-output.ts';
 export { isReadableLayer, LayerMediaType, layerCompression } from './media-types.ts';
+export { chunksFromPort, pumpToPort } from './port-chunks.ts';
+export { UPPER_UNSUPPORTED } from './tree-changes.ts';
 export { archivePool, type RunningJob, type RunOptions, WorkerPool, type WorkerPoolOptions } from './worker-pool.ts';

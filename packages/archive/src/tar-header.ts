@@ -88,19 +88,19 @@ function base256(block: Buffer, start: number, length: number): number {
 /** Whether the block's checksum is right, summed as unsigned or, as old tars did, signed bytes. */
 export function checksumMatches(block: Buffer): boolean {
   let unsigned = 0;
-  let signed = 0;
-  for (let i = 0; i < BLOCK; i++) {
-    const byte = i >= 148 && i < 156 ? 0x20 : block[i]!;
-    unsigned += byte;
-    signed += byte > 127 ? byte - 256 : byte;
-  }
+  for (let i = 0; i < BLOCK; i++) unsigned += block[i]!;
+  // The checksum's own field counts as spaces.
+  for (let i = 148; i < 156; i++) unsigned += 0x20 - block[i]!;
   let stored: number;
   try {
     stored = fieldNumber(block, 148, 8);
   } catch {
     return false;
   }
-  return stored === unsigned || stored === signed;
+  if (stored === unsigned) return true;
+  let signed = unsigned;
+  for (let i = 0; i < BLOCK; i++) if (block[i]! > 127 && (i < 148 || i >= 156)) signed -= 256;
+  return stored === signed;
 }
 
 export function isZeroBlock(block: Buffer): boolean {

@@ -14,6 +14,33 @@ export function directTarget(mounts: Mount[]): ApplyTarget | undefined {
   return undefined;
 }
 
+/**
+ * The upper directory whose content is all that `upper` adds to `lower`, or undefined if the two have to be compared: `upper` is
+ * an overlay, and `lower` shows exactly its lower directories.
+ */
+export function directUpper(lower: Mount[], upper: Mount[]): string | undefined {
+  const [mount] = upper;
+  if (upper.length !== 1 || mount?.type !== 'overlay' || mount.target) return undefined;
+  const target = overlayTarget(mount.options);
+  // Under an id mapping, what is on disk is not what the mount shows.
+  if (mount.options.some((option) => /^[ug]idmap=/.test(option))) return undefined;
+  if (!target || lower.length !== 1 || lower[0]!.target) return undefined;
+  return sameList(shownLayers(lower[0]!), target.parents ?? []) ? target.root : undefined;
+}
+
+/** Directories that a mount for reading shows, topmost first. */
+function shownLayers(mount: Mount): string[] {
+  if (mount.type === 'bind') return [mount.source];
+  if (mount.type !== 'overlay') return [];
+  const value = (name: string) => mount.options.find((option) => option.startsWith(`${name}=`))?.slice(name.length + 1);
+  const upper = value('upperdir');
+  return [...(upper === undefined ? [] : [upper]), ...(value('lowerdir')?.split(':') ?? [])];
+}
+
+function sameList(a: string[], b: string[]): boolean {
+  return a.length > 0 && a.length === b.length && a.every((item, i) => item === b[i]);
+}
+
 function overlayTarget(options: string[]): ApplyTarget | undefined {
   let upper: string | undefined;
   let lowers: string[] = [];

@@ -4,23 +4,29 @@
  */
 import { randomBytes } from 'node:crypto';
 import { MessageChannel } from 'node:worker_threads';
-import { Code, hasCode, unimplemented } from '@gantry/api';
+import { Code, hasCode, StatusError, unimplemented } from '@gantry/api';
 import {
   type ApplyLayerParams,
   type ApplyLayerResult,
   type ApplyTarget,
+  chunksFromPort,
+  type DiffLayerParams,
+  type DiffLayerResult,
   isReadableLayer,
+  JobError,
   LayerMediaType,
+  layerCompression,
   pumpToPort,
+  UPPER_UNSUPPORTED,
   type WorkerPool,
 } from '@gantry/archive';
-import { type Mount, withTempMount } from '@gantry/mount';
+import { type Mount, readonlyMounts, withTempMount } from '@gantry/mount';
 import type { Descriptor } from '@gantry/oci';
-import type { ContentReader, ContentStore } from '../../core/content/content-store.ts';
+import type { ContentReader, ContentStore, ContentWriter } from '../../core/content/content-store.ts';
 import type { ApplyOptions, Differ, DiffOptions } from '../../core/diff/differ.ts';
 import type { Logger } from '../../core/log/logger.ts';
 import type { RequestContext } from '../../core/request-context.ts';
-import { directTarget } from './apply-target.ts';
+import { directTarget, directUpper } from './apply-target.ts';
 
 export interface WalkingDifferOptions {
   content: ContentStore;
@@ -99,9 +105,103 @@ export class WalkingDiffer implements Differ {
   }
 
   async diff(ctx: RequestContext, lower: Mount[], upper: Mount[], options: DiffOptions = {}): Promise<Descriptor> {
-    void [ctx, lower, upper, options, randomBytes, hasCode, Code];
-    throw unimplemented('diff');
+    const mediaType = options.mediaType ?? LayerMediaType.tarGzip;
+    const compression = layerCompression(mediaType);
+    if (compression === undefined) throw unimplemented(`unsupported diff media type: ${mediaType}`);
+    const sourceDateEpoch =
+      options.sourceDateEpoch === undefined ? {} : { sourceDateEpoch: Number(options.sourceDateEpoch) };
+    const compare = async (trees: DiffTrees) => {
+      return await this.#writeLayer(ctx, mediaType, { ...trees, compression, ...sourceDateEpoch }, options);
+    };
+    const upperDirectory = directUpper(lower, upper);
+    if (upperDirectory !== undefined) {
+      try {
+        return await compare({ upper: upperDirectory, upperOnly: true });
+      } catch (error) {
+        if (!(error instanceof JobError) || error.code !== UPPER_UNSUPPORTED) throw error;
+      }
+    }
+    const { temp } = this.#options;
+    return await withTempMount(readonlyMounts(lower), temp, async (lowerRoot) => {
+      return await withTempMount(readonlyMounts(upper), temp, (upperRoot) =>
+        compare({ lower: lowerRoot, upper: upperRoot }),
+      );
+    });
   }
+
+  async #writeLayer(
+    ctx: RequestContext,
+    mediaType: string,
+    params: Omit<DiffLayerParams, 'target'>,
+    options: DiffOptions,
+  ): Promise<Descriptor> {
+    const { content } = this.#options;
+    const ref = options.ref || `${Date.now()}-${randomBytes(9).toString('base64url')}`;
+    const writer = await content.writer(ctx, { ref });
+    let committed = false;
+    try {
+      if (options.ref) await writer.truncate(0);
+      const result = await this.#runDiff(ctx, params, writer);
+      const labels = { ...options.labels, [UNCOMPRESSED]: result.diffId };
+      try {
+        await writer.commit({ size: result.size, expected: result.digest, labels });
+      } catch (error) {
+        if (!hasCode(error, Code.AlreadyExists)) throw error;
+        await this.#labelExisting(ctx, result);
+      }
+      committed = true;
+      return { mediaType, digest: result.digest, size: result.size };
+    } finally {
+      await writer.close();
+      // An ingest under a name of the caller's stays for the caller to take up again or abort.
+      if (!committed && !options.ref) await content.abort(ctx, ref).catch(ignoreMissing);
+    }
+  }
+
+  async #runDiff(
+    ctx: RequestContext,
+    params: Omit<DiffLayerParams, 'target'>,
+    writer: ContentWriter,
+  ): Promise<DiffLayerResult> {
+    const { port1, port2 } = new MessageChannel();
+    const target = { kind: 'port' as const, port: port2 };
+    const running = { signal: ctx.signal, transfer: [port2] };
+    const job = this.#options.pool.run<DiffLayerResult>('diff-layer', { ...params, target }, running);
+    const receiving = (async () => {
+      for await (const chunk of chunksFromPort(port1)) await writer.write(chunk);
+    })();
+    // A job that never started has not taken its port, and so cannot end it.
+    job.catch(() => port1.close());
+    // Whichever side fails ends the other; the job's reason is the better one unless the store failed.
+    const [result, received] = await Promise.allSettled([job, receiving]);
+    if (result.status === 'rejected') {
+      throw received.status === 'rejected' && isStatusError(received.reason) ? received.reason : result.reason;
+    }
+    if (received.status === 'rejected') throw received.reason;
+    return result.value;
+  }
+
+  /** The same layer may be there from a pull, without the label that tells its diff id. */
+  async #labelExisting(ctx: RequestContext, result: DiffLayerResult): Promise<void> {
+    const { content } = this.#options;
+    const info = await content.info(ctx, result.digest);
+    if (info.labels[UNCOMPRESSED] !== undefined) return;
+    const labels = { ...info.labels, [UNCOMPRESSED]: result.diffId };
+    await content.update(ctx, { digest: result.digest, labels }, [`labels.${UNCOMPRESSED}`]);
+  }
+}
+
+type DiffTrees = Pick<DiffLayerParams, 'lower' | 'upper' | 'upperOnly'>;
+
+/** Label of a compressed layer with the digest of what is in it. */
+const UNCOMPRESSED = 'containerd.io/uncompressed';
+
+function isStatusError(error: unknown): boolean {
+  return error instanceof StatusError;
+}
+
+function ignoreMissing(error: unknown): void {
+  if (!hasCode(error, Code.NotFound)) throw error;
 }
 
 const READ_SIZE = 256 << 10;
