@@ -44,6 +44,8 @@ export interface CommitOptions {
 
 /** Holds the lock on its ref until closed. Writes are in order and never overlap: await each before the next. */
 export interface ContentWriter {
+  /** A local file that holds what has been written so far, for others to read along; absent for remote stores. */
+  readonly path?: string | undefined;
   status(): IngestStatus;
   /** Digest of all bytes up to the offset. */
   digest(): Promise<string>;

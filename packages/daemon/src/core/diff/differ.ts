@@ -3,7 +3,22 @@ import type { Mount } from '@gantry/mount';
 import type { Descriptor } from '@gantry/oci';
 import type { RequestContext } from '../request-context.ts';
 
+/** A blob that is being written to a local file while it is read. */
+export interface GrowingBlob {
+  /** Can be opened until `complete` settles. */
+  readonly path: string;
+  /** Calls back at once, and whenever more bytes are there, with how many from the start; the answer stops it. */
+  onGrowth(listener: (available: number) => void): () => void;
+  /** Settles when all bytes are there; rejects if they will not come. */
+  readonly complete: Promise<void>;
+}
+
 export interface ApplyOptions {
+  /**
+   * The layers below are not there yet: fail with FailedPrecondition if the layer cannot be unpacked without seeing them
+   * (it leaves out directories that they may have, or links into them).
+   */
+  standalone?: boolean;
   /** fsync the file system afterwards. */
   syncFs?: boolean;
   /** Options of stream processors, by media type of the payload. */
@@ -27,6 +42,14 @@ export interface Differ {
    * diff id). @throws Unimplemented for a media type this differ does not know, so that the next one is asked.
    */
   apply(ctx: RequestContext, descriptor: Descriptor, mounts: Mount[], options?: ApplyOptions): Promise<Descriptor>;
+  /** The same while the blob is still coming. Absent: this differ waits for the whole blob. */
+  applyGrowing?(
+    ctx: RequestContext,
+    descriptor: Descriptor,
+    blob: GrowingBlob,
+    mounts: Mount[],
+    options?: ApplyOptions,
+  ): Promise<Descriptor>;
   /** Writes the changes from `lower` to `upper` as a layer blob, labelled with its diff id (`containerd.io/uncompressed`). */
   diff(ctx: RequestContext, lower: Mount[], upper: Mount[], options?: DiffOptions): Promise<Descriptor>;
 }

@@ -34,6 +34,8 @@ export interface TransferEnvironment {
   downloads: Semaphore;
   uploads: Semaphore;
   unpacks: Semaphore;
+  /** Layers of one image may be unpacked side by side, where the snapshotter can put them together afterwards. */
+  parallelUnpack: boolean;
   /** `config_path`; '' for none. */
   hostsDirectory: string;
   /** One transfer at a time unpacks a given chain of layers. */

@@ -5,6 +5,7 @@ import type { BlobSource } from '@gantry/registry';
 import type { ContentStore, ContentWriter } from '../../core/content/content-store.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 import { checkDocumentSize, hasContent } from './content-access.ts';
+import { GrowingFile } from './growing-file.ts';
 
 /** Brings one blob from a registry into the content store: not at all if it is there, from where it broke if it was begun. */
 export interface FetchRequest {
@@ -14,6 +15,8 @@ export interface FetchRequest {
   open: (offset: number, signal: AbortSignal | undefined) => BlobSource;
   /** Told of the bytes in the store so far. */
   onProgress: (offset: number) => void;
+  /** Given the file that the bytes collect in, if it can be read along. Told how it ends; closing it is the receiver's. */
+  onGrowing?: (file: GrowingFile) => void;
 }
 
 /** Bytes gathered before a write: fewer, larger messages to the hash workers. */
@@ -31,21 +34,26 @@ export async function fetchContent(ctx: RequestContext, request: FetchRequest): 
     if (hasCode(error, Code.AlreadyExists)) return false;
     throw error;
   }
+  let growing: GrowingFile | undefined;
   try {
     const resumed = writer.status().offset > 0;
-    await copy(ctx, request, writer);
+    growing = await readAlong(request, writer);
+    await copy(ctx, request, writer, growing);
     try {
       await commit(writer, descriptor);
     } catch (error) {
       // What an earlier attempt left may be bad; only bytes of this attempt's own count against the registry.
       if (!resumed || !hasCode(error, Code.FailedPrecondition)) throw error;
+      growing?.fail(error);
       await writer.close();
       await content.abort(ctx, refKey(descriptor));
       writer = await openWriter(ctx, content, descriptor);
       await copy(ctx, request, writer);
       await commit(writer, descriptor);
     }
+    growing?.finish();
   } catch (error) {
+    growing?.fail(error);
     await writer.close();
     // Bytes that do not match their digest must not be resumed.
     if (hasCode(error, Code.FailedPrecondition)) await dropIngest(ctx, content, refKey(descriptor));
@@ -53,6 +61,15 @@ export async function fetchContent(ctx: RequestContext, request: FetchRequest): 
   }
   await writer.close();
   return true;
+}
+
+async function readAlong(request: FetchRequest, writer: ContentWriter): Promise<GrowingFile | undefined> {
+  const { onGrowing } = request;
+  const { offset } = writer.status();
+  if (!onGrowing || writer.path === undefined || offset > request.descriptor.size) return undefined;
+  const file = await GrowingFile.open(writer.path, offset);
+  onGrowing(file);
+  return file;
 }
 
 async function commit(writer: ContentWriter, descriptor: Descriptor): Promise<void> {
@@ -85,7 +102,12 @@ async function openWriter(ctx: RequestContext, content: ContentStore, descriptor
 }
 
 /** Two buffers in turn: one fills from the network while the other is written. */
-async function copy(ctx: RequestContext, request: FetchRequest, writer: ContentWriter): Promise<void> {
+async function copy(
+  ctx: RequestContext,
+  request: FetchRequest,
+  writer: ContentWriter,
+  growing?: GrowingFile,
+): Promise<void> {
   const { descriptor, onProgress } = request;
   if (writer.status().offset > descriptor.size) await writer.truncate(0);
   let offset = writer.status().offset;
@@ -102,7 +124,8 @@ async function copy(ctx: RequestContext, request: FetchRequest, writer: ContentW
     buffers = [other, full];
     fill = 0;
     offset += bytes.length;
-    writing = writer.write(bytes);
+    const end = offset;
+    writing = writer.write(bytes).then(() => growing?.grow(end));
     // It is awaited before the next write; until then its failure must not count as unhandled.
     writing.catch(() => undefined);
     onProgress(offset);

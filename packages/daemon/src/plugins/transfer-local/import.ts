@@ -5,6 +5,7 @@ import type { TransferOptions } from '../../core/transfer/transferrer.ts';
 import { hasContent, readContent } from './content-access.ts';
 import type { ImageStoreEndpoint, ImportEndpoint } from './endpoints.ts';
 import { type TransferEnvironment, withLease } from './environment.ts';
+import { arrived } from './growing-file.ts';
 import { checkDepth, labelChildren, type Selection, selectChildren, selectionOf } from './image-walk.ts';
 import { importArchive } from './import-archive.ts';
 import { ProgressTracker } from './progress-tracker.ts';
@@ -95,7 +96,7 @@ class ImportWalk {
       targets: this.#targets,
       config,
       layers,
-      fetchLayer: async () => undefined,
+      fetchLayer: () => arrived,
       tracker: this.#tracker,
     });
   }

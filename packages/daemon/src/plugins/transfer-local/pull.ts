@@ -7,6 +7,7 @@ import { addSource, distributionSource } from './distribution-source.ts';
 import { describe, type ImageStoreEndpoint, type RegistryEndpoint } from './endpoints.ts';
 import { type TransferEnvironment, withLease } from './environment.ts';
 import { fetchContent } from './fetch-content.ts';
+import type { BlobArrival, GrowingFile } from './growing-file.ts';
 import { checkDepth, labelledChildren, type Selection, selectChildren, selectionOf } from './image-walk.ts';
 import { ProgressTracker } from './progress-tracker.ts';
 import { storeImages } from './store-images.ts';
@@ -88,7 +89,8 @@ class ImagePull {
   readonly #group: TaskGroup;
   readonly #source: { key: string; repository: string };
   /** One fetch for each blob of the image, however often it is referred to. */
-  readonly #fetches = new Map<string, Promise<void>>();
+  readonly #arrivals = new Map<string, BlobArrival>();
+  readonly #files: GrowingFile[] = [];
 
   constructor(
     ctx: RequestContext,
@@ -112,7 +114,11 @@ class ImagePull {
 
   async run(root: Descriptor): Promise<void> {
     this.#group.run(() => this.#visit(root, 0));
-    await this.#group.wait();
+    try {
+      await this.#group.wait();
+    } finally {
+      await Promise.all(this.#files.map((file) => file.close()));
+    }
   }
 
   async #visit(descriptor: Descriptor, depth: number): Promise<void> {
@@ -147,21 +153,42 @@ class ImagePull {
       targets: this.#targets,
       config,
       layers,
-      fetchLayer: (layer) => this.#fetch(layer),
+      fetchLayer: (layer) => this.#arrival(layer),
       tracker: this.#tracker,
     });
   }
 
   #fetch(descriptor: Descriptor): Promise<void> {
-    let fetching = this.#fetches.get(descriptor.digest);
-    if (!fetching) {
-      fetching = this.#fetchOnce(descriptor);
-      this.#fetches.set(descriptor.digest, fetching);
-    }
-    return fetching;
+    return this.#arrival(descriptor).stored;
   }
 
-  async #fetchOnce(descriptor: Descriptor): Promise<void> {
+  #arrival(descriptor: Descriptor): BlobArrival {
+    let arrival = this.#arrivals.get(descriptor.digest);
+    if (!arrival) {
+      arrival = this.#begin(descriptor);
+      this.#arrivals.set(descriptor.digest, arrival);
+    }
+    return arrival;
+  }
+
+  #begin(descriptor: Descriptor): BlobArrival {
+    let onGrowing: (file: GrowingFile | undefined) => void = () => undefined;
+    const growing = new Promise<GrowingFile | undefined>((resolve) => {
+      onGrowing = (file) => {
+        if (file) this.#files.push(file);
+        resolve(file);
+      };
+    });
+    const stored = this.#fetchOnce(descriptor, onGrowing);
+    // A blob that was there, or could not be had, has no file to read along in.
+    stored.then(
+      () => onGrowing(undefined),
+      () => onGrowing(undefined),
+    );
+    return { stored, growing };
+  }
+
+  async #fetchOnce(descriptor: Descriptor, onGrowing: (file: GrowingFile) => void): Promise<void> {
     const { content, downloads } = this.#env;
     this.#tracker.add(descriptor);
     const fetched = await downloads.run(
@@ -171,6 +198,7 @@ class ImagePull {
           descriptor,
           open: (offset, signal) => this.#client.fetch(this.#name, descriptor, { offset, ...(signal && { signal }) }),
           onProgress: (bytes) => this.#tracker.update(descriptor, bytes),
+          ...(isLayerType(descriptor.mediaType) && { onGrowing }),
         }),
       this.#ctx.signal,
     );

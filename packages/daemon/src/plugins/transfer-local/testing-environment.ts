@@ -220,6 +220,7 @@ export function testingEnvironment() {
     downloads: new Semaphore(3),
     uploads: new Semaphore(3),
     unpacks: new Semaphore(0),
+    parallelUnpack: false,
     hostsDirectory: '',
     chains: new KeyedLock(),
     log,

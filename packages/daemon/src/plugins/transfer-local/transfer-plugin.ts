@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { invalidArgument } from '@gantry/api';
 import { defaultPlatform, onlyOs, onlyPlatform, parsePlatform } from '@gantry/oci';
 import { KeyedLock } from '../../core/content/keyed-lock.ts';
@@ -43,7 +44,8 @@ export const localTransfer = definePlugin({
     max_concurrent_uploaded_layers: field.integer(3),
     check_platform_supported: field.boolean(false),
     config_path: field.string(''),
-    max_concurrent_unpacks: field.integer(1),
+    // containerd has 1, one layer after another; more needs a snapshotter that can rebase, as ours.
+    max_concurrent_unpacks: field.integer(4),
     unpack_config: unpackConfig,
   }),
   init(context) {
@@ -65,13 +67,19 @@ export const localTransfer = definePlugin({
         },
       downloads: new Semaphore(config.max_concurrent_downloads),
       uploads: new Semaphore(config.max_concurrent_uploaded_layers),
-      unpacks: new Semaphore(0),
+      unpacks: new Semaphore(config.max_concurrent_unpacks),
+      parallelUnpack: config.max_concurrent_unpacks !== 1 && hasInitialUserNamespace(),
       hostsDirectory: config.config_path,
       chains: new KeyedLock(),
       log: context.log,
     });
   },
 });
+
+/** Elsewhere overlay marks are other attributes, which a mount without a parent does not tell of. */
+function hasInitialUserNamespace(): boolean {
+  return /^\s*0\s+0\s+4294967295\s*$/.test(readFileSync('/proc/self/uid_map', 'latin1'));
+}
 
 function unpackSupport(
   configs: readonly UnpackConfig[] | undefined,
