@@ -20,6 +20,8 @@ export interface ApplyLayerParams {
   maxSize?: number;
   /** Wait until the file system is on disk. */
   sync?: boolean;
+  /** Fail if directories are left out that layers below may have: they would have to look like those. */
+  standalone?: boolean;
 }
 
 export interface ApplyLayerResult {
@@ -73,6 +75,9 @@ export async function applyLayer(params: ApplyLayerParams, context: JobContext):
       parser.write(chunk);
     });
     parser.end();
+    if (params.standalone && applier.implied.size > 0) {
+      throw new Error(`layer has no entries for ${applier.implied.size} of its directories`);
+    }
     applier.finish(params.sync);
     return {
       diffId: `sha256:${hash.digest('hex')}`,

@@ -90,6 +90,8 @@ export class LayerApplier implements TarHandler {
   readonly #opaqueAttribute: string;
   /** Entries made. */
   files = 0;
+  /** Directories on the way to entries that the layer itself does not have. */
+  readonly implied = new Set<ByteString>();
   /** What could not be kept and is no error, such as attributes the file system does not have. */
   readonly warnings: string[] = [];
   #header: TarHeader | undefined;
@@ -100,7 +102,10 @@ export class LayerApplier implements TarHandler {
   constructor(target: ApplyTarget) {
     this.#target = target;
     this.#opaqueAttribute = target.userXattr ? 'user.overlay.opaque' : 'trusted.overlay.opaque';
-    this.#dirs = new RootedDirectories(target.root, (made) => this.#likeParent(made));
+    this.#dirs = new RootedDirectories(target.root, (made) => {
+      this.implied.add(made.path);
+      this.#likeParent(made);
+    });
     this.#parents = [];
     try {
       for (const parent of target.parents ?? []) this.#parents.push(new RootedDirectories(parent));
@@ -248,6 +253,7 @@ export class LayerApplier implements TarHandler {
   }
 
   #createDirectory(directory: RootedDirectory, base: ByteString, path: ByteString, header: TarHeader): void {
+    this.implied.delete(path);
     let result = mkdirAt(directory.fd, base, header.mode & 0o777);
     if (result === -EEXIST) {
       const existing = statAt(directory.fd, base);

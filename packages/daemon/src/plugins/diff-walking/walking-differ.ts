@@ -23,7 +23,7 @@ import {
 import { type Mount, readonlyMounts, withTempMount } from '@gantry/mount';
 import type { Descriptor } from '@gantry/oci';
 import type { ContentReader, ContentStore, ContentWriter } from '../../core/content/content-store.ts';
-import type { ApplyOptions, Differ, DiffOptions } from '../../core/diff/differ.ts';
+import type { ApplyOptions, Differ, DiffOptions, GrowingBlob } from '../../core/diff/differ.ts';
 import type { Logger } from '../../core/log/logger.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 import { directTarget, directUpper } from './apply-target.ts';
@@ -34,6 +34,10 @@ export interface WalkingDifferOptions {
   /** For mounts that live as long as a call. */
   temp: string;
   log: Logger;
+}
+
+function applyParams(target: ApplyTarget, options: ApplyOptions): Omit<ApplyLayerParams, 'source'> {
+  return { target, ...(options.syncFs && { sync: true }), ...(options.standalone && { standalone: true }) };
 }
 
 export class WalkingDiffer implements Differ {
@@ -60,6 +64,33 @@ export class WalkingDiffer implements Differ {
     });
   }
 
+  /** Unpacks while the blob is still being written: the worker reads the file along. */
+  async applyGrowing(
+    ctx: RequestContext,
+    descriptor: Descriptor,
+    blob: GrowingBlob,
+    mounts: Mount[],
+    options: ApplyOptions = {},
+  ): Promise<Descriptor> {
+    const direct = isReadableLayer(descriptor.mediaType) ? directTarget(mounts) : undefined;
+    if (!direct) {
+      await blob.complete;
+      return await this.apply(ctx, descriptor, mounts, options);
+    }
+    const params = { ...applyParams(direct, options), source: { kind: 'growing' as const, path: blob.path } };
+    const job = this.#options.pool.start<ApplyLayerResult>('apply-layer', params, { signal: ctx.signal });
+    const stop = blob.onGrowth((available) => job.post({ available }));
+    blob.complete.then(
+      () => job.post({ end: true }),
+      (error: Error) => job.post({ error: error.message }),
+    );
+    try {
+      return this.#unpacked(descriptor, await job.result);
+    } finally {
+      stop();
+    }
+  }
+
   async #applyTo(
     ctx: RequestContext,
     reader: ContentReader,
@@ -67,8 +98,10 @@ export class WalkingDiffer implements Differ {
     target: ApplyTarget,
     options: ApplyOptions,
   ): Promise<Descriptor> {
-    const params = { target, ...(options.syncFs && { sync: true }) };
-    const result = await this.#runApply(ctx, reader, params);
+    return this.#unpacked(descriptor, await this.#runApply(ctx, reader, applyParams(target, options)));
+  }
+
+  #unpacked(descriptor: Descriptor, result: ApplyLayerResult): Descriptor {
     for (const warning of result.warnings) {
       this.#options.log.warn(warning, { digest: descriptor.digest });
     }
