@@ -1,4 +1,12 @@
-import { alreadyExists, failedPrecondition, invalidArgument, notFound, now, type Time } from '@gantry/api';
+import {
+  alreadyExists,
+  failedPrecondition,
+  invalidArgument,
+  notFound,
+  now,
+  type StatusError,
+  type Time,
+} from '@gantry/api';
 import type { MetadataStore, ReadTransaction, WriteTransaction } from '../metadata/metadata-store.ts';
 import type { SnapshotInfo, SnapshotKind, SnapshotUsage } from './snapshotter.ts';
 
@@ -60,6 +68,13 @@ export class SnapshotStorage {
     return this.#store.view((tx) => stored(tx, name, mustHave(tx, name)));
   }
 
+  /** Like `get`, for what is about to be committed. @throws FailedPrecondition if it is not active */
+  getActive(name: string): StoredSnapshot {
+    const snapshot = this.get(name);
+    if (snapshot.info.kind !== 'active') throw notActive(name);
+    return snapshot;
+  }
+
   list(): SnapshotInfo[] {
     return this.#store.view((tx) =>
       [...tx.list<Row>(['v1', 'snapshots'])].map(({ key, value }) => infoOf(key.at(-1) ?? '', value)),
@@ -105,7 +120,7 @@ export class SnapshotStorage {
     if (!name) throw invalidArgument('committed snapshot name must not be empty: invalid argument');
     return this.#store.update((tx) => {
       const row = mustHave(tx, key);
-      if (row.kind !== 'active') throw failedPrecondition(`snapshot ${key} is not active: failed precondition`);
+      if (row.kind !== 'active') throw notActive(key);
       if (tx.has(rowKey(name))) throw alreadyExists(`committed snapshot ${name}: already exists`);
       let { parent } = row;
       if (options.parent && options.parent !== parent) {
@@ -165,6 +180,10 @@ export class SnapshotStorage {
       return infoOf(info.name, changed);
     });
   }
+}
+
+function notActive(name: string): StatusError {
+  return failedPrecondition(`snapshot ${name} is not active: failed precondition`);
 }
 
 function mustHave(tx: ReadTransaction, name: string): Row {

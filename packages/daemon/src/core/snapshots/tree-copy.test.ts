@@ -4,7 +4,8 @@ import { lstat, mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/pr
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, it } from 'node:test';
-import { lgetxattr, lsetxattr } from '@gantry/sys';
+import { removeAllBeneath } from '@gantry/mount';
+import { AT_FDCWD, close, lgetxattr, lsetxattr, mkdirat, O, openat } from '@gantry/sys';
 import { copyTree } from './tree-copy.ts';
 import { diskUsage } from './tree-walk.ts';
 
@@ -58,6 +59,20 @@ describe('copy of a directory tree', { skip }, () => {
 });
 
 describe('disk usage', () => {
+  it('walks trees that are deeper than a path is long', async () => {
+    const dir = await mkdtemp(path.join(tmpdir(), 'gantry-usage-'));
+    let fd = openat(AT_FDCWD, dir, O.PATH | O.DIRECTORY);
+    for (let depth = 0; depth < 600; depth++) {
+      mkdirat(fd, 'some-name');
+      const child = openat(fd, 'some-name', O.PATH | O.DIRECTORY);
+      close(fd);
+      fd = child;
+    }
+    close(fd);
+    assert.equal(diskUsage(dir).inodes, 601);
+    await removeAllBeneath(dir);
+  });
+
   it('counts inodes once and follows no link', async () => {
     const dir = await mkdtemp(path.join(tmpdir(), 'gantry-usage-'));
     execFileSync('sh', ['-ec', 'echo x > a; ln a b; ln -s / root; mkdir d; ln a d/c'], { cwd: dir });

@@ -1,4 +1,5 @@
 import { closeSync, constants, copyFileSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
+import { resourceExhausted } from '@gantry/api';
 import {
   AT_FDCWD,
   close,
@@ -43,7 +44,7 @@ export function copyTree(from: string, to: string): void {
     const target = openat(AT_FDCWD, to, O.RDONLY | O.DIRECTORY | O.NOFOLLOW);
     try {
       const stat = fstatat(source, '.');
-      copyEntries({ target, links: new Map() }, source, target, '');
+      copyEntries({ target, depth: 0, links: new Map() }, source, target, '');
       copyAttributes(stat, through(source, '.'), target, '.');
     } finally {
       close(target);
@@ -53,8 +54,12 @@ export function copyTree(from: string, to: string): void {
   }
 }
 
+/** Levels of directories: each holds two descriptors and some stack while it is copied. */
+const deepest = 1000;
+
 interface Copy {
   target: number;
+  depth: number;
   /** First copies of files with several names, by inode: the path below the target. */
   links: Map<string, Buffer>;
 }
@@ -70,6 +75,7 @@ function copyEntries(copy: Copy, source: number, target: number, path: string | 
 }
 
 function copyDirectory(copy: Copy, source: number, target: number, name: Buffer, below: Buffer): void {
+  if (++copy.depth > deepest) throw resourceExhausted(`cannot copy more than ${deepest} nested directories`);
   const from = openat(source, name, O.RDONLY | O.DIRECTORY | O.NOFOLLOW);
   try {
     mkdirat(target, name, 0o700);
@@ -84,6 +90,7 @@ function copyDirectory(copy: Copy, source: number, target: number, name: Buffer,
   } finally {
     close(from);
   }
+  copy.depth--;
 }
 
 function copyFile(copy: Copy, stat: FileStat, source: number, target: number, name: Buffer, below: Buffer): void {

@@ -1,55 +1,92 @@
-import { closeSync, constants, fstatSync, lstatSync, openSync, readdirSync } from 'node:fs';
+import { AT_FDCWD, close, type FileStat, fstatat, hasErrno, O, openat, openat2, RESOLVE, readdirFd } from '@gantry/sys';
 import type { SnapshotUsage } from './snapshotter.ts';
 
+const typeMask = 0o170000;
+const typeDirectory = 0o040000;
+const flags = O.RDONLY | O.DIRECTORY | O.NOFOLLOW;
+const resolve = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS | RESOLVE.NO_XDEV;
+/** Bytes of a path below an anchor; the kernel takes 4096 with one more name. */
+const longestPath = 2000;
+
+/** An open directory that others are found from: names can nest deeper than a path can be long. */
+interface Anchor {
+  fd: number;
+  /** Directories to be visited that need it. */
+  pending: number;
+}
+
 /**
- * Disk use of a directory tree: every inode once, its blocks as allocated. Walks by open directories, so that a container
- * that swaps a directory for a symbolic link meanwhile cannot lead it elsewhere. Synchronous: for workers.
+ * Disk use of a directory tree: every inode once, its blocks as allocated. Walks by open directories, never through a link
+ * or into a mount, because a running container may change the tree meanwhile. Synchronous: for workers.
  */
 export function diskUsage(root: string): SnapshotUsage {
-  const seen = new Set<string>();
   const usage: SnapshotUsage = { inodes: 0, size: 0 };
-
-  const count = (stat: { dev: bigint; ino: bigint; nlink: bigint; blocks: bigint; isDirectory(): boolean }) => {
-    if (!stat.isDirectory() && stat.nlink > 1n) {
-      const identity = `${stat.dev}:${stat.ino}`;
-      if (seen.has(identity)) return;
-      seen.add(identity);
-    }
+  const seen = new Set<string>();
+  const count = (stat: FileStat) => {
     usage.inodes++;
     usage.size += Number(stat.blocks) * 512;
   };
 
-  const walk = (directory: string | Buffer) => {
-    let fd: number;
-    try {
-      fd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
-    } catch (reason) {
-      if (isGone(reason)) return;
-      throw reason;
-    }
-    try {
-      count(fstatSync(fd, { bigint: true }));
-      const prefix = Buffer.from(`/proc/self/fd/${fd}/`);
-      for (const entry of readdirSync(prefix, { encoding: 'buffer', withFileTypes: true })) {
-        const path = Buffer.concat([prefix, entry.name]);
-        if (entry.isDirectory()) {
-          walk(path);
-          continue;
+  const top: Anchor = { fd: openat(AT_FDCWD, root, flags), pending: 1 };
+  const anchors = new Set([top]);
+  const todo: { anchor: Anchor; path: Buffer }[] = [{ anchor: top, path: Buffer.from('.') }];
+  try {
+    for (let next = todo.pop(); next; next = todo.pop()) {
+      const { anchor, path } = next;
+      const fd = openUnlessGone(anchor.fd, path);
+      if (fd !== undefined) {
+        const own: Anchor = { fd, pending: 0 };
+        anchors.add(own);
+        count(fstatat(fd, '.'));
+        for (const { name } of readdirFd(fd)) {
+          const stat = statUnlessGone(fd, name);
+          if (!stat) continue;
+          if ((stat.mode & typeMask) !== typeDirectory) {
+            if (stat.nlink > 1) {
+              const identity = `${stat.devMajor}:${stat.devMinor}:${stat.ino}`;
+              if (seen.has(identity)) continue;
+              seen.add(identity);
+            }
+            count(stat);
+            continue;
+          }
+          const isFar = path.length + name.length > longestPath;
+          const base = isFar ? own : anchor;
+          base.pending++;
+          todo.push({ anchor: base, path: isFar ? name : Buffer.concat([path, slash, name]) });
         }
-        const stat = lstatSync(path, { bigint: true, throwIfNoEntry: false });
-        if (stat && !stat.isDirectory()) count(stat);
+        release(own);
       }
-    } finally {
-      closeSync(fd);
+      anchor.pending--;
+      release(anchor);
     }
-  };
-
-  walk(root);
+  } finally {
+    for (const { fd } of anchors) close(fd);
+  }
   return usage;
+
+  function release(anchor: Anchor): void {
+    if (anchor.pending === 0 && anchors.delete(anchor)) close(anchor.fd);
+  }
 }
 
-/** Removed, or replaced by something else, while we walked: a running container may do that. */
-function isGone(reason: unknown): boolean {
-  const { code } = reason as NodeJS.ErrnoException;
-  return code === 'ENOENT' || code === 'ENOTDIR' || code === 'ELOOP';
+const slash = Buffer.from('/');
+
+/** Undefined for what was removed, replaced by something else, or mounted over while we walked. */
+function openUnlessGone(fd: number, path: Buffer): number | undefined {
+  try {
+    return openat2(fd, path, { flags, resolve });
+  } catch (reason) {
+    if (hasErrno(reason, 'ENOENT', 'ENOTDIR', 'ELOOP', 'EXDEV')) return undefined;
+    throw reason;
+  }
+}
+
+function statUnlessGone(fd: number, name: Buffer): FileStat | undefined {
+  try {
+    return fstatat(fd, name);
+  } catch (reason) {
+    if (hasErrno(reason, 'ENOENT')) return undefined;
+    throw reason;
+  }
 }

@@ -74,7 +74,7 @@ export class NativeSnapshotter implements Snapshotter {
   }
 
   async commit(name: string, key: string, options: CommitSnapshotOptions = {}): Promise<void> {
-    const { id, info } = this.#storage.get(key);
+    const { id, info } = this.#storage.getActive(key);
     if (options.parent && options.parent !== info.parent) {
       throw invalidArgument(
         `cannot commit ${key} onto ${options.parent}, a native snapshot holds all of its parent: invalid argument`,

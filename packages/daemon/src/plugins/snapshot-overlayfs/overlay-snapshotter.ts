@@ -83,7 +83,7 @@ export class OverlaySnapshotter implements Snapshotter {
   }
 
   async commit(name: string, key: string, options: CommitSnapshotOptions = {}): Promise<void> {
-    const { id } = this.#storage.get(key);
+    const { id } = this.#storage.getActive(key);
     const usage = await this.#trees.usage(this.#upper(id));
     await this.#storage.commit(name, key, usage, options);
   }
