@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import {
   accessSync,
   closeSync,
@@ -42,9 +43,17 @@ const nativeRuntimes = new Set(['runc', 'crun', 'youki']);
 export function runtimeCommand(options: RuntimeOptions, namespace: string): RuntimeCommand {
   return {
     binary: options.binaryName || defaultBinary(),
-    root: path.join(options.root || '/run/gantry/runc', namespace),
+    root: path.join(options.root || defaultRoot(), namespace),
     systemdCgroup: options.systemdCgroup,
   };
+}
+
+/** One state directory for each daemon: two of them on one machine may each have a container of the same name. */
+function defaultRoot(): string {
+  const daemon = createHash('sha256')
+    .update(process.env['TTRPC_ADDRESS'] ?? '')
+    .digest('hex');
+  return path.join(process.env['GANTRY_RUNTIME_ROOT'] || '/run/gantry/runc', daemon.slice(0, 12));
 }
 
 let foundDefault: string | undefined;

@@ -1,5 +1,5 @@
 import { fstatSync, readSync, writeSync } from 'node:fs';
-import { close, type FdWatch, hasErrno, POLL, poll, SPLICE, splice, watchFd } from '@gantry/sys';
+import { close, type FdWatch, hasErrno, POLL, poll, SPLICE, setNonblocking, splice, watchFd } from '@gantry/sys';
 
 /** How much one turn of the event loop moves for one stream before the others have theirs. */
 const turnBytes = 1 << 20;
@@ -13,7 +13,7 @@ const shared = Buffer.alloc(chunkBytes);
 /**
  * Moves bytes from one descriptor to another without ever waiting: spliced inside the kernel when one side is a pipe and both
  * can, else read and written. Owns both descriptors and closes them at the end. The descriptors must be open file descriptions of
- * our own, because watching makes them non-blocking.
+ * our own, because they are made non-blocking.
  */
 export class Pump {
   /** Resolves when everything was moved, or the pump was stopped, and both descriptors are closed. Never rejects. */
@@ -33,6 +33,7 @@ export class Pump {
     this.#from = from;
     this.#to = to;
     this.#toFile = fstatSync(to).isFile();
+    for (const fd of [from, to]) setNonblocking(fd, true);
     this.#spliced = options.splice && !this.#toFile;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.done = promise;
