@@ -2,11 +2,13 @@
 import { parentPort } from 'node:worker_threads';
 import { applyLayer } from './apply-layer.ts';
 import { diffLayer } from './diff-layer.ts';
+import { hashFile } from './hash-file.ts';
 import { type FromWorker, type JobContext, type JobFunction, type ToWorker, toFailure } from './job.ts';
 
 const jobs: Record<string, JobFunction> = {
   'apply-layer': applyLayer,
   'diff-layer': diffLayer,
+  'hash-file': hashFile,
 };
 
 interface Running {

@@ -2,10 +2,14 @@ export type { ApplyLayerParams, ApplyLayerProgress, ApplyLayerResult } from './a
 export type { ByteSource, GrowthMessage } from './byte-source.ts';
 export { type Compression, detectCompression } from './compression.ts';
 export type { DiffLayerParams, DiffLayerResult } from './diff-layer.ts';
+export type { HashFileParams, HashFileResult } from './hash-file.ts';
 export { JobError } from './job.ts';
 export type { ApplyTarget } from './layer-applier.ts';
 export type { LayerTarget } from './layer-output.ts';
 export { isReadableLayer, LayerMediaType, layerCompression } from './media-types.ts';
 export { chunksFromPort, pumpToPort } from './port-chunks.ts';
+export { TarError, type TarHeader } from './tar-header.ts';
+export { type TarStreamEntry, tarReader } from './tar-reader.ts';
+export { type TarFileOptions, TarWriter } from './tar-writer.ts';
 export { UPPER_UNSUPPORTED } from './tree-changes.ts';
 export { archivePool, type RunningJob, type RunOptions, WorkerPool, type WorkerPoolOptions } from './worker-pool.ts';
