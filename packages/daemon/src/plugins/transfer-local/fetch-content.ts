@@ -11,6 +11,8 @@ import { GrowingFile } from './growing-file.ts';
 export interface FetchRequest {
   content: ContentStore;
   descriptor: Descriptor;
+  /** Of the blob, if it was not there before. */
+  labels: Record<string, string>;
   /** Opens the blob's bytes from an offset on. */
   open: (offset: number, signal: AbortSignal | undefined) => BlobSource;
   /** Told of the bytes in the store so far. */
@@ -35,12 +37,13 @@ export async function fetchContent(ctx: RequestContext, request: FetchRequest): 
     throw error;
   }
   let growing: GrowingFile | undefined;
+  let fresh: boolean;
   try {
     const resumed = writer.status().offset > 0;
     growing = await readAlong(request, writer);
     await copy(ctx, request, writer, growing);
     try {
-      await commit(writer, descriptor);
+      fresh = await commit(writer, request);
     } catch (error) {
       // What an earlier attempt left may be bad; only bytes of this attempt's own count against the registry.
       if (!resumed || !hasCode(error, Code.FailedPrecondition)) throw error;
@@ -49,7 +52,7 @@ export async function fetchContent(ctx: RequestContext, request: FetchRequest): 
       await content.abort(ctx, refKey(descriptor));
       writer = await openWriter(ctx, content, descriptor);
       await copy(ctx, request, writer);
-      await commit(writer, descriptor);
+      fresh = await commit(writer, request);
     }
     growing?.finish();
   } catch (error) {
@@ -60,7 +63,7 @@ export async function fetchContent(ctx: RequestContext, request: FetchRequest): 
     throw error;
   }
   await writer.close();
-  return true;
+  return fresh;
 }
 
 async function readAlong(request: FetchRequest, writer: ContentWriter): Promise<GrowingFile | undefined> {
@@ -72,11 +75,13 @@ async function readAlong(request: FetchRequest, writer: ContentWriter): Promise<
   return file;
 }
 
-async function commit(writer: ContentWriter, descriptor: Descriptor): Promise<void> {
+async function commit(writer: ContentWriter, { descriptor, labels }: FetchRequest): Promise<boolean> {
   try {
-    await writer.commit({ size: descriptor.size, expected: descriptor.digest });
+    await writer.commit({ size: descriptor.size, expected: descriptor.digest, labels });
+    return true;
   } catch (error) {
     if (!hasCode(error, Code.AlreadyExists)) throw error;
+    return false;
   }
 }
 

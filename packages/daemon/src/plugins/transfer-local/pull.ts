@@ -190,21 +190,27 @@ class ImagePull {
 
   async #fetchOnce(descriptor: Descriptor, onGrowing: (file: GrowingFile) => void): Promise<void> {
     const { content, downloads } = this.#env;
+    const { key, repository } = this.#source;
+    const source = addSource(undefined, key, repository);
     this.#tracker.add(descriptor);
     const fetched = await downloads.run(
       () =>
         fetchContent(this.#ctx, {
           content,
           descriptor,
+          labels: source === undefined ? {} : { [key]: source },
           open: (offset, signal) => this.#client.fetch(this.#name, descriptor, { offset, ...(signal && { signal }) }),
           onProgress: (bytes) => this.#tracker.update(descriptor, bytes),
           ...(isLayerType(descriptor.mediaType) && { onGrowing }),
         }),
       this.#ctx.signal,
     );
-    await this.#labelSource(descriptor);
-    if (fetched) this.#tracker.complete(descriptor);
-    else this.#tracker.exists(descriptor);
+    if (fetched) {
+      this.#tracker.complete(descriptor);
+    } else {
+      await this.#labelSource(descriptor);
+      this.#tracker.exists(descriptor);
+    }
   }
 
   async #labelSource({ digest }: Descriptor): Promise<void> {
