@@ -148,22 +148,47 @@ export class MetadataContentStore implements ContentStore {
   }
 
   async writer(ctx: RequestContext, options: WriterOptions): Promise<ContentWriter> {
-    const { store, backend, policy, namespaces } = this.#settings;
+    const { backend, locks } = this.#settings;
     const expected = options.expected ?? '';
     if (expected !== '') validateDigest(expected);
-    const present =
+    const record =
       expected === ''
-        ? undefined
-        : await backend.info(expected).catch((error) => {
-            if (hasCode(error, Code.NotFound)) return undefined;
-            throw error;
-          });
-    const record = await store.update((tx): IngestRecord => {
-      if (expected !== '' && tx.has(keys.blob(ctx.namespace, expected)))
-        throw alreadyExists(`content ${expected}: already exists`);
+        ? await this.#openIngest(ctx, options, undefined)
+        : // Nobody may collect the blob between the look at the backend and the record that counts on it.
+          await locks.run(expected, async () => this.#openIngest(ctx, options, await this.#presentSize(expected)));
+    if (!record) throw alreadyExists(`content ${expected}: already exists`);
+    // The digest is not handed down: another namespace may have the blob already, which is no reason not to write.
+    const open = (): Promise<BackendWriter> => backend.writer({ ref: record.backendRef, size: record.total });
+    const inner = record.shared ? undefined : await open();
+    return new NamespacedWriter(this.#settings, ctx, options.ref, record, inner, open);
+  }
+
+  /** Bytes of a blob in the backend, in whatever namespace; undefined if it is not there. */
+  async #presentSize(digest: string): Promise<number | undefined> {
+    try {
+      return (await this.#settings.backend.info(digest)).size;
+    } catch (error) {
+      if (hasCode(error, Code.NotFound)) return undefined;
+      throw error;
+    }
+  }
+
+  /** Records an ingest. Undefined if the namespace has the blob already: then that is what the lease holds from now on. */
+  #openIngest(
+    ctx: RequestContext,
+    options: WriterOptions,
+    presentSize: number | undefined,
+  ): Promise<IngestRecord | undefined> {
+    const { store, policy, namespaces } = this.#settings;
+    const expected = options.expected ?? '';
+    return store.update((tx): IngestRecord | undefined => {
+      if (expected !== '' && tx.has(keys.blob(ctx.namespace, expected))) {
+        addToLease(tx, ctx, ResourceType.content, expected);
+        return undefined;
+      }
       const shared =
-        present !== undefined &&
-        (!options.size || options.size === present.size) &&
+        presentSize !== undefined &&
+        (!options.size || options.size === presentSize) &&
         (policy === 'shared' || isShareable(tx, expected));
       namespaces.ensure(tx, ctx.namespace);
       const key = keys.ingest(ctx.namespace, options.ref);
@@ -172,7 +197,7 @@ export class MetadataContentStore implements ContentStore {
       const next: IngestRecord = {
         backendRef: before?.backendRef ?? `${ctx.namespace}/${nextNumber(tx, 'ingest')}/${options.ref}`,
         expected,
-        total: shared ? present.size : (options.size ?? before?.total ?? 0),
+        total: shared ? presentSize : (options.size ?? before?.total ?? 0),
         startedAt: before?.startedAt ?? now(),
         shared,
         ...(leased ? {} : { expiresAt: inFuture(ingestLifetimeMs) }),
@@ -180,10 +205,6 @@ export class MetadataContentStore implements ContentStore {
       tx.put(key, next);
       return next;
     });
-    // The digest is not handed down: another namespace may have the blob already, which is no reason not to write.
-    const open = (): Promise<BackendWriter> => backend.writer({ ref: record.backendRef, size: record.total });
-    const inner = record.shared ? undefined : await open();
-    return new NamespacedWriter(this.#settings, ctx, options.ref, record, inner, open);
   }
 
   async abort(ctx: RequestContext, ref: string): Promise<void> {
