@@ -27,8 +27,14 @@ import { nativePlugin } from '@gantry/daemon/plugins/snapshot-native/native-plug
 import { overlayfsPlugin } from '@gantry/daemon/plugins/snapshot-overlayfs/overlay-plugin.ts';
 import { streamingManager } from '@gantry/daemon/plugins/streaming/streaming-plugin.ts';
 import { localTransfer } from '@gantry/daemon/plugins/transfer-local/transfer-plugin.ts';
+import { containersGrpc, containersServicePlugin } from '@gantry/daemon/services/containers.ts';
 import { contentGrpc } from '@gantry/daemon/services/content.ts';
 import { diffGrpc, diffServicePlugin } from '@gantry/daemon/services/diff.ts';
+import { eventsGrpc } from '@gantry/daemon/services/events.ts';
+import { imagesGrpc, imagesServicePlugin } from '@gantry/daemon/services/images.ts';
+import { leasesGrpc } from '@gantry/daemon/services/leases.ts';
+import { namespacesGrpc, namespacesServicePlugin } from '@gantry/daemon/services/namespaces.ts';
+import { sandboxesGrpc } from '@gantry/daemon/services/sandbox-store.ts';
 import { snapshotsGrpc } from '@gantry/daemon/services/snapshots.ts';
 import { streamingService } from '@gantry/daemon/services/streaming.ts';
 import { tasksGrpc, tasksService } from '@gantry/daemon/services/tasks.ts';
@@ -45,26 +51,35 @@ export const builtinPlugins: readonly Plugin[] = [
   nativePlugin,
   overlayfsPlugin,
   zfsPlugin,
-  introspectionServicePlugin,
+  containersServicePlugin,
   walkingDifferPlugin,
   diffServicePlugin,
+  imagesServicePlugin,
+  introspectionServicePlugin,
+  namespacesServicePlugin,
   shimManager,
   taskRuntime,
   tasksService,
+  containersGrpc,
   contentGrpc,
   diffGrpc,
+  eventsGrpc,
+  imagesGrpc,
   introspectionPlugin,
-  snapshotsGrpc,
+  leasesGrpc,
+  namespacesGrpc,
   localTransfer,
+  sandboxesGrpc,
+  snapshotsGrpc,
   streamingManager,
   streamingService,
   tasksGrpc,
   transferService,
   versionPlugin,
   healthcheckPlugin,
+  ttrpcServerPlugin,
   callMetricsPlugin,
   metricsServerPlugin,
-  ttrpcServerPlugin,
   grpcServerPlugin,
   grpcTcpServerPlugin,
   debugServerPlugin,

@@ -30,6 +30,19 @@ export const keys = {
   snapshotsOf: (namespace: string): Key => ['snapshot', namespace],
   snapshots: (namespace: string, snapshotter: string): Key => ['snapshot', namespace, snapshotter],
   snapshot: (namespace: string, snapshotter: string, key: string): Key => ['snapshot', namespace, snapshotter, key],
+  snapshotChildren: (namespace: string, snapshotter: string, parent: string): Key => [
+    'snapshot-child',
+    namespace,
+    snapshotter,
+    parent,
+  ],
+  snapshotChild: (namespace: string, snapshotter: string, parent: string, key: string): Key => [
+    'snapshot-child',
+    namespace,
+    snapshotter,
+    parent,
+    key,
+  ],
   /** Next number of a named sequence. */
   sequence: (name: string): Key => ['sequence', name],
 } as const;
