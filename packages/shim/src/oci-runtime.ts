@@ -13,7 +13,7 @@ import {
 } from 'node:fs';
 import path from 'node:path';
 import { StatusError, unknown } from '@gantry/api';
-import { type Rlimit, spawn, waitExit } from '@gantry/sys';
+import { getrlimit, RLIMIT, type Rlimit, spawn, waitExit } from '@gantry/sys';
 import type { RuntimeOptions } from './runtime-options.ts';
 
 /** How to call one OCI runtime for the containers of one namespace. Plain data, so that it can be kept on disk. */
@@ -83,13 +83,15 @@ export function lookPath(name: string): string | undefined {
   });
 }
 
-/** The limit on descriptors before Node raised it, as the launcher noted it in GANTRY_NOFILE (`soft` or `soft:hard`). */
+/**
+ * The limit on descriptors before Node raised its own, as the launcher noted it in GANTRY_NOFILE. Only the soft one: Node leaves the
+ * hard one alone, and without CAP_SYS_RESOURCE it could not be put back.
+ */
 function recordedNofile(): Rlimit | undefined {
-  const match = /^(\d+|unlimited)(?::(\d+|unlimited))?$/.exec(process.env['GANTRY_NOFILE'] ?? '');
-  if (!match) return undefined;
-  const value = (text: string): number => (text === 'unlimited' ? Number.POSITIVE_INFINITY : Number(text));
-  const hard = match[2] ?? /^Max open files\s+\S+\s+(\S+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1];
-  return hard === undefined ? undefined : { soft: value(match[1]!), hard: value(hard) };
+  const text = process.env['GANTRY_NOFILE'] ?? '';
+  if (!/^(\d+|unlimited)$/.test(text)) return undefined;
+  const { hard } = getrlimit(RLIMIT.NOFILE);
+  return { soft: Math.min(hard, text === 'unlimited' ? hard : Number(text)), hard };
 }
 
 const nofile = recordedNofile();

@@ -92,7 +92,8 @@ async function startServing(flags: ShimFlags): Promise<void> {
   });
   await listenUnix(listener, paths.socket, { mode: 0o600 });
   await serveControl(paths.control, {
-    reserve: (namespace, id) => lifetime.reserve(namespace, id),
+    // A container that is here already (adopted, say) keeps the process by itself.
+    reserve: (namespace, id) => (containers.find(namespace, id) ? !lifetime.closing : lifetime.reserve(namespace, id)),
     forget: (namespace, id) => {
       const container = containers.find(namespace, id);
       if (!container) return;
@@ -101,7 +102,7 @@ async function startServing(flags: ShimFlags): Promise<void> {
       lifetime.check();
     },
   });
-  lifetime.reserve(flags.namespace, flags.id);
+  if (!containers.find(flags.namespace, flags.id)) lifetime.reserve(flags.namespace, flags.id);
   log.info('shim serves', { address: paths.socket, namespace: flags.namespace, pid: process.pid });
 }
 

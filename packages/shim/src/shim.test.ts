@@ -332,6 +332,7 @@ for (const runtime of ['runc', 'crun']) {
       socket.on('error', () => {});
       await new Promise<void>((resolve) => {
         socket.on('close', () => resolve());
+        socket.resume();
         socket.end(Buffer.from('GET / HTTP/1.1\r\n\r\n'));
       });
       assert.equal((await task.state({ id })).status, Status.RUNNING);

@@ -90,10 +90,13 @@ export function addTaskServices(
       return containers.exclusive(namespace, request.id, async () => {
         if (containers.find(namespace, request.id)) throw alreadyExists(`container ${request.id} already exists`);
         return lifetime.busy(async () => {
-          const container = await createContainer(context, namespace, request);
-          containers.add(container);
-          lifetime.release(namespace, request.id);
-          return { pid: container.init.pid };
+          try {
+            const container = await createContainer(context, namespace, request);
+            containers.add(container);
+            return { pid: container.init.pid };
+          } finally {
+            lifetime.release(namespace, request.id);
+          }
         });
       });
     },

@@ -56,7 +56,10 @@ export class Pump {
    * as long as it takes something; otherwise the pump stops.
    */
   finish(): void {
-    if (this.#ended || ((poll([{ fd: this.#from, events: 0 }])[0] ?? 0) & POLL.HUP) === 0) return this.stop();
+    if (this.#ended || ((poll([{ fd: this.#from, events: 0 }])[0] ?? 0) & POLL.HUP) === 0) {
+      this.stop();
+      return;
+    }
     let seen = this.#moved;
     const timer = setInterval(() => {
       if (this.#moved === seen) this.stop();
@@ -69,14 +72,13 @@ export class Pump {
   #turn(): void {
     if (this.#ended) return;
     try {
-      for (let budget = turnBytes; budget > 0; ) {
-        const count = this.#step();
-        if (count === 0) return this.stop();
-        if (count < 0) return this.#await();
-        this.#moved += count;
-        budget -= count;
+      let count = 1;
+      for (let budget = turnBytes; budget > 0 && count > 0; budget -= count) {
+        count = this.#step();
+        this.#moved += Math.max(0, count);
       }
-      this.#await();
+      if (count === 0) this.stop();
+      else this.#await();
     } catch {
       // The other side is gone (EPIPE), or a terminal hung up (EIO): the end of a stream, as a reader sees it.
       this.stop();

@@ -222,7 +222,7 @@ export class ShimLab {
           TTRPC_ADDRESS: this.ttrpcAddress,
           GANTRY_SHIM_SOCKET_DIR: this.socketDir,
           GANTRY_SHIM_LINGER_MS: '100',
-          GANTRY_NOFILE: '1024:4096',
+          GANTRY_NOFILE: '1024',
           ...env,
         },
         stdio: ['pipe', 'pipe', 'pipe'],
