@@ -1,7 +1,7 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { create } from '@bufbuild/protobuf';
 import { type Any, AnySchema } from '@bufbuild/protobuf/wkt';
-import { fromTimestamp, internal, jsonAny, type Time, TypeUrl } from '@gantry/api';
+import { internal, jsonAny, type Time, TypeUrl } from '@gantry/api';
 import {
   type ContainerSchema,
   Containers as ContainersService,
@@ -9,6 +9,7 @@ import {
 } from '@gantry/api/gen/services/containers/v1/containers_pb.js';
 import { parseJson, type RuntimeSpec, stringifyJson } from '@gantry/oci';
 import { type CallOptions, type Client, createClient, type Transport } from '@gantry/rpc';
+import { momentFromWire } from './time.ts';
 
 /** A container record: what is to be run. A running one is a task. */
 export interface Container {
@@ -111,8 +112,8 @@ function fromWire(wire: WireContainer | undefined): Container {
     snapshotKey: wire.snapshotKey,
     extensions: wire.extensions,
     sandbox: wire.sandbox,
-    createdAt: fromTimestamp(wire.createdAt),
-    updatedAt: fromTimestamp(wire.updatedAt),
+    createdAt: momentFromWire(wire.createdAt),
+    updatedAt: momentFromWire(wire.updatedAt),
   };
 }
 

@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream';
-import { Code, fromTimestamp, hasCode, internal, type Time } from '@gantry/api';
+import { Code, hasCode, internal, type Time } from '@gantry/api';
 import {
   Content as ContentService,
   type Info as WireInfo,
@@ -8,6 +8,7 @@ import {
 import type { Descriptor } from '@gantry/oci';
 import { type CallOptions, type Client, createClient, type Transport } from '@gantry/rpc';
 import { ContentWriter } from './content-writer.ts';
+import { momentFromWire } from './time.ts';
 
 /** A blob in the content store. */
 export interface ContentInfo {
@@ -149,8 +150,8 @@ function fromWire(info: WireInfo | undefined): ContentInfo {
     digest: info.digest,
     size: Number(info.size),
     labels: info.labels,
-    createdAt: fromTimestamp(info.createdAt),
-    updatedAt: fromTimestamp(info.updatedAt),
+    createdAt: momentFromWire(info.createdAt),
+    updatedAt: momentFromWire(info.updatedAt),
   };
 }
 
@@ -161,7 +162,7 @@ function statusFromWire(status: WireStatus | undefined): IngestStatus {
     offset: Number(status.offset),
     total: Number(status.total),
     expected: status.expected,
-    startedAt: fromTimestamp(status.startedAt),
-    updatedAt: fromTimestamp(status.updatedAt),
+    startedAt: momentFromWire(status.startedAt),
+    updatedAt: momentFromWire(status.updatedAt),
   };
 }

@@ -1,9 +1,10 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
-import { fromTimestamp, type Time, toTimestamp } from '@gantry/api';
+import { type Time, toTimestamp } from '@gantry/api';
 import { Events as EventsService } from '@gantry/api/gen/services/events/v1/events_pb.js';
 import type { Envelope } from '@gantry/api/gen/types/event_pb.js';
 import { type CallOptions, type Client, createClient, type Transport } from '@gantry/rpc';
 import { anyToJson, type Decoded, decodeAny } from './known-messages.ts';
+import { momentFromWire } from './time.ts';
 
 /** Something that happened. */
 export interface Event {
@@ -64,7 +65,7 @@ export class Events {
 function fromWire(envelope: Envelope): Event {
   const { event } = envelope;
   return {
-    timestamp: fromTimestamp(envelope.timestamp),
+    timestamp: momentFromWire(envelope.timestamp),
     namespace: envelope.namespace,
     topic: envelope.topic,
     event,

@@ -1,5 +1,5 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import { Code, fromTimestamp, hasCode, internal, type Time } from '@gantry/api';
+import { Code, hasCode, internal, type Time } from '@gantry/api';
 import {
   type ImageSchema,
   Images as ImagesService,
@@ -7,6 +7,7 @@ import {
 } from '@gantry/api/gen/services/images/v1/images_pb.js';
 import { type Descriptor, fromWireDescriptor, toWireDescriptor } from '@gantry/oci';
 import { type CallOptions, type Client, createClient, type Transport } from '@gantry/rpc';
+import { momentFromWire } from './time.ts';
 
 /** An image record: a name for a descriptor in the content store. */
 export interface Image {
@@ -92,8 +93,8 @@ function fromWire(wire: WireImage | undefined): Image {
     name: wire.name,
     target,
     labels: wire.labels,
-    createdAt: fromTimestamp(wire.createdAt),
-    updatedAt: fromTimestamp(wire.updatedAt),
+    createdAt: momentFromWire(wire.createdAt),
+    updatedAt: momentFromWire(wire.updatedAt),
   };
 }
 

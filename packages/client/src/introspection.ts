@@ -1,5 +1,5 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
-import { type Code, fromTimestamp, StatusError, type Time } from '@gantry/api';
+import { type Code, StatusError, type Time } from '@gantry/api';
 import {
   Introspection as IntrospectionService,
   type Plugin as WirePlugin,
@@ -8,6 +8,7 @@ import { Version } from '@gantry/api/gen/services/version/v1/version_pb.js';
 import type { Platform } from '@gantry/oci';
 import { type CallOptions, type Client, createClient, type Transport } from '@gantry/rpc';
 import { fromWirePlatform } from './platform.ts';
+import { momentFromWire } from './time.ts';
 
 /** A part of the daemon. */
 export interface Plugin {
@@ -57,7 +58,7 @@ export class Introspection {
       deprecations: deprecations.map(({ id, message, lastOccurrence }) => ({
         id,
         message,
-        lastOccurrence: fromTimestamp(lastOccurrence),
+        lastOccurrence: momentFromWire(lastOccurrence),
       })),
     };
   }

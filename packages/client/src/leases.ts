@@ -1,6 +1,7 @@
-import { Code, formatTime, fromMillis, fromTimestamp, hasCode, internal, type Time } from '@gantry/api';
+import { Code, formatTime, fromMillis, hasCode, internal, type Time } from '@gantry/api';
 import { Leases as LeasesService, type Lease as WireLease } from '@gantry/api/gen/services/leases/v1/leases_pb.js';
 import { type CallOptions, type Client, createClient, type Transport } from '@gantry/rpc';
+import { momentFromWire } from './time.ts';
 
 /** Something a lease keeps. */
 export interface LeaseResource {
@@ -29,7 +30,7 @@ export class Lease implements AsyncDisposable {
     this.#service = service;
     this.id = wire.id;
     this.labels = wire.labels;
-    this.createdAt = fromTimestamp(wire.createdAt);
+    this.createdAt = momentFromWire(wire.createdAt);
   }
 
   /** `sync` waits until what it alone kept is collected. @throws StatusError NotFound */

@@ -1,8 +1,9 @@
-import { fromTimestamp, internal, type Time } from '@gantry/api';
+import { internal, type Time } from '@gantry/api';
 import { Mounts as MountsService } from '@gantry/api/gen/services/mounts/v1/mounts_pb.js';
 import type { ActivationInfo } from '@gantry/api/gen/types/mount_pb.js';
 import { type CallOptions, type Client, createClient, type Transport } from '@gantry/rpc';
 import { fromWireMount, type Mount } from './mount.ts';
+import { momentFromWire } from './time.ts';
 
 /** Mounts that the daemon performed, and what is left to perform. */
 export interface Activation {
@@ -52,7 +53,7 @@ function fromWire(wire: ActivationInfo | undefined): Activation {
     name: wire.name,
     active: wire.active.map(({ mount, mountedAt, mountPoint }) => ({
       mount: mount && fromWireMount(mount),
-      mountedAt: fromTimestamp(mountedAt),
+      mountedAt: momentFromWire(mountedAt),
       mountPoint,
     })),
     system: wire.system.map(fromWireMount),

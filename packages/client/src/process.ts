@@ -1,9 +1,10 @@
 import { constants } from 'node:os';
-import { fromTimestamp, invalidArgument, type Time } from '@gantry/api';
+import { invalidArgument, type Time } from '@gantry/api';
 import type { Tasks as TasksService } from '@gantry/api/gen/services/tasks/v1/tasks_pb.js';
 import { type Process as WireProcess, Status as WireStatus } from '@gantry/api/gen/types/task/task_pb.js';
 import type { CallOptions, Client } from '@gantry/rpc';
 import type { ProcessIo, StdioPaths } from './fifos.ts';
+import { momentFromWire } from './time.ts';
 
 /** How a process ended. */
 export interface ExitStatus {
@@ -76,7 +77,7 @@ export class Process {
   /** Resolves when the process has ended. Ask before `start` to miss nothing. */
   async wait(options?: CallOptions): Promise<ExitStatus> {
     const { exitStatus, exitedAt } = await this.service.wait(this.#names, options);
-    return { code: exitStatus, exitedAt: fromTimestamp(exitedAt) };
+    return { code: exitStatus, exitedAt: momentFromWire(exitedAt) };
   }
 
   /** @throws StatusError NotFound if the process has ended */
@@ -112,7 +113,7 @@ export class Process {
         : await this.service.deleteProcess(this.#names, options);
     this.io.stdin?.destroy();
     this.io.remove();
-    return { code: exitStatus, exitedAt: fromTimestamp(exitedAt) };
+    return { code: exitStatus, exitedAt: momentFromWire(exitedAt) };
   }
 
   get #names(): { containerId: string; execId: string } {
@@ -148,6 +149,6 @@ export function statusFromWire(wire: WireProcess): ProcessStatus {
     stdio: { stdin: wire.stdin, stdout: wire.stdout, stderr: wire.stderr },
     terminal: wire.terminal,
     code: wire.exitStatus,
-    exitedAt: fromTimestamp(wire.exitedAt),
+    exitedAt: momentFromWire(wire.exitedAt),
   };
 }

@@ -1,10 +1,11 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
-import { fromTimestamp, internal, type Time } from '@gantry/api';
+import { internal, type Time } from '@gantry/api';
 import { Controller, Store } from '@gantry/api/gen/services/sandbox/v1/sandbox_pb.js';
 import type { Sandbox as WireSandbox } from '@gantry/api/gen/types/sandbox_pb.js';
 import { type CallOptions, type Client, createClient, type Transport } from '@gantry/rpc';
 import type { Mount } from './mount.ts';
 import type { ExitStatus } from './process.ts';
+import { momentFromWire } from './time.ts';
 
 /** A sandbox record: a group of containers with a common surrounding. */
 export interface Sandbox {
@@ -101,7 +102,7 @@ export class Sandboxes {
 
   async wait(id: string, settings: { sandboxer?: string } = {}, options?: CallOptions): Promise<ExitStatus> {
     const { exitStatus, exitedAt } = await this.#controller.wait({ sandboxId: id, ...settings }, options);
-    return { code: exitStatus, exitedAt: fromTimestamp(exitedAt) };
+    return { code: exitStatus, exitedAt: momentFromWire(exitedAt) };
   }
 
   async status(
@@ -115,8 +116,8 @@ export class Sandboxes {
       pid: wire.pid,
       state: wire.state,
       info: wire.info,
-      createdAt: fromTimestamp(wire.createdAt),
-      exitedAt: fromTimestamp(wire.exitedAt),
+      createdAt: momentFromWire(wire.createdAt),
+      exitedAt: momentFromWire(wire.exitedAt),
       address: wire.address,
       version: wire.version,
     };
@@ -137,7 +138,7 @@ function fromWire(wire: WireSandbox | undefined): Sandbox {
     labels: wire.labels,
     extensions: wire.extensions,
     sandboxer: wire.sandboxer,
-    createdAt: fromTimestamp(wire.createdAt),
-    updatedAt: fromTimestamp(wire.updatedAt),
+    createdAt: momentFromWire(wire.createdAt),
+    updatedAt: momentFromWire(wire.updatedAt),
   };
 }

@@ -1,4 +1,4 @@
-import { fromTimestamp, internal, type Time } from '@gantry/api';
+import { internal, type Time } from '@gantry/api';
 import {
   Kind,
   Snapshots as SnapshotsService,
@@ -6,6 +6,7 @@ import {
 } from '@gantry/api/gen/services/snapshots/v1/snapshots_pb.js';
 import { type CallOptions, type Client, createClient, type Transport } from '@gantry/rpc';
 import { fromWireMount, type Mount } from './mount.ts';
+import { momentFromWire } from './time.ts';
 
 export type SnapshotKind = 'view' | 'active' | 'committed' | 'unknown';
 
@@ -104,7 +105,7 @@ function fromWire(info: WireInfo | undefined): SnapshotInfo {
     parent: info.parent,
     kind: kinds[info.kind] ?? 'unknown',
     labels: info.labels,
-    createdAt: fromTimestamp(info.createdAt),
-    updatedAt: fromTimestamp(info.updatedAt),
+    createdAt: momentFromWire(info.createdAt),
+    updatedAt: momentFromWire(info.updatedAt),
   };
 }

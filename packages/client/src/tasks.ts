@@ -1,6 +1,6 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Any } from '@bufbuild/protobuf/wkt';
-import { fromTimestamp, jsonAny, type Time, TypeUrl } from '@gantry/api';
+import { jsonAny, type Time, TypeUrl } from '@gantry/api';
 import { type CreateTaskRequestSchema, Tasks as TasksService } from '@gantry/api/gen/services/tasks/v1/tasks_pb.js';
 import type { Metric as WireMetric } from '@gantry/api/gen/types/metrics_pb.js';
 import {
@@ -18,6 +18,7 @@ import { anyToJson } from './known-messages.ts';
 import type { Mount } from './mount.ts';
 import { Process, type ProcessStatus, statusFromWire } from './process.ts';
 import { Snapshots } from './snapshots.ts';
+import { momentFromWire } from './time.ts';
 
 export interface NewTask {
   /** Id of the container record. */
@@ -188,7 +189,7 @@ export class Task extends Process {
 function metricFromWire(wire: WireMetric): Metric {
   return {
     id: wire.id,
-    timestamp: fromTimestamp(wire.timestamp),
+    timestamp: momentFromWire(wire.timestamp),
     data: wire.data,
     json: () => wire.data && anyToJson(wire.data),
   };
