@@ -147,7 +147,12 @@ export class RootedDirectories {
   #resolveLong(path: ByteString): number {
     let fd = this.rootFd;
     let at = 0;
-    for (let cut = path.lastIndexOf('/'); cut > 0; cut = path.lastIndexOf('/', cut - 1)) {
+    // Only the nearest: looking up all of ten thousand long names would take longer than walking them.
+    for (
+      let cut = path.lastIndexOf('/'), tries = 16;
+      cut > 0 && tries > 0;
+      cut = path.lastIndexOf('/', cut - 1), tries--
+    ) {
       const known = this.#open.get(path.slice(0, cut));
       if (known) {
         fd = known.fd;
@@ -193,34 +198,40 @@ export class RootedDirectories {
     return real;
   }
 
-  /** Makes `path` and what is missing above it, from the top down without recursion: archives may be ten thousand deep. */
+  /** Makes what is missing of `path`, from the top down without recursion: archives may be ten thousand deep. */
   #make(path: ByteString): number {
-    const missing: ByteString[] = [path];
-    let fd = -ENOENT;
-    let above = path;
-    while (fd === -ENOENT && above !== '') {
-      above = splitPath(above)[0];
-      if (above === '') break;
-      fd = this.#open.get(above)?.fd ?? this.#resolve(above);
-      if (fd === -ENOENT) missing.push(above);
-      else if (fd < 0) return fd;
-      else if (!this.#open.has(above)) this.#keep(above, fd);
+    let parent = this.#root;
+    for (let end = path.indexOf('/'), start = 0; ; start = end + 1, end = path.indexOf('/', start)) {
+      if (end < 0) end = path.length;
+      const here = path.slice(0, end);
+      const known = this.#open.get(here);
+      if (known) {
+        if (end === path.length) return openAt(known.fd, '.', OPEN_DIRECTORY);
+        parent = known;
+        continue;
+      }
+      const base = path.slice(start, end);
+      let fd = openAt(parent.fd, base, OPEN_DIRECTORY | Flags.O_NOFOLLOW);
+      const made = fd === -ENOENT;
+      if (made) {
+        const result = mkdirAt(parent.fd, base, 0o755);
+        if (result < 0 && result !== -EEXIST) return result;
+        fd = openAt(parent.fd, base, OPEN_DIRECTORY | Flags.O_NOFOLLOW);
+      } else if (fd === -ENOTDIR || fd === -ELOOP) {
+        fd = this.#resolve(here);
+        if (fd === -ENOENT) return -ELOOP;
+      }
+      if (fd < 0) return fd;
+      if (end === path.length && !made) return fd;
+      parent = this.#keep(here, fd);
+      if (made) this.#onCreate?.(parent);
+      if (end === path.length) {
+        // The caller keeps it anew.
+        this.#open.delete(path);
+        this.#last = undefined;
+        return fd;
+      }
     }
-    for (let i = missing.length - 1; i >= 0; i--) {
-      const [parent, base] = splitPath(missing[i]!);
-      const into = this.get(parent, false);
-      const made = mkdirAt(into.fd, base, 0o755);
-      if (made < 0 && made !== -EEXIST) return made;
-      const opened = openAt(into.fd, base, OPEN_DIRECTORY | Flags.O_NOFOLLOW);
-      if (opened < 0) return opened;
-      const directory = this.#keep(missing[i]!, opened);
-      this.#onCreate?.(directory);
-    }
-    const made = this.#open.get(path)!;
-    // The caller keeps it anew.
-    this.#open.delete(path);
-    this.#last = undefined;
-    return made.fd;
   }
 }
 

@@ -121,9 +121,7 @@ export function parseHeaderBlock(block: Buffer): TarHeader {
     const prefix = fieldString(block, 345, isStar ? 131 : 155);
     if (prefix) path = `${prefix}/${path}`;
   }
-  let type = typeByte === 0 || typeByte === 0x37 ? '0' : String.fromCharCode(typeByte);
-  // Before POSIX a directory was a file whose name ends in a slash.
-  if (type === '0' && path.endsWith('/')) type = '5';
+  const type = typeByte === 0 || typeByte === 0x37 ? '0' : String.fromCharCode(typeByte);
   const size = fieldNumber(block, 124, 12);
   if (size < 0) throw new TarError('invalid tar header: negative size');
   const headerOnly = type >= '1' && type <= '6';

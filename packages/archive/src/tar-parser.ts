@@ -127,14 +127,11 @@ export class TarParser {
         if (header.size === 0) this.#finishMeta();
         return;
     }
-    if (this.#longPath !== undefined) {
-      header.path = this.#longPath;
-      if (header.type === '0' && header.path.endsWith('/')) header.type = '5';
-    }
+    if (this.#longPath !== undefined) header.path = this.#longPath;
     if (this.#longLink !== undefined) header.linkPath = this.#longLink;
     const sparse = this.#pax && applyPax(header, this.#pax);
-    // A PAX path may be what shows that an old-style entry is a directory.
-    if (header.type === '0' && header.path.endsWith('/')) header.type = '5';
+    // Before POSIX there was no type, and a directory was a file whose name ends in a slash.
+    if (block[156] === 0 && header.path.endsWith('/')) header.type = '5';
     this.#longPath = undefined;
     this.#longLink = undefined;
     this.#pax = undefined;
