@@ -64,6 +64,10 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
   readonly backend: Snapshotter;
   /** Keys of the backend that an operation is making: no record names them yet, and the collector must not take them. */
   readonly inFlight = new Set<string>();
+  /** Keys of the backend that were there without a record and got one since the collector last looked. */
+  readonly adopted = new Set<string>();
+  /** Keys of the backend that the collector is removing. */
+  readonly leaving = new Set<string>();
   readonly #settings: MetadataSnapshotterSettings;
   /** Backend keys are `<namespace>/<start of this process>-<number>/<key>`: never given twice, without a write to say so. */
   readonly #start = `${Date.now().toString(36)}-${process.pid.toString(36)}`;
@@ -217,10 +221,17 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
   ): Promise<void> {
     for await (const info of this.backend.list()) {
       if (info.kind !== 'committed' || info.parent !== backendParent || info.labels[targetLabel] !== target) continue;
-      await this.#settings.store.update((tx) => {
-        if (tx.has(keys.snapshot(ctx.namespace, this.name, target))) return;
-        this.#record(tx, ctx, 'committed', target, parent, info.name, labels);
-      });
+      if (this.leaving.has(info.name)) continue;
+      this.inFlight.add(info.name);
+      this.adopted.add(info.name);
+      try {
+        await this.#settings.store.update((tx) => {
+          if (tx.has(keys.snapshot(ctx.namespace, this.name, target))) return;
+          this.#record(tx, ctx, 'committed', target, parent, info.name, labels);
+        });
+      } finally {
+        this.inFlight.delete(info.name);
+      }
       return;
     }
   }

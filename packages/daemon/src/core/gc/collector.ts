@@ -1,0 +1,160 @@
+import { Code, hasCode } from '@gantry/api';
+import { ImageDeleteSchema } from '@gantry/api/gen/events/image_pb.js';
+import { SnapshotRemoveSchema } from '@gantry/api/gen/events/snapshot_pb.js';
+import type { IngestRecord } from '../content/content-records.ts';
+import type { ContentBackend } from '../content/content-store.ts';
+import type { KeyedLock } from '../content/keyed-lock.ts';
+import type { EventExchange } from '../events/exchange.ts';
+import type { Logger } from '../log/logger.ts';
+import type { MetadataStore, ReadTransaction } from '../metadata/metadata-store.ts';
+import { keys } from '../metadata/schema.ts';
+import type { MetadataSnapshotter, SnapshotRecord } from '../snapshots/metadata-snapshotter.ts';
+import type { CollectionStats } from './garbage-collector.ts';
+import { markAndSweep } from './mark-and-sweep.ts';
+
+export interface CollectorSettings {
+  store: MetadataStore;
+  backend: ContentBackend;
+  /** The locks that content writers take. */
+  locks: KeyedLock;
+  snapshotters: () => Iterable<MetadataSnapshotter>;
+  events: EventExchange;
+  log: Logger;
+}
+
+/**
+ * One collection: records first, in one transaction; then the bytes that no record names any more, whoever left them
+ * there (a record just swept, or an operation that died half-way).
+ */
+export class Collector {
+  readonly #settings: CollectorSettings;
+
+  constructor(settings: CollectorSettings) {
+    this.#settings = settings;
+  }
+
+  async run(): Promise<CollectionStats> {
+    const { store, events } = this.#settings;
+    const startedAt = performance.now();
+    let lockMs = 0;
+    const swept = await store.update((tx) => {
+      const locked = performance.now();
+      const result = markAndSweep(tx);
+      lockMs = performance.now() - locked;
+      return result;
+    });
+    for (const { namespace, snapshotter, key } of swept.snapshots) {
+      events.publishMessage(namespace, '/snapshot/remove', SnapshotRemoveSchema, { key, snapshotter });
+    }
+    for (const { namespace, name } of swept.images) {
+      events.publishMessage(namespace, '/images/delete', ImageDeleteSchema, { name });
+    }
+    const removedContent = await this.#sweepContent();
+    await this.#sweepIngests();
+    let removedSnapshots = 0;
+    for (const snapshotter of this.#settings.snapshotters())
+      removedSnapshots += await this.#sweepSnapshots(snapshotter);
+    return { lockMs, totalMs: performance.now() - startedAt, removedContent, removedSnapshots };
+  }
+
+  async #sweepContent(): Promise<number> {
+    const { store, backend, locks } = this.#settings;
+    let removed = 0;
+    const wanted = store.view(referencedDigests);
+    for await (const { digest } of backend.list()) {
+      if (wanted.has(digest)) continue;
+      await locks.run(digest, async () => {
+        // A writer may have committed it since: asked again while nobody can.
+        if (store.view((tx) => isReferenced(tx, digest))) return;
+        await backend.delete(digest).catch(ignoreNotFound);
+        removed++;
+      });
+    }
+    return removed;
+  }
+
+  async #sweepIngests(): Promise<void> {
+    const { store, backend } = this.#settings;
+    const statuses = await backend.listStatuses();
+    // Records are written before ingests are opened, so one without a record has none to come.
+    const known = new Set<string>();
+    store.view((tx) => {
+      for (const namespace of tx.children(keys.namespaces())) {
+        for (const { value } of tx.list<IngestRecord>(keys.ingests(namespace))) known.add(value.backendRef);
+      }
+    });
+    for (const { ref } of statuses) {
+      if (known.has(ref)) continue;
+      await backend.abort(ref).catch((error) => {
+        // Its writer is still at it: it will be gone, or recorded, by the next collection.
+        if (!hasCode(error, Code.NotFound) && !hasCode(error, Code.Unavailable)) throw error;
+      });
+    }
+  }
+
+  async #sweepSnapshots(snapshotter: MetadataSnapshotter): Promise<number> {
+    const { store, log } = this.#settings;
+    const present: string[] = [];
+    for await (const { name } of snapshotter.backend.list()) present.push(name);
+    const known = new Set<string>();
+    store.view((tx) => {
+      for (const namespace of tx.children(keys.namespaces())) {
+        for (const { value } of tx.list<SnapshotRecord>(keys.snapshots(namespace, snapshotter.name))) {
+          known.add(value.backendKey);
+        }
+      }
+    });
+    snapshotter.adopted.clear();
+    let orphans = present.filter((key) => !known.has(key) && !snapshotter.inFlight.has(key));
+    let removed = 0;
+    // Leaves first: a parent goes in the round after its last child.
+    for (let progress = true; progress && orphans.length > 0; ) {
+      const left: string[] = [];
+      for (const key of orphans) {
+        // A lazy-pulling snapshotter's snapshot may have been taken over since.
+        if (snapshotter.adopted.has(key)) continue;
+        snapshotter.leaving.add(key);
+        try {
+          await snapshotter.backend.remove(key);
+          removed++;
+        } catch (error) {
+          if (hasCode(error, Code.FailedPrecondition)) left.push(key);
+          else if (!hasCode(error, Code.NotFound)) {
+            log.warn('snapshot cannot be removed', { error, snapshotter: snapshotter.name, key });
+          }
+        } finally {
+          snapshotter.leaving.delete(key);
+        }
+      }
+      progress = left.length < orphans.length;
+      orphans = left;
+    }
+    await snapshotter.backend.cleanup?.();
+    return removed;
+  }
+}
+
+/** Digests that a record of any namespace names, or an ingest counts on. */
+function referencedDigests(tx: ReadTransaction): Set<string> {
+  const digests = new Set<string>();
+  for (const namespace of tx.children(keys.namespaces())) {
+    for (const { key } of tx.list(keys.blobs(namespace))) digests.add(key[2]!);
+    for (const { value } of tx.list<IngestRecord>(keys.ingests(namespace)))
+      if (value.shared) digests.add(value.expected);
+  }
+  return digests;
+}
+
+function isReferenced(tx: ReadTransaction, digest: string): boolean {
+  for (const namespace of tx.children(keys.namespaces())) {
+    if (tx.has(keys.blob(namespace, digest))) return true;
+    for (const { value } of tx.list<IngestRecord>(keys.ingests(namespace))) {
+      if (value.shared && value.expected === digest) return true;
+    }
+  }
+  return false;
+}
+
+function ignoreNotFound(error: unknown): void {
+  if (!hasCode(error, Code.NotFound)) throw error;
+}
