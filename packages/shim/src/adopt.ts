@@ -50,6 +50,7 @@ function adopt(context: ShimContext, record: ContainerRecord): Container {
   container.paused = record.paused;
   for (const exec of record.execs) container.execs.set(exec.execId, TaskProcess.fromRecord(exec));
   for (const process of [init, ...container.execs.values()]) follow(container, process);
+  container.watchOom();
   container.save();
   log.info('container adopted', { namespace: record.namespace, id: record.id, pid: init.pid });
   return container;

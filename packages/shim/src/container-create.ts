@@ -6,6 +6,7 @@ import { TaskCreateSchema } from '@gantry/api/gen/events/task_pb.js';
 import type { CreateTaskRequest } from '@gantry/api/gen/runtime/task/v3/shim_pb.js';
 import { MountSchema } from '@gantry/api/gen/types/mount_pb.js';
 import { Container, isMissing, readPid } from './container.ts';
+import { enterShimCgroup } from './container-cgroup.ts';
 import { log } from './log.ts';
 import { isNative, runtimeCommand, runtimeStatus } from './oci-runtime.ts';
 import { mountRootfs, unmountRootfs } from './rootfs.ts';
@@ -65,6 +66,7 @@ export async function createContainer(
   context.index.add(namespace, request.id, bundle);
   container.save();
   try {
+    if (options.shimCgroup !== '') await enterShimCgroup(options.shimCgroup);
     await mountRootfs(bundle, request.rootfs);
     init.io = await openProcessIo(init.stdio, {
       namespace,

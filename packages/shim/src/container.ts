@@ -6,11 +6,13 @@ import {
   TaskExecAddedSchema,
   TaskExecStartedSchema,
   TaskExitSchema,
+  TaskOOMSchema,
   TaskPausedSchema,
   TaskResumedSchema,
   TaskStartSchema,
 } from '@gantry/api/gen/events/task_pb.js';
 import { close, hasErrno, pidfdOpen, pidfdSendSignal } from '@gantry/sys';
+import { ContainerCgroup } from './container-cgroup.ts';
 import { log } from './log.ts';
 import { isNative, type RuntimeCommand, RuntimeError, runRuntime, runtimeStatus } from './oci-runtime.ts';
 import type { ProcessExit } from './reaper.ts';
@@ -43,6 +45,7 @@ export class Container {
   readonly identity: ContainerIdentity;
   readonly init: TaskProcess;
   readonly execs = new Map<string, TaskProcess>();
+  readonly cgroup: ContainerCgroup;
   readonly #context: ShimContext;
   /** Names of the runtime commands at work, as the record shows them. */
   readonly #inFlight = new Set<string>();
@@ -53,6 +56,7 @@ export class Container {
     this.#context = context;
     this.identity = identity;
     this.init = init;
+    this.cgroup = new ContainerCgroup(identity.id);
   }
 
   get id(): string {
@@ -106,6 +110,15 @@ export class Container {
       containerId: this.id,
       pid: init.pid,
     });
+    this.watchOom();
+  }
+
+  /** Has the kernel tell of its out-of-memory kills, from now to the end of its init process. */
+  watchOom(): void {
+    if (!isNative(this.identity.runtime) || !this.init.isRunning) return;
+    void this.cgroup.watchOom(this.init.pid, () =>
+      this.#context.publisher.publish(this.namespace, '/tasks/oom', TaskOOMSchema, { containerId: this.id }),
+    );
   }
 
   async #startExec(process: TaskProcess): Promise<void> {
@@ -283,6 +296,7 @@ export class Container {
   /** The pids of all its processes, as seen from here. */
   async pids(): Promise<number[]> {
     try {
+      if (isNative(this.identity.runtime)) return await this.cgroup.pids(this.init.pid);
       const printed = await this.runtime('ps', ['ps', '--format', 'json', this.id], undefined, true);
       return (JSON.parse(printed) as number[] | null) ?? [];
     } catch (error) {
@@ -333,6 +347,7 @@ export class Container {
   /** Lets go of streams and of what is on disk about it. */
   dispose(): void {
     this.#deleted = true;
+    this.cgroup.close();
     for (const process of [this.init, ...this.execs.values()]) process.io?.close();
     rmSync(path.join(this.identity.bundle, recordName), { force: true });
     this.#context.index.remove(this.namespace, this.id);

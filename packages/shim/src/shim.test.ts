@@ -3,7 +3,7 @@ import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect, Socket } from 'node:net';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { Code, hasCode, unpackAny } from '@gantry/api';
+import { Code, hasCode, jsonAny, TypeUrl, unpackAny } from '@gantry/api';
 import { TaskExitSchema } from '@gantry/api/gen/events/task_pb.js';
 import { Status } from '@gantry/api/gen/types/task/task_pb.js';
 import { AT_FDCWD, O, openat } from '@gantry/sys';
@@ -188,7 +188,23 @@ for (const runtime of ['runc', 'crun']) {
         (await task.pids({ id })).processes.map((process) => process.pid),
         [pid],
       );
+      const { stats } = await task.stats({ id });
+      assert.match(stats!.typeUrl, /^io\.containerd\.cgroups\.v[12]\.Metrics$/);
+      assert.ok(stats!.value.length > 50);
+      const spec = { memory: { limit: 64 * 1024 * 1024 } };
+      await task.update({ id, resources: jsonAny(TypeUrl.RuntimeSpecLinuxResources, JSON.stringify(spec)) });
       await remove(task, id);
+    });
+
+    test('the kernel killing for want of memory is an event', async () => {
+      const id = 'oom';
+      const { task } = await make(id, ['sh', '-c', 'sleep 0.3; x=a; while :; do x=$x$x; done']);
+      await task.start({ id });
+      const spec = { memory: { limit: 8 * 1024 * 1024 } };
+      await task.update({ id, resources: jsonAny(TypeUrl.RuntimeSpecLinuxResources, JSON.stringify(spec)) });
+      assert.equal((await task.wait({ id })).exitStatus, 137);
+      await lab.eventsUntil('/tasks/oom', id);
+      await task.delete({ id });
     });
 
     test('a create that fails leaves nothing behind', async () => {
@@ -260,20 +276,20 @@ for (const runtime of ['runc', 'crun']) {
       assert.ok(!existsSync(address.replace('unix://', '')));
     });
 
-    test('descriptors and limits in a container are not those of Node', async () => {
+    test('descriptors, signals and limits in a container are not those of Node', async () => {
       const id = 'inherit';
-      const fifos = lab.fifos(id);
-      const out = lab.read(fifos.stdout);
-      const { task } = await make(
-        id,
-        ['sh', '-c', 'ls /proc/self/fd | wc -l; grep SigBlk /proc/self/status; grep SigIgn /proc/self/status'],
-        { stdout: fifos.stdout },
-      );
-      await task.start({ id });
-      await task.wait({ id });
-      await task.delete({ id });
+      const ask = async (args: string[]) => {
+        const fifos = lab.fifos(`${id}-${args[0]}`);
+        const out = lab.read(fifos.stdout);
+        const { task } = await make(id, args, { stdout: fifos.stdout });
+        await task.start({ id });
+        await task.wait({ id });
+        await task.delete({ id });
+        return out;
+      };
       // 0, 1, 2 and the one that ls itself reads the directory with.
-      assert.match(await out, /^4\nSigBlk:\t0+\nSigIgn:\t0+\n$/);
+      assert.equal(await ask(['ls', '/proc/self/fd']), '0\n1\n2\n3\n');
+      assert.match(await ask(['grep', '-E', 'SigBlk|SigIgn', '/proc/self/status']), /^SigBlk:\t0+\nSigIgn:\t0+\n$/);
     });
 
     test('events wait for a daemon that is away', async () => {

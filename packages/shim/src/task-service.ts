@@ -18,7 +18,6 @@ import type { Lifetime } from './lifetime.ts';
 import { log } from './log.ts';
 import { Mutex } from './mutex.ts';
 import type { ShimContext } from './shim-context.ts';
-import { statsOf } from './stats.ts';
 import type { TaskProcess } from './task-process.ts';
 import { shimVersion } from './version.ts';
 
@@ -181,7 +180,10 @@ export function addTaskServices(
       const exit = await containerOf(request, call).process(request.execId).wait();
       return { exitStatus: exit.exitStatus, exitedAt: toTimestamp(exit.at) };
     },
-    stats: async (request, call) => ({ stats: await statsOf(containerOf(request, call)) }),
+    stats: async (request, call) => {
+      const container = containerOf(request, call);
+      return { stats: await container.cgroup.stats(container.init.pid) };
+    },
     connect: (request, call) => ({
       shimPid: process.pid,
       taskPid: containers.find(namespaceOf(call), request.id)?.init.pid ?? 0,

@@ -1,0 +1,69 @@
+import type { Any } from '@bufbuild/protobuf/wkt';
+import { notFound, StatusError } from '@gantry/api';
+import { type Cgroup, cgroupOfPid, createCgroup, type Watch } from '@gantry/cgroups';
+import { log } from './log.ts';
+
+/** The cgroup of a container, found by its init process while that lives. */
+export class ContainerCgroup {
+  readonly #id: string;
+  #found: Promise<Cgroup> | undefined;
+  #watch: Watch | undefined;
+  #closed = false;
+
+  constructor(id: string) {
+    this.#id = id;
+  }
+
+  /** @throws StatusError NotFound when the process was gone before it was asked */
+  #load(pid: number): Promise<Cgroup> {
+    if (pid === 0) throw notFound('cgroup does not exist');
+    if (!this.#found) {
+      this.#found = cgroupOfPid(pid);
+      // Asked again after a failure.
+      this.#found.catch(() => {
+        this.#found = undefined;
+      });
+    }
+    return this.#found;
+  }
+
+  /** Its metrics in the message of its version. */
+  async stats(pid: number): Promise<Any> {
+    try {
+      return await (await this.#load(pid)).stats();
+    } catch (error) {
+      throw StatusError.wrap(error, 'failed to get stats');
+    }
+  }
+
+  /** The processes in it and beneath. */
+  async pids(pid: number): Promise<number[]> {
+    return (await this.#load(pid)).procs(true);
+  }
+
+  /** Calls back for each kill by the kernel for want of memory. Failing to watch is not the container's failure. */
+  async watchOom(pid: number, onOom: () => void): Promise<void> {
+    try {
+      const watch = await (await this.#load(pid)).watchOom(onOom);
+      if (this.#closed) watch.close();
+      else this.#watch = watch;
+    } catch (error) {
+      log.debug('out-of-memory events cannot be watched', { id: this.#id, error });
+    }
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#watch?.close();
+    this.#watch = undefined;
+  }
+}
+
+/** Moves this process into the cgroup that runtime options name for the shim. */
+export async function enterShimCgroup(path: string): Promise<void> {
+  try {
+    await (await createCgroup(path)).add(process.pid);
+  } catch (error) {
+    throw StatusError.wrap(error, `failed to join cgroup ${path}`);
+  }
+}
