@@ -36,14 +36,14 @@ import { nativePlugin } from '@gantry/daemon/plugins/snapshot-native/native-plug
 import { overlayfsPlugin } from '@gantry/daemon/plugins/snapshot-overlayfs/overlay-plugin.ts';
 import { streamingManager } from '@gantry/daemon/plugins/streaming/streaming-plugin.ts';
 import { localTransfer } from '@gantry/daemon/plugins/transfer-local/transfer-plugin.ts';
-import { containersGrpc, containersGrpc, containersServicePlugin, containersServicePlugin } from '@gantry/daemon/services/containers.ts';
+import { containersGrpc, containersServicePlugin } from '@gantry/daemon/services/containers.ts';
 import { contentGrpc } from '@gantry/daemon/services/content.ts';
 import { diffGrpc, diffServicePlugin } from '@gantry/daemon/services/diff.ts';
-import { eventsGrpc, eventsGrpc } from '@gantry/daemon/services/events.ts';
-import { imagesGrpc, imagesGrpc, imagesServicePlugin, imagesServicePlugin } from '@gantry/daemon/services/images.ts';
-import { leasesGrpc, leasesGrpc } from '@gantry/daemon/services/leases.ts';
-import { namespacesGrpc, namespacesGrpc, namespacesServicePlugin, namespacesServicePlugin } from '@gantry/daemon/services/namespaces.ts';
-import { sandboxesGrpc, sandboxesGrpc } from '@gantry/daemon/services/sandbox-store.ts';
+import { eventsGrpc } from '@gantry/daemon/services/events.ts';
+import { imagesGrpc, imagesServicePlugin } from '@gantry/daemon/services/images.ts';
+import { leasesGrpc } from '@gantry/daemon/services/leases.ts';
+import { namespacesGrpc, namespacesServicePlugin } from '@gantry/daemon/services/namespaces.ts';
+import { sandboxesGrpc } from '@gantry/daemon/services/sandbox-store.ts';
 import { snapshotsGrpc } from '@gantry/daemon/services/snapshots.ts';
 import { streamingService } from '@gantry/daemon/services/streaming.ts';
 import { tasksGrpc, tasksService } from '@gantry/daemon/services/tasks.ts';
@@ -61,12 +61,16 @@ export const builtinPlugins: readonly Plugin[] = [
   nativePlugin,
   overlayfsPlugin,
   zfsPlugin,
+  metadataPlugin,
+  gcSchedulerPlugin,
   containersServicePlugin,
+  contentServicePlugin,
   walkingDifferPlugin,
   diffServicePlugin,
   imagesServicePlugin,
   introspectionServicePlugin,
   namespacesServicePlugin,
+  snapshotsServicePlugin,
   shimManager,
   taskRuntime,
   tasksService,
@@ -76,8 +80,10 @@ export const builtinPlugins: readonly Plugin[] = [
   eventsGrpc,
   imagesGrpc,
   introspectionPlugin,
+  leaseManagerPlugin,
   leasesGrpc,
   namespacesGrpc,
+  sandboxStorePlugin,
   localTransfer,
   sandboxesGrpc,
   snapshotsGrpc,
