@@ -50,6 +50,7 @@ export function ociHook(args: readonly string[], input: string): number {
     Object.entries(process.env).map(([name, value]) => [name, fillTemplate(value ?? '', state, () => rootfsOf(state))]),
   );
   const result = spawnSync(file, rest, { env, input, stdio: ['pipe', 'inherit', 'inherit'] });
-  if (result.error) throw result.error;
+  // A command that does not read its input to the end breaks the pipe; only one that never ran is an error of ours.
+  if (result.error && result.status === null) throw result.error;
   return result.status ?? 1;
 }
