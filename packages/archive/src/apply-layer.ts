@@ -118,11 +118,15 @@ export async function decompress(
     for await (const chunk of source) sink(chunk);
     return compression;
   }
+  const closed = Promise.withResolvers<void>();
+  inflater.once('close', closed.resolve);
   const feed = async () => {
     const write = async (chunk: Buffer) => {
+      if (inflater.destroyed) throw new Error('decompression has ended');
       const { promise, resolve, reject } = Promise.withResolvers<void>();
       inflater.write(chunk, (error) => (error ? reject(error) : resolve()));
-      await promise;
+      // A stream that fails forgets the write under way.
+      await Promise.race([promise, closed.promise]);
     };
     for (const chunk of head) await write(chunk);
     for await (const chunk of source) await write(chunk);
@@ -131,11 +135,8 @@ export async function decompress(
   const feeding = feed().catch((error: unknown) => {
     inflater.destroy(error instanceof Error ? error : new Error(String(error)));
   });
-  try {
-    for await (const chunk of inflater) sink(chunk as Buffer);
-  } finally {
-    inflater.destroy();
-    await feeding;
-  }
+  // After a failure nobody waits for the source: it may be a download that stands still. The end of the job ends it.
+  for await (const chunk of inflater) sink(chunk as Buffer);
+  await feeding;
   return compression;
 }

@@ -68,5 +68,8 @@ async function start(id: number, name: string, params: unknown): Promise<void> {
     send({ kind: 'error', id, error: toFailure(error) });
   } finally {
     running.delete(id);
+    // Whatever of the job still waits for something stops waiting.
+    state.controller.abort();
+    state.wake?.();
   }
 }
