@@ -1,5 +1,5 @@
 // The named pipes through which a container's input and output pass between client and shim.
-import { closeSync, constants, mkdirSync, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { closeSync, constants, mkdirSync, mkdtempSync, openSync, rmSync, statSync } from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
@@ -47,7 +47,10 @@ export class ProcessIo {
     const wanted: StdioOptions = terminal ? { ...options, stderr: 'null' } : options;
     const names = ['stdin', 'stdout', 'stderr'] as const;
     const piped = names.filter((name) => wanted[name] === 'pipe');
-    const given = (name: (typeof names)[number]) => (wanted[name] === 'null' ? '' : (wanted[name] ?? ''));
+    // containerd's shims take both outputs or none, so one that is not wanted beside one that is goes to /dev/null.
+    const lonely = !terminal && [wanted.stdout, wanted.stderr].some((output) => output && output !== 'null');
+    const given = (name: (typeof names)[number]) =>
+      wanted[name] === 'null' || !wanted[name] ? (lonely && name !== 'stdin' ? '/dev/null' : '') : wanted[name];
     if (piped.length === 0)
       return new ProcessIo({ stdin: given('stdin'), stdout: given('stdout'), stderr: given('stderr') }, terminal);
     // Loaded here, so that a client that makes no pipes needs no native code.
@@ -73,9 +76,9 @@ export class ProcessIo {
   static attach(paths: StdioPaths, terminal: boolean): ProcessIo {
     const io = new ProcessIo(paths, terminal);
     try {
-      if (isPath(paths.stdin)) io.#openStdin(paths.stdin);
-      if (isPath(paths.stdout)) io.stdout = openReader(paths.stdout);
-      if (isPath(paths.stderr) && !terminal) io.stderr = openReader(paths.stderr);
+      if (isFifo(paths.stdin)) io.#openStdin(paths.stdin);
+      if (isFifo(paths.stdout)) io.stdout = openReader(paths.stdout);
+      if (isFifo(paths.stderr) && !terminal) io.stderr = openReader(paths.stderr);
     } catch (reason) {
       io.destroy();
       throw reason;
@@ -127,6 +130,6 @@ function openReader(file: string): net.Socket {
   return new net.Socket({ fd, readable: true, writable: false });
 }
 
-function isPath(file: string): boolean {
-  return file.startsWith('/');
+function isFifo(file: string): boolean {
+  return file.startsWith('/') && statSync(file, { throwIfNoEntry: false })?.isFIFO() === true;
 }
