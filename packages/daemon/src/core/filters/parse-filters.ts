@@ -29,6 +29,7 @@ class Parser {
     if (this.#text.trim() === '') return selectors;
     for (;;) {
       selectors.push(this.#selector());
+      this.#space();
       if (this.#at >= this.#text.length) return selectors;
       if (this.#text[this.#at] !== ',') throw this.#error(`expected separator or end of filter`);
       this.#at++;
@@ -52,16 +53,24 @@ class Parser {
     }
   }
 
+  /** White space may stand between any two words. */
+  #space(): void {
+    while (/\s/.test(this.#text[this.#at] ?? '')) this.#at++;
+  }
+
   #path(): string[] {
     const path = [this.#field()];
+    this.#space();
     while (this.#text[this.#at] === '.') {
       this.#at++;
       path.push(this.#field());
+      this.#space();
     }
     return path;
   }
 
   #field(): string {
+    this.#space();
     if (this.#text[this.#at] === '"') return this.#quoted('"');
     const match = /^[A-Za-z_][A-Za-z0-9_-]*|^[0-9]+[A-Za-z0-9_-]*/.exec(this.#text.slice(this.#at));
     if (!match) throw this.#error('expected field or quoted');
@@ -81,6 +90,7 @@ class Parser {
   }
 
   #value(isExpression: boolean): string {
+    this.#space();
     const first = this.#text[this.#at];
     if (first === '"') return this.#quoted('"');
     if (isExpression && (first === '/' || first === '|')) return this.#quoted(first);
