@@ -106,18 +106,45 @@ export async function sendBytes(stream: NamedStream, source: AsyncIterable<Uint8
   stream.end();
 }
 
-/** The bytes that come on a stream, which is told to go on as they are taken. */
-export async function* receiveBytes(stream: NamedStream): AsyncGenerator<Uint8Array> {
+/** Milliseconds without a byte after which a stream whose transfer is over counts as ended. */
+const quiet = 500;
+
+/**
+ * The bytes that come on a stream, which is told to go on as they are taken. `sent`, if given, resolves when the sender has sent
+ * all: some daemons (containerd 2.3) do not end the stream then, so that silence after it has to do.
+ */
+export async function* receiveBytes(stream: NamedStream, sent?: Promise<unknown>): AsyncGenerator<Uint8Array> {
+  let over = false;
+  let stop: (() => void) | undefined;
+  let timer: NodeJS.Timeout | undefined;
+  const listen = () => {
+    timer = setTimeout(() => stop?.(), quiet);
+  };
+  const ended = () => {
+    over = true;
+    if (stop) listen();
+  };
+  sent?.then(ended, ended);
   let open = 0;
-  for (;;) {
-    if (open <= window / 2) {
-      stream.send(packAny(WindowUpdateSchema, { update: window - open }));
-      open = window;
+  try {
+    for (;;) {
+      if (open <= window / 2) {
+        stream.send(packAny(WindowUpdateSchema, { update: window - open }));
+        open = window;
+      }
+      const silence = new Promise<undefined>((resolve) => {
+        stop = () => resolve(undefined);
+      });
+      if (over) listen();
+      const message = await Promise.race([stream.receive(), silence]);
+      stop = undefined;
+      clearTimeout(timer);
+      if (!message) return;
+      const { data } = unpackAny(DataSchema, message);
+      open -= data.byteLength;
+      if (data.byteLength > 0) yield data;
     }
-    const message = await stream.receive();
-    if (!message) return;
-    const { data } = unpackAny(DataSchema, message);
-    open -= data.byteLength;
-    if (data.byteLength > 0) yield data;
+  } finally {
+    clearTimeout(timer);
   }
 }

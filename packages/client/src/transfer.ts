@@ -87,11 +87,12 @@ export interface PushOptions extends TransferOptions, RegistryOptions, Pick<Imag
 export interface ImportOptions extends TransferOptions, ImageSelection {
   /** The name of the index of all that came. */
   indexName?: string;
-  /** Take images whose name in the archive begins so. With `digests`, those without a name get this one and their digest. */
+  /** Take only images whose name in the archive begins so. Default: all of them. */
   prefix?: string;
+  /** Images also get the name of the prefix (default: `import-` and the date) and their digest. */
   digests?: boolean;
-  /** Names already there may be replaced. Default true. */
-  overwrite?: boolean;
+  /** With `digests`: not those that have a name. */
+  skipDigestForNamed?: boolean;
   mediaType?: string;
   /** Compress layers that are not. */
   compress?: boolean;
@@ -166,7 +167,8 @@ export class Transfer {
 
   /** Takes in the images of an archive (OCI layout or `docker save`, plain or compressed). */
   async import(archive: AsyncIterable<Uint8Array>, options: ImportOptions = {}): Promise<void> {
-    const { indexName = '', prefix, digests = false, overwrite = true, mediaType = '', compress = false } = options;
+    const { indexName = '', prefix, digests = false, skipDigestForNamed = false } = options;
+    const { mediaType = '', compress = false } = options;
     const abort = new AbortController();
     const signal = options.signal ? AbortSignal.any([options.signal, abort.signal]) : abort.signal;
     await using stream = await NamedStream.open(this.#transport, streamId('import'), {
@@ -174,10 +176,12 @@ export class Transfer {
       signal,
     });
     const source = pack(ImageImportStreamSchema, { stream: stream.id, mediaType, forceCompress: compress });
-    const extraReferences =
-      prefix === undefined
-        ? []
-        : [{ name: prefix, isPrefix: true, allowOverwrite: overwrite, addDigest: digests, skipNamedDigest: true }];
+    // Daemons take names from the archive only through a prefix; one that may be overwritten lets all names through.
+    const reference = { name: prefix ?? `import-${new Date().toISOString().slice(0, 10)}`, isPrefix: true };
+    const allowOverwrite = prefix === undefined;
+    const extraReferences = [
+      { ...reference, allowOverwrite, addDigest: digests, skipNamedDigest: digests && skipDigestForNamed },
+    ];
     const store = pack(ImageStoreSchema, {
       name: indexName,
       extraReferences,
@@ -221,7 +225,7 @@ export class Transfer {
       abort.abort();
     });
     try {
-      yield* receiveBytes(stream);
+      yield* receiveBytes(stream, moved);
       await moved;
     } catch (reason) {
       throw failure ?? reason;
