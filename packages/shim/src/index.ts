@@ -1,1 +1,1 @@
-export {};
+export * from './version.ts';

@@ -7,15 +7,10 @@ import { OptionsSchema } from '@gantry/api/gen/types/runc/options/oci_pb.js';
 import { defaultBinary } from './oci-runtime.ts';
 import { readRuntimeOptions } from './runtime-options.ts';
 import { readStdin } from './start.ts';
-import { runtimeName, shimVersion } from './version.ts';
+import { readoptAnnotation, reuseAnnotation, runtimeName, shimVersion } from './version.ts';
 
 /** The type URL of an OCI runtime's `features` document inside an Any. */
 const featuresTypeUrl = 'types.containerd.io/opencontainers/runtime-spec/1/features/Features';
-
-/** One running shim may be given further containers without a `start`. */
-export const reuseAnnotation = 'io.gantry.shim.reuse';
-/** When the connection drops: start the shim again instead of calling `delete`; it takes the containers over. */
-export const readoptAnnotation = 'io.gantry.shim.readopt';
 
 /** The `-info` action: containerd.types.RuntimeInfo, for options given on stdin (an Any, or nothing). */
 export async function runtimeInfo(): Promise<Uint8Array> {
