@@ -48,20 +48,27 @@ export function step(what, file, args, options = {}) {
   if (result.status !== 0) throw new SetupError(`${what} failed (${result.signal ?? `exit code ${result.status}`})`);
 }
 
+/** Whether node_modules holds what package-lock.json says, as far as it is for this platform. */
+function dependenciesInstalled() {
+  if (!existsSync(node)) return false;
+  const { packages } = JSON.parse(readFileSync(path.join(top, 'package-lock.json'), 'utf8'));
+  return Object.entries(packages).every(([place, { version, optional, link }]) => {
+    if (!place.startsWith('node_modules/')) return true;
+    const file = path.join(top, place, 'package.json');
+    if (!existsSync(file)) return optional === true;
+    return link === true || JSON.parse(readFileSync(file, 'utf8')).version === version;
+  });
+}
+
 /** Installs npm's dependencies if they are not those of package-lock.json. */
 export function installDependencies() {
-  const lock = path.join(top, 'package-lock.json');
-  const marker = path.join(top, 'node_modules/.gantry-lock');
-  const wanted = readFileSync(lock, 'utf8');
-  const installed = existsSync(node) && existsSync(path.join(top, 'node_modules/@gantry/daemon'));
-  if (installed && existsSync(marker) && readFileSync(marker, 'utf8') === wanted) return;
+  if (dependenciesInstalled()) return;
   console.log('installing dependencies (npm ci) ...');
   const npm = process.env.npm_execpath;
   const args = ['ci', '--no-audit', '--no-fund', '--loglevel=error'];
   if (npm) step('npm ci', process.execPath, [npm, ...args]);
   else step('npm ci', 'npm', args);
   if (!existsSync(node)) throw new SetupError(`npm ci did not install the project's own Node (${node})`);
-  writeFileSync(marker, wanted);
 }
 
 /** Dependencies, generated code, bundles. */
