@@ -1,9 +1,7 @@
 // `gantryd config default|dump|migrate`: what the daemon would run with, as TOML.
 import { fullConfig, loadConfig, printToml } from '@gantry/daemon';
-import type { Flags } from './flags.ts';
+import { defaultConfigPath, type Flags } from './flags.ts';
 import { builtinPlugins } from './plugins.ts';
-
-export const defaultConfigPath = '/etc/gantry/config.toml';
 
 /** @throws StatusError InvalidArgument for a configuration that is wrong */
 export async function configCommand(

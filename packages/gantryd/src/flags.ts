@@ -1,6 +1,9 @@
 // The command line of gantryd: containerd's flags, before or after the sub-command's name as its parser takes them.
 import { parseArgs } from 'node:util';
 
+export const defaultConfigPath = '/etc/gantry/config.toml';
+export const defaultAddress = '/run/gantry/gantry.sock';
+
 export interface Flags {
   config: string | undefined;
   address: string | undefined;

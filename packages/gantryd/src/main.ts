@@ -1,12 +1,8 @@
-// gantryd: assembles the daemon from its plugins and runs it, or answers a sub-command.
+// gantryd: runs the daemon, or answers a sub-command. Each is imported when it is asked for: shims call `publish` for every event,
+// which must not load the whole daemon.
 import { readFileSync } from 'node:fs';
-import path from 'node:path';
-import { createDaemon, parseLogLevel, runUntilSignal, version } from '@gantry/daemon';
-import { configCommand, defaultConfigPath } from './config-command.ts';
-import { type Flags, parseFlags } from './flags.ts';
-import { builtinPlugins } from './plugins.ts';
-
-const defaultAddress = '/run/gantry/gantry.sock';
+import { version } from '@gantry/daemon/core/version/version.ts';
+import { defaultAddress, defaultConfigPath, parseFlags } from './flags.ts';
 
 const usage = `gantryd - a container runtime daemon with the API of containerd
 
@@ -31,30 +27,6 @@ Flags:
 Example: gantryd --root /var/lib/gantry --state /run/gantry --log-level debug
 `;
 
-/** Where the bundles are: beside this one, or, when run from source, in the project's dist/. */
-function programDir(): string {
-  return import.meta.url.endsWith('.ts') ? path.resolve(import.meta.dirname, '../../../dist') : import.meta.dirname;
-}
-
-async function serve(flags: Flags): Promise<void> {
-  const level = flags.logLevel === undefined ? undefined : parseLogLevel(flags.logLevel);
-  if (flags.logLevel !== undefined && level === undefined) {
-    throw new Error(`not a valid log level: ${JSON.stringify(flags.logLevel)}`);
-  }
-  const daemon = await createDaemon({
-    plugins: builtinPlugins,
-    configPath: flags.config ?? defaultConfigPath,
-    configOptional: flags.config === undefined,
-    root: flags.root && path.resolve(flags.root),
-    state: flags.state && path.resolve(flags.state),
-    address: flags.address && path.resolve(flags.address),
-    logLevel: level,
-    programDir: programDir(),
-    ownProcess: true,
-  });
-  await runUntilSignal(daemon);
-}
-
 /** Runs the command line, and answers the exit code. */
 export async function main(args: readonly string[]): Promise<number> {
   const flags = parseFlags(args);
@@ -69,15 +41,19 @@ export async function main(args: readonly string[]): Promise<number> {
   }
   const [command, ...rest] = flags.rest;
   switch (command) {
-    case undefined:
+    case undefined: {
+      const { serve } = await import('./serve.ts');
       await serve(flags);
       return 0;
+    }
     case 'help':
       print(usage);
       return 0;
-    case 'config':
+    case 'config': {
+      const { configCommand } = await import('./config-command.ts');
       await configCommand(rest, flags, print, (text) => void process.stderr.write(`gantryd: warning: ${text}\n`));
       return 0;
+    }
     case 'publish': {
       const { publishCommand } = await import('./publish-command.ts');
       await publishCommand(rest, flags.address ?? defaultAddress, readFileSync(0));
