@@ -1,4 +1,5 @@
 // Bundles the programs and their workers into dist/ with esbuild. Does nothing if no input has changed since the last time.
+// `build.mjs gantryd ctr` bundles only those programs (and the workers), and leaves the others as they are.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, globSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
@@ -89,7 +90,9 @@ const common = {
 };
 rmSync(stampFile, { force: true });
 mkdirSync(dist, { recursive: true });
+const only = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));
 const present = Object.entries(programs).filter(([name, file]) => {
+  if (only.length > 0 && !only.includes(name)) return false;
   if (existsSync(path.join(top, file))) return true;
   console.warn(`build: ${name} is left out: there is no ${file}`);
   return false;
@@ -119,8 +122,10 @@ for (const [name] of present) {
   writeFileSync(path.join(dist, `${name}.js`), entry);
   made.add(`${name}.js`);
 }
-for (const file of glob('dist/*.js')) if (!made.has(path.basename(file))) rmSync(path.join(top, file));
-writeFileSync(stampFile, digest);
+if (only.length === 0) {
+  for (const file of glob('dist/*.js')) if (!made.has(path.basename(file))) rmSync(path.join(top, file));
+  writeFileSync(stampFile, digest);
+}
 console.log(
   `build: ${present.map(([name]) => name).join(', ')} and ${workers.length} workers in ${Date.now() - started} ms`,
 );

@@ -19,7 +19,7 @@ export class TestRegistry {
     writeFileSync(
       config,
       `version: 0.1
-log: {level: fatal}
+log: {level: error}
 storage: {filesystem: {rootdirectory: ${directory}/registry}, delete: {enabled: true}}
 http: {addr: 127.0.0.1:${port}}
 `,

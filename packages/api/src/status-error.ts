@@ -19,6 +19,8 @@ export class StatusError extends Error {
   /** Any thrown value as a StatusError: itself, or code Unknown (AbortError: Canceled) around it. */
   static from(reason: unknown): StatusError {
     if (reason instanceof StatusError) return reason;
+    // What went wrong first is what the caller asks about; that the clean-up failed too stays in the cause.
+    if (reason instanceof SuppressedError) return StatusError.from(reason.suppressed);
     if (reason instanceof Error) {
       const code =
         reason.name === 'AbortError'

@@ -119,7 +119,9 @@ export class HttpTransport implements AsyncDisposable {
 
   /** undici is loaded at the first request: a daemon that never pulls never pays for it. */
   #undici(): Promise<{ request: typeof import('undici').request; dispatcher: Dispatcher }> {
-    this.#dispatcher ??= import('undici').then(({ Agent, EnvHttpProxyAgent, request }) => {
+    this.#dispatcher ??= import('undici').then((module) => {
+      // undici is CommonJS: in a bundle all that it exports is the default.
+      const { Agent, EnvHttpProxyAgent, request } = 'Agent' in module ? module : (module as { default: typeof module }).default;
       const { tls, dialTimeout = 30_000 } = this.#options;
       const options = {
         connect: { timeout: dialTimeout, ...(tls && connectOptions(tls)) },
@@ -134,7 +136,9 @@ export class HttpTransport implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await (await this.#dispatcher)?.dispatcher.destroy();
+    // One that could not be made has told so where it was needed.
+    const made = await this.#dispatcher?.catch(() => undefined);
+    await made?.dispatcher.destroy();
     this.#dispatcher = undefined;
   }
 }
