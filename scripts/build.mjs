@@ -1,4 +1,5 @@
 // Bundles the programs and their workers into dist/ with esbuild. Does nothing if no input has changed since the last time.
+// Names of programs as arguments: only those, always.
 // `build.mjs gantryd ctr` bundles only those programs (and the workers), and leaves the others as they are.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -63,8 +64,8 @@ for (const file of files()) {
 }
 const digest = stamp.digest('hex');
 const stampFile = path.join(dist, '.stamp');
-const force = process.argv.includes('--force');
-if (!force && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === digest) {
+const only = process.argv.slice(2);
+if (only.length === 0 && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === digest) {
   console.log('build: dist/ is up to date');
   process.exit(0);
 }
@@ -92,6 +93,7 @@ rmSync(stampFile, { force: true });
 mkdirSync(dist, { recursive: true });
 const only = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));
 const present = Object.entries(programs).filter(([name, file]) => {
+  if (only.length > 0 && !only.includes(name)) return false;
   if (only.length > 0 && !only.includes(name)) return false;
   if (existsSync(path.join(top, file))) return true;
   console.warn(`build: ${name} is left out: there is no ${file}`);
@@ -123,7 +125,13 @@ for (const [name] of present) {
   made.add(`${name}.js`);
 }
 if (only.length === 0) {
-  for (const file of glob('dist/*.js')) if (!made.has(path.basename(file))) rmSync(path.join(top, file));
+  if (only.length === 0) {
+  // A program that still runs from the last bundle may yet load a part of it, so parts are kept for a day.
+  const old = Date.now() - 24 * 3600 * 1000;
+  for (const file of glob('dist/*.js')) {
+    const full = path.join(top, file);
+    if (!made.has(path.basename(file)) && statSync(full).mtimeMs < old) rmSync(full);
+  }
   writeFileSync(stampFile, digest);
 }
 console.log(
