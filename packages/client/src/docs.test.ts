@@ -175,6 +175,7 @@ address = "${address}.ttrpc"
         CONTAINERD_ADDRESS: address,
         ROOTFS: path.join(directory, 'rootfs'),
         REFERENCE: registry.reference,
+        TMPDIR: directory,
       };
       const run = promisify(execFile)(process.execPath, [file], { env, timeout: 45_000 });
       if (needs && !plugins.has(needs))

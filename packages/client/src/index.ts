@@ -32,6 +32,7 @@ export * from './leases.ts';
 export type { Mount } from './mount.ts';
 export * from './mounts.ts';
 export * from './namespaces.ts';
+export * from './plain-json.ts';
 export { type ExitStatus, Process, type ProcessState, type ProcessStatus, signalNumber } from './process.ts';
 export * from './runtime-options.ts';
 export * from './sandboxes.ts';
