@@ -1,6 +1,7 @@
 import { now } from '@gantry/api';
 import { close, hasErrno, pidfdOpen } from '@gantry/sys';
 import { Container, isMissing } from './container.ts';
+import { endInFlight } from './in-flight.ts';
 import { log } from './log.ts';
 import { unknownExit } from './reaper.ts';
 import { type ContainerRecord, processStartTime, readRecord } from './record.ts';
@@ -19,9 +20,10 @@ export async function adoptContainers(context: ShimContext, containers: Containe
     context.index.list().map(async ({ namespace, id, bundle }) => {
       try {
         const record = readRecord(bundle);
+        if (record && record.inFlight !== '') await endInFlight(bundle, record.inFlight);
         if (!record) context.index.remove(namespace, id);
         else if (!record.init) await removeHalfMade(context, record);
-        else containers.add(adopt(context, record));
+        else containers.add(await adopt(context, record));
       } catch (error) {
         log.error('taking over a container failed', { namespace, id, error });
       }
@@ -44,16 +46,29 @@ async function removeHalfMade(context: ShimContext, record: ContainerRecord): Pr
 
 const noStdio = { terminal: false, stdin: '', stdout: '', stderr: '' };
 
-function adopt(context: ShimContext, record: ContainerRecord): Container {
+async function adopt(context: ShimContext, record: ContainerRecord): Promise<Container> {
   const init = TaskProcess.fromRecord(record.init!);
   const container = new Container(context, record, init);
   container.paused = record.paused;
+  if (record.inFlight !== '') await settle(container);
   for (const exec of record.execs) container.execs.set(exec.execId, TaskProcess.fromRecord(exec));
   for (const process of [init, ...container.execs.values()]) follow(container, process);
   container.watchOom();
   container.save();
   log.info('container adopted', { namespace: record.namespace, id: record.id, pid: init.pid });
   return container;
+}
+
+/** What a runtime call that was cut off has come to: the runtime itself knows. */
+async function settle(container: Container): Promise<void> {
+  try {
+    const printed = await container.runtime('state', ['state', container.id], undefined, true);
+    const { status } = JSON.parse(printed) as { status: string };
+    container.paused = status === 'paused';
+    if (status !== 'created') container.init.started = true;
+  } catch (error) {
+    log.warn('the state of a container is not known', { id: container.id, error });
+  }
 }
 
 function follow(container: Container, process: TaskProcess): void {

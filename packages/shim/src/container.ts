@@ -388,7 +388,13 @@ export class Container {
       ...(this.init.pid > 0 ? { init: this.init.record() } : {}),
       execs: [...this.execs.values()].filter((process) => process.pid > 0).map((process) => process.record()),
     };
-    writeRecord(record);
+    try {
+      writeRecord(record);
+    } catch (error) {
+      // The daemon took the bundle away: nothing is left that a record would have to describe.
+      if (!hasErrno(error, 'ENOENT')) throw error;
+      log.warn('the bundle is gone', { id: this.id, bundle: this.identity.bundle });
+    }
   }
 }
 

@@ -1,12 +1,14 @@
 import { rmSync } from 'node:fs';
 import path from 'node:path';
 import { hasErrno, kill } from '@gantry/sys';
+import { endInFlight } from './in-flight.ts';
 import { runRuntime } from './oci-runtime.ts';
 import { type ContainerRecord, processStartTime, recordName } from './record.ts';
 import { unmountRootfs } from './rootfs.ts';
 
 /** Ends a container without its shim: killed and deleted by its runtime, rootfs unmounted, its record gone. */
 export async function removeContainer(record: ContainerRecord): Promise<void> {
+  await endInFlight(record.bundle, record.inFlight);
   const options = { logFile: path.join(record.bundle, 'log.json') };
   try {
     await runRuntime(record.runtime, ['delete', '--force', record.id], options);

@@ -3,8 +3,9 @@ import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect, Socket } from 'node:net';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { Code, hasCode, jsonAny, TypeUrl, unpackAny } from '@gantry/api';
+import { Code, hasCode, jsonAny, packAny, TypeUrl, unpackAny } from '@gantry/api';
 import { TaskExitSchema } from '@gantry/api/gen/events/task_pb.js';
+import { OptionsSchema } from '@gantry/api/gen/types/runc/options/oci_pb.js';
 import { Status } from '@gantry/api/gen/types/task/task_pb.js';
 import { AT_FDCWD, O, openat } from '@gantry/sys';
 import { ended, ShimLab } from './testing/shim-lab.ts';
@@ -325,6 +326,38 @@ for (const runtime of ['runc', 'crun']) {
       assert.ok([9, 255].includes(exitStatus), `exit status ${exitStatus}`);
       await second.task.delete({ id });
       assert.equal(await out, 'up\nbye\n');
+    });
+
+    test('a runtime cut off by the end of its shim completes nothing behind the next one', async () => {
+      // This runtime takes its time; the shim is killed while it works.
+      const slow = path.join(lab.directory, 'slow');
+      const flag = path.join(lab.directory, 'slow.flag');
+      writeFileSync(
+        slow,
+        `#!/bin/sh\ncase "$*" in *" create "*) touch ${flag}; sleep 1;; esac\nexec ${runtime} "$@"\n`,
+      );
+      chmodSync(slow, 0o755);
+      const id = 'cutoff';
+      const bundle = lab.bundle(id, { args: ['sleep', '100'] });
+      const first = await lab.start(id);
+      const created = first.task.create({
+        id,
+        bundle,
+        rootfs: lab.rootfsMounts,
+        options: packAny(OptionsSchema, { binaryName: slow, root: path.join(lab.directory, 'state') }),
+      });
+      created.catch(() => {});
+      while (!existsSync(flag)) await new Promise((resolve) => setTimeout(resolve, 10));
+      process.kill(first.shimPid, 'SIGKILL');
+      await assert.rejects(created);
+      const second = await lab.start(id);
+      await assert.rejects(second.task.state({ id }), (error) => hasCode(error, Code.NotFound));
+      await new Promise((resolve) => setTimeout(resolve, 1200));
+      assert.ok(!existsSync(path.join(lab.directory, 'state', lab.namespace, id)));
+      assert.ok(!existsSync(path.join(bundle, 'rootfs/bin')));
+      const { pid } = await second.task.create({ id, bundle, rootfs: lab.rootfsMounts, options: lab.options });
+      assert.ok(pid > 0);
+      await remove(second.task, id);
     });
 
     test('the delete action ends a container whose shim is gone', async () => {

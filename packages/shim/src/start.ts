@@ -78,7 +78,7 @@ function tryLock(name: string): Promise<Server | undefined> {
 }
 
 /** V8's share of memory is kept small: the server's own state is a few hundred bytes for each container. */
-const serverFlags = ['--disable-sigusr1', '--max-old-space-size=128', '--max-semi-space-size=1'];
+const serverFlags = ['--disable-sigusr1', '--v8-pool-size=1', '--max-old-space-size=128', '--max-semi-space-size=1'];
 
 /** Starts the server detached, in a session of its own, and waits until it says that it serves. */
 async function launch(flags: ShimFlags, parameters: StartParameters, paths: GroupPaths): Promise<void> {
