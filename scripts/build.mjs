@@ -1,5 +1,4 @@
 // Bundles the programs and their workers into dist/ with esbuild. Does nothing if no input has changed since the last time.
-// Names of programs as arguments: only those, always.
 // `build.mjs gantryd ctr` bundles only those programs (and the workers), and leaves the others as they are.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -64,7 +63,7 @@ for (const file of files()) {
 }
 const digest = stamp.digest('hex');
 const stampFile = path.join(dist, '.stamp');
-const only = process.argv.slice(2);
+const only = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));
 if (only.length === 0 && existsSync(stampFile) && readFileSync(stampFile, 'utf8') === digest) {
   console.log('build: dist/ is up to date');
   process.exit(0);
@@ -91,9 +90,7 @@ const common = {
 };
 rmSync(stampFile, { force: true });
 mkdirSync(dist, { recursive: true });
-const only = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));
 const present = Object.entries(programs).filter(([name, file]) => {
-  if (only.length > 0 && !only.includes(name)) return false;
   if (only.length > 0 && !only.includes(name)) return false;
   if (existsSync(path.join(top, file))) return true;
   console.warn(`build: ${name} is left out: there is no ${file}`);
@@ -125,7 +122,6 @@ for (const [name] of present) {
   made.add(`${name}.js`);
 }
 if (only.length === 0) {
-  if (only.length === 0) {
   // A program that still runs from the last bundle may yet load a part of it, so parts are kept for a day.
   const old = Date.now() - 24 * 3600 * 1000;
   for (const file of glob('dist/*.js')) {
