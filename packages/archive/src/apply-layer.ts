@@ -3,6 +3,7 @@
  * again, parsed and written.
  */
 import { createHash } from 'node:crypto';
+import { bufferCollector } from './buffer-garbage.ts';
 import { type ByteSource, readSource } from './byte-source.ts';
 import { type Compression, createDecompressor, detectCompression, MAGIC_LENGTH } from './compression.ts';
 import type { JobContext } from './job.ts';
@@ -64,6 +65,7 @@ export async function applyLayer(params: ApplyLayerParams, context: JobContext):
     })();
     const parser = new TarParser(applier);
     const hash = createHash('sha256');
+    const passed = bufferCollector();
     let size = 0;
     const compression = await decompress(counted, params.compression, (chunk) => {
       size += chunk.length;
@@ -73,6 +75,7 @@ export async function applyLayer(params: ApplyLayerParams, context: JobContext):
       context.signal.throwIfAborted();
       hash.update(chunk);
       parser.write(chunk);
+      passed(chunk.length);
     });
     parser.end();
     if (params.standalone && applier.implied.size > 0) {
