@@ -8,6 +8,7 @@ import {
   openSync,
   readFileSync,
   readSync,
+  rmdirSync,
   statSync,
   unlinkSync,
 } from 'node:fs';
@@ -137,6 +138,7 @@ export async function runRuntime(
       throw new RuntimeError(withoutLog(options.logFile, reason), -1);
     }
     mkdirSync(command.root, { recursive: true, mode: 0o711 });
+    usedRoots.add(command.root);
     const child = spawn({
       file,
       argv0: command.binary,
@@ -165,6 +167,20 @@ export async function runRuntime(
 export function runtimeStatus(reason: unknown, attempted: string): StatusError {
   if (reason instanceof RuntimeError) return unknown(`${attempted}: ${reason.message}`, reason);
   return StatusError.wrap(reason, attempted);
+}
+
+const usedRoots = new Set<string>();
+
+/** Removes the state directories that this process used, where no container is left in them. */
+export function removeEmptyRoots(): void {
+  for (const root of usedRoots)
+    for (const directory of [root, path.dirname(root)]) {
+      try {
+        rmdirSync(directory);
+      } catch {
+        // Not empty: somebody else's containers, or a directory that was there before.
+      }
+    }
 }
 
 function withoutLog(logFile: string, reason: string): string {

@@ -10,6 +10,7 @@ import type { ShimFlags } from './flags.ts';
 import { groupPathsOfSocket } from './grouping.ts';
 import { Lifetime } from './lifetime.ts';
 import { log, setDebug } from './log.ts';
+import { removeEmptyRoots } from './oci-runtime.ts';
 import { Publisher } from './publisher.ts';
 import { Reaper } from './reaper.ts';
 import { ContainerIndex } from './record.ts';
@@ -68,6 +69,7 @@ async function startServing(flags: ShimFlags): Promise<void> {
     void publisher.flush(flushMs).then(() => {
       // Removed by name, and then no orderly exit: closing the sockets would remove the names again, from a successor perhaps.
       index.dispose();
+      removeEmptyRoots();
       for (const file of [paths.socket, paths.control, paths.log]) rmSync(file, { force: true });
       process.kill(process.pid, 'SIGKILL');
     });
