@@ -98,6 +98,11 @@ export class GrpcServer implements ServiceRegistrar {
     return [...this.#dispatcher.services.keys()];
   }
 
+  /** The calls that run now, as `service/method`. */
+  get activeCalls(): string[] {
+    return [...this.#calls].map((call) => `${call.service}/${call.method}`);
+  }
+
   /** Listens on a unix socket. See `listenUnix` for what may fail. */
   async listenUnix(address: UnixAddress, permissions?: SocketPermissions): Promise<void> {
     const server = net.createServer((socket) => this.serveConnection(socket));

@@ -178,3 +178,57 @@ test('deprecation warnings survive a restart', async () => {
     /use y/,
   );
 });
+
+test('the same services on TCP, with a warning that there is no TLS', async () => {
+  const lines: string[] = [];
+  const daemon = await createDaemon(
+    options({ lines, config: { plugins: { 'io.containerd.server.v1.grpc-tcp': { address: '127.0.0.1:0' } } } }),
+  );
+  await daemon.start();
+  const port = daemon.statuses().find((status) => status.id === 'grpc-tcp')?.meta.exports['port'];
+  const transport = grpcTransport(`127.0.0.1:${port}`);
+  try {
+    assert.equal((await createClient(Version, transport).version({})).version, 'mine');
+    assert.ok(lines.some((line) => line.includes('level=warning') && line.includes('without TLS')));
+  } finally {
+    await transport.close();
+    await daemon.close();
+  }
+});
+
+test('the dump of state tells of plugins, servers and the calls that run', async () => {
+  const lines: string[] = [];
+  let answer!: () => void;
+  const waiting = definePlugin({
+    type: PluginTypes.Grpc,
+    id: 'waiting',
+    init: () => ({
+      register: (grpc) =>
+        grpc.add(Version, {
+          version: async () => {
+            await new Promise<void>((resolve) => {
+              answer = resolve;
+            });
+            return {};
+          },
+        }),
+    }),
+  });
+  const daemon = await createDaemon(options({ lines, plugins: [waiting] }));
+  await daemon.start();
+  const transport = grpcTransport(daemon.address);
+  try {
+    const call = createClient(Version, transport).version({});
+    while (answer === undefined) await new Promise((resolve) => setImmediate(resolve));
+    daemon.dump();
+    answer();
+    await call;
+    const dump = lines.join('');
+    assert.match(dump, /msg="plugin" id=io\.containerd\.grpc\.v1\.waiting status=ok/);
+    assert.match(dump, /msg="server" .*calls=.*containerd\.services\.version\.v1\.Version\/Version/);
+    assert.match(dump, /msg="=== BEGIN state dump ===" descriptors=\d+ .*memory=/);
+  } finally {
+    await transport.close();
+    await daemon.close();
+  }
+});

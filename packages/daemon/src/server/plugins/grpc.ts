@@ -51,7 +51,7 @@ export const grpcServerPlugin = definePlugin({
         });
         context.log.info('serving...', { address });
       },
-      describe: () => ({ address, services: server.services }),
+      describe: () => ({ address, services: server.services, calls: server.activeCalls }),
     };
     return instance;
   },
@@ -100,7 +100,7 @@ export const grpcTcpServerPlugin = definePlugin({
         context.onClose(() => server.close(grace));
         context.log.info('serving...', { address, port, tls: tls !== undefined });
       },
-      describe: () => ({ address, services: server.services }),
+      describe: () => ({ address, services: server.services, calls: server.activeCalls }),
     };
     return instance;
   },
