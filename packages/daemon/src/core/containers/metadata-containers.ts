@@ -1,5 +1,3 @@
-import { create } from '@bufbuild/protobuf';
-import { type Any, AnySchema } from '@bufbuild/protobuf/wkt';
 import { alreadyExists, invalidArgument, notFound, now, StatusError, type Time } from '@gantry/api';
 import {
   ContainerCreateSchema,
@@ -10,6 +8,7 @@ import type { EventExchange } from '../events/exchange.ts';
 import { containerLookup } from '../filters/lookups.ts';
 import { parseFilters } from '../filters/parse-filters.ts';
 import type { GarbageCollector } from '../gc/garbage-collector.ts';
+import { type AnyRecord, fromAnyRecord, toAnyRecord } from '../metadata/any-record.ts';
 import { applyLabelMask } from '../metadata/label-mask.ts';
 import type { MetadataStore } from '../metadata/metadata-store.ts';
 import { keys } from '../metadata/schema.ts';
@@ -18,12 +17,6 @@ import type { RequestContext } from '../request-context.ts';
 import { validateIdentifier } from '../validation/identifier.ts';
 import { validateLabels } from '../validation/labels.ts';
 import type { Container, ContainerInput, ContainerStore } from './container-store.ts';
-
-/** An Any as it is kept: without the message's prototype. */
-interface AnyRecord {
-  typeUrl: string;
-  value: Uint8Array;
-}
 
 export interface ContainerRecord {
   labels: Record<string, string>;
@@ -194,23 +187,23 @@ function validate(container: ContainerInput, prefix: string): void {
 
 function toRecord(container: Container): ContainerRecord {
   const { id: _, runtime, spec, extensions, ...rest } = container;
-  const plain = ({ typeUrl, value }: Any): AnyRecord => ({ typeUrl, value });
   return {
     ...rest,
-    runtime: { name: runtime.name, ...(runtime.options && { options: plain(runtime.options) }) },
-    ...(spec && { spec: plain(spec) }),
-    extensions: Object.fromEntries(Object.entries(extensions).map(([name, value]) => [name, plain(value)])),
+    runtime: { name: runtime.name, ...(runtime.options && { options: toAnyRecord(runtime.options) }) },
+    ...(spec && { spec: toAnyRecord(spec) }),
+    extensions: Object.fromEntries(Object.entries(extensions).map(([name, value]) => [name, toAnyRecord(value)])),
   };
 }
 
 function fromRecord(id: string, record: ContainerRecord): Container {
-  const any = (plain: AnyRecord | undefined): Any | undefined => plain && create(AnySchema, plain);
   return {
     id,
     ...record,
-    runtime: { name: record.runtime.name, options: any(record.runtime.options) },
-    spec: any(record.spec),
-    extensions: Object.fromEntries(Object.entries(record.extensions).map(([name, value]) => [name, any(value)!])),
+    runtime: { name: record.runtime.name, options: fromAnyRecord(record.runtime.options) },
+    spec: fromAnyRecord(record.spec),
+    extensions: Object.fromEntries(
+      Object.entries(record.extensions).map(([name, value]) => [name, fromAnyRecord(value)]),
+    ),
   };
 }
 

@@ -45,7 +45,7 @@ class Parser {
       case '==':
         return (lookup) => lookup(path) === value;
       case '!=':
-        return (lookup) => lookup(path) !== value;
+        return (lookup) => (lookup(path) ?? '') !== value;
       default: {
         const expression = this.#expression(value);
         return (lookup) => expression.test(lookup(path) ?? '');
@@ -133,9 +133,20 @@ class Parser {
     return String.fromCodePoint(Number.parseInt(hex, 16));
   }
 
+  /** Go's expressions as JavaScript has them: leading flags, named groups, the ends of the text. */
   #expression(source: string): RegExp {
+    const [, flags = '', rest = ''] = /^(?:\(\?([ims]+)\))?(.*)$/s.exec(source) ?? [];
+    const body = rest
+      .replaceAll('(?P<', '(?<')
+      .replaceAll(/(?<!\\)((?:\\\\)*)\\A/g, '$1^')
+      .replaceAll(/(?<!\\)((?:\\\\)*)\\z/g, '$1$$');
     try {
-      return new RegExp(source, 'u');
+      return new RegExp(body, `${flags}u`);
+    } catch {
+      // In Unicode mode JavaScript refuses escapes of characters that need none, as in `\-`; Go takes them.
+    }
+    try {
+      return new RegExp(body, flags);
     } catch (cause) {
       throw invalidArgument(`parse error: [${this.#text}]: ${(cause as Error).message}: invalid argument`, cause);
     }
