@@ -19,9 +19,7 @@ import {
   fsetXattr,
   ftruncate,
   futimens,
-  getXattr,
   linkAt,
-  listXattrs,
   mkdirAt,
   mknodAt,
   openAt,
@@ -33,6 +31,8 @@ import {
   syncFileSystem,
   utimesAt,
 } from '@gantry/sys/fast-at.ts';
+import { boundTimes, type Times } from './entry-times.ts';
+import { isOverlayAttribute, ParentDirectories } from './parent-directories.ts';
 import { listNames, removeTree } from './remove-tree.ts';
 import {
   cleanPath,
@@ -44,7 +44,7 @@ import {
 import { TarError, type TarHeader } from './tar-header.ts';
 import type { TarHandler } from './tar-parser.ts';
 
-const { EEXIST, ELOOP, ENODATA, ENOENT, ENOTDIR, ENOTSUP, EPERM } = constants.errno;
+const { EEXIST, ENOTSUP, EPERM } = constants.errno;
 const WHITEOUT = '.wh.';
 const OPAQUE = '.wh..wh..opq';
 const WHITEOUT_META = '.wh..wh.';
@@ -71,20 +71,12 @@ export interface ApplyTarget {
   keepOwner?: boolean;
 }
 
-interface PendingTimes {
-  path: ByteString;
-  atime: number;
-  atimeNanos: number;
-  mtime: number;
-  mtimeNanos: number;
-}
-
 export class LayerApplier implements TarHandler {
   readonly #target: ApplyTarget;
   readonly #dirs: RootedDirectories;
-  readonly #parents: RootedDirectories[];
+  readonly #parents: ParentDirectories;
   readonly #unpacked = new Set<ByteString>();
-  readonly #pending = new Map<ByteString, PendingTimes>();
+  readonly #pending = new Map<ByteString, Times>();
   readonly #umask = readUmask();
   readonly #isRoot = process.geteuid?.() === 0 && process.getegid?.() === 0;
   readonly #opaqueAttribute: string;
@@ -104,13 +96,14 @@ export class LayerApplier implements TarHandler {
     this.#opaqueAttribute = target.userXattr ? 'user.overlay.opaque' : 'trusted.overlay.opaque';
     this.#dirs = new RootedDirectories(target.root, (made) => {
       this.implied.add(made.path);
-      this.#likeParent(made);
+      const into = this.#dirs.get(splitPath(made.path)[0], false);
+      const times = this.#parents.copyTo(made, into, target.keepOwner ?? false);
+      if (times) this.#pending.set(made.path, times);
     });
-    this.#parents = [];
     try {
-      for (const parent of target.parents ?? []) this.#parents.push(new RootedDirectories(parent));
+      this.#parents = new ParentDirectories(target.parents ?? []);
     } catch (error) {
-      this.close();
+      this.#dirs.close();
       throw error;
     }
   }
@@ -187,13 +180,13 @@ export class LayerApplier implements TarHandler {
   /** Sets the times of directories. With `sync`, waits until the file system is on disk. */
   finish(sync = false): void {
     // Innermost last or first does not matter: setting times does not touch the parent.
-    for (const times of this.#pending.values()) {
-      const directory = this.#dirs.find(times.path);
+    for (const [path, times] of this.#pending) {
+      const directory = this.#dirs.find(path);
       if (!directory) continue;
       check(
         utimesAt(directory.fd, '', times.atime, times.atimeNanos, times.mtime, times.mtimeNanos),
         'utimensat',
-        times.path,
+        path,
       );
     }
     if (sync) {
@@ -210,7 +203,7 @@ export class LayerApplier implements TarHandler {
     if (this.#fd >= 0) closeFd(this.#fd);
     this.#fd = -1;
     this.#dirs.close();
-    for (const parent of this.#parents) parent.close();
+    this.#parents.close();
   }
 
   /** Directories on the way to an entry belong to the layer too, so that an opaque mark after them spares them. */
@@ -269,7 +262,7 @@ export class LayerApplier implements TarHandler {
       }
     }
     check(result, 'mkdir', path);
-    this.#pending.set(path, { path, ...boundTimes(header) });
+    this.#pending.set(path, boundTimes(header));
   }
 
   #createLink(directory: RootedDirectory, base: ByteString, header: TarHeader): void {
@@ -431,48 +424,6 @@ export class LayerApplier implements TarHandler {
     this.#dirs.forget();
   }
 
-  /** A directory that had to be made in an upper directory takes owner, mode, attributes and times of the one below it. */
-  #likeParent(made: RootedDirectory): void {
-    for (const parent of this.#parents) {
-      const [above, base] = splitPath(made.path);
-      const holder = parent.find(above);
-      const shown = holder && statAt(holder.fd, base);
-      if (shown === undefined || shown === -ENOENT || shown === -ENOTDIR || shown === -ELOOP) continue;
-      if (typeof shown === 'number') throw errnoError(shown, 'lstat', made.path);
-      const isLink = (shown.mode & S_IFMT) === S_IFLNK;
-      if (!isLink && !isDirectoryMode(shown.mode)) return;
-      const source = parent.find(made.path);
-      if (!source) return;
-      const stat = statAt(source.fd, '');
-      if (typeof stat === 'number') throw errnoError(stat, 'stat', made.path);
-      this.#copyDirectory(source.fd, stat, made);
-      return;
-    }
-  }
-
-  #copyDirectory(from: number, stat: FastStat, made: RootedDirectory): void {
-    const [parent, base] = splitPath(made.path);
-    const into = this.#dirs.get(parent, false);
-    if (!this.#target.keepOwner) check(chownAt(into.fd, base, stat.uid, stat.gid), 'fchownat', made.path);
-    check(chmodAt(into.fd, base, stat.mode & 0o7777), 'fchmodat', made.path);
-    const source = `/proc/self/fd/${from}/.`;
-    const names = listXattrs(source);
-    if (typeof names === 'number') {
-      if (names !== -ENOTSUP) throw errnoError(names, 'listxattr', made.path);
-    } else {
-      for (const name of names) {
-        if (isOverlayAttribute(name)) continue;
-        const value = getXattr(source, name);
-        if (value === -ENODATA) continue;
-        if (typeof value === 'number') throw errnoError(value, 'getxattr', made.path);
-        const result = setXattr(`/proc/self/fd/${made.fd}/.`, name, value);
-        if (result < 0 && result !== -ENOTSUP) throw errnoError(result, 'setxattr', made.path);
-      }
-    }
-    const { atime, atimeNanos, mtime, mtimeNanos } = stat;
-    this.#pending.set(made.path, { path: made.path, atime, atimeNanos, mtime, mtimeNanos });
-  }
-
   /** Attributes that an overlay reads as its own are nothing a layer may set in an upper directory. */
   #wantsXattr(name: ByteString): boolean {
     return this.#target.kind === 'merged' || !isOverlayAttribute(name);
@@ -488,27 +439,9 @@ export class LayerApplier implements TarHandler {
   }
 }
 
-function isOverlayAttribute(name: ByteString): boolean {
-  return name.startsWith('trusted.overlay.') || name.startsWith('user.overlay.');
-}
-
 function isOverlayWhiteout(stat: FastStat): boolean {
   return (stat.mode & S_IFMT) === S_IFCHR && stat.rdevMajor === 0 && stat.rdevMinor === 0;
 }
-
-/** containerd's rule: times before 1970 are 1970, and the access time is the later of the two. */
-function boundTimes(header: TarHeader): Omit<PendingTimes, 'path'> {
-  let { mtime, mtimeNanos } = header;
-  if (mtime < 0 || mtime > MAX_TIME) [mtime, mtimeNanos] = [0, 0];
-  const atime = header.atime ?? 0;
-  const atimeNanos = header.atimeNanos ?? 0;
-  const later = atime > mtime || (atime === mtime && atimeNanos > mtimeNanos);
-  if (later && atime <= MAX_TIME) return { atime, atimeNanos, mtime, mtimeNanos };
-  return { atime: mtime, atimeNanos: mtimeNanos, mtime, mtimeNanos };
-}
-
-/** The last second a 64-bit count of nanoseconds can express (the year 2262). */
-const MAX_TIME = 9223372036;
 
 function check(result: number, syscall: string, path: ByteString): void {
   if (result < 0) throw errnoError(result, syscall, path);

@@ -17,6 +17,7 @@ import {
   readlinkAt,
   statAt,
 } from '@gantry/sys/fast-at.ts';
+import { isOverlayAttribute } from './parent-directories.ts';
 import { listNames } from './remove-tree.ts';
 import { isDirectoryMode, RootedDirectories, type RootedDirectory } from './rooted-directories.ts';
 
@@ -237,7 +238,7 @@ export class Tree implements Disposable {
 
 /** Labels of the host's own security modules, and overlayfs's notes, are no part of an image. */
 function isLayerAttribute(name: ByteString): boolean {
-  if (name.startsWith('trusted.overlay.') || name.startsWith('user.overlay.')) return false;
+  if (isOverlayAttribute(name)) return false;
   return name === 'security.capability' || !name.startsWith('security.');
 }
 
