@@ -50,17 +50,22 @@ async function startDaemon(runtime) {
     daemon.once('exit', (code, signal) => resolve(signal ?? `exit code ${code}`));
   });
   let end;
+  let answer = 'no socket';
   void daemon.ended.then((how) => {
     end = how;
   });
   for (let tries = 0; tries < 200; tries++) {
     if (end !== undefined) break;
-    if (existsSync(address) && ctr(['version'], 'ignore').status === 0) return;
+    if (existsSync(address)) {
+      const asked = ctr(['version']);
+      if (asked.status === 0) return;
+      answer = (asked.stderr || asked.error?.message || '').trim().split('\n').at(-1);
+    }
     await sleep(100);
   }
   const tail = readFileSync(logFile, 'utf8').trim().split('\n').slice(-15).join('\n');
   throw new SetupError(
-    `the daemon did not start (${end ?? 'no answer after 20 seconds'}); its log (${logFile}) ends with:\n${tail}`,
+    `the daemon did not start (${end ?? `after 20 seconds: ${answer}`}); its log (${logFile}) ends with:\n${tail}`,
   );
 }
 
@@ -114,8 +119,8 @@ function ourMounts() {
     .filter((point) => point.startsWith(`${state}/`) || point.startsWith(`${root}/`));
 }
 
-/** Stops the daemon, and with `--once` everything else. @returns what is left, in words */
-async function stop() {
+/** Stops the daemon, and with `--once` everything else; a failed run keeps its log. @returns what is left, in words */
+async function stop(failed) {
   if (daemon?.pid) {
     daemon.kill('SIGTERM');
     const timer = setTimeout(() => daemon.kill('SIGKILL'), 10_000);
@@ -130,7 +135,7 @@ async function stop() {
     ),
     ...ourMounts().map((point) => `mount ${point}`),
   ];
-  if (left.length === 0) for (const dir of [root, state]) rmSync(dir, { recursive: true, force: true });
+  if (left.length === 0 && !failed) for (const dir of [root, state]) rmSync(dir, { recursive: true, force: true });
   return left;
 }
 
@@ -169,7 +174,7 @@ try {
   console.error(error instanceof SetupError ? `gantry: ${error.message}` : error);
   code = 1;
 }
-const left = await stop();
+const left = await stop(code !== 0);
 if (left.length > 0) {
   console.error(`gantry: these are left over:\n  ${left.join('\n  ')}`);
   code = 1;
