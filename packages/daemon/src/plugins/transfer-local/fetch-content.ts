@@ -16,6 +16,8 @@ export interface FetchRequest {
   labels: Record<string, string>;
   /** Opens the blob's bytes from an offset on. */
   open: (offset: number, signal: AbortSignal | undefined) => BlobSource;
+  /** Waits for a place among the daemon's downloads; held only while bytes come, not while they are made durable. */
+  download: (copy: () => Promise<void>) => Promise<void>;
   /** Told of the bytes in the store so far. */
   onProgress: (offset: number) => void;
   /** Given the file that the bytes collect in, if it can be read along. Told how it ends; closing it is the receiver's. */
@@ -41,8 +43,11 @@ export async function fetchContent(ctx: RequestContext, request: FetchRequest): 
   let fresh: boolean;
   try {
     const resumed = writer.status().offset > 0;
-    growing = await readAlong(request, writer);
-    await copy(ctx, request, writer, growing);
+    await request.download(async () => {
+      // Not before the bytes come: an unpacking that reads along has a place among few.
+      growing = await readAlong(request, writer);
+      await copy(ctx, request, writer, growing);
+    });
     try {
       fresh = await commit(writer, request);
     } catch (error) {
@@ -52,7 +57,7 @@ export async function fetchContent(ctx: RequestContext, request: FetchRequest): 
       await writer.close();
       await content.abort(ctx, refKey(descriptor));
       writer = await openWriter(ctx, content, descriptor);
-      await copy(ctx, request, writer);
+      await request.download(() => copy(ctx, request, writer));
       fresh = await commit(writer, request);
     }
     growing?.finish();

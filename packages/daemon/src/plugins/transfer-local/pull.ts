@@ -193,18 +193,15 @@ class ImagePull {
     const { key, repository } = this.#source;
     const source = addSource(undefined, key, repository);
     this.#tracker.add(descriptor);
-    const fetched = await downloads.run(
-      () =>
-        fetchContent(this.#ctx, {
-          content,
-          descriptor,
-          labels: source === undefined ? {} : { [key]: source },
-          open: (offset, signal) => this.#client.fetch(this.#name, descriptor, { offset, ...(signal && { signal }) }),
-          onProgress: (bytes) => this.#tracker.update(descriptor, bytes),
-          ...(isLayerType(descriptor.mediaType) && { onGrowing }),
-        }),
-      this.#ctx.signal,
-    );
+    const fetched = await fetchContent(this.#ctx, {
+      content,
+      descriptor,
+      labels: source === undefined ? {} : { [key]: source },
+      open: (offset, signal) => this.#client.fetch(this.#name, descriptor, { offset, ...(signal && { signal }) }),
+      download: (copy) => downloads.run(copy, this.#ctx.signal),
+      onProgress: (bytes) => this.#tracker.update(descriptor, bytes),
+      ...(isLayerType(descriptor.mediaType) && { onGrowing }),
+    });
     if (fetched) {
       this.#tracker.complete(descriptor);
     } else {
