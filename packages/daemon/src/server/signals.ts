@@ -17,6 +17,15 @@ export async function runUntilSignal(daemon: Daemon): Promise<void> {
   process.on('SIGTERM', onStop);
   process.on('SIGINT', onStop);
   process.on('SIGUSR2', () => daemon.dump());
+  // Whoever reads the log may go away; that is no reason to end.
+  process.stderr.on('error', () => {});
+  // A promise that nobody looked at is a fault of one call: told, and the others go on.
+  process.on('unhandledRejection', (reason) => {
+    daemon.log.error('unhandled rejection', {
+      error: reason,
+      stack: reason instanceof Error ? reason.stack : undefined,
+    });
+  });
   await daemon.start();
   await stopped;
   await daemon.close();
