@@ -16,6 +16,7 @@ export {
   toMillis,
   unpackAny,
 } from '@gantry/api';
+export type { Any } from '@bufbuild/protobuf/wkt';
 export type { Descriptor, Platform } from '@gantry/oci';
 export type { CallOptions, Client as ServiceClient, Transport } from '@gantry/rpc';
 export * from './client.ts';
@@ -34,6 +35,7 @@ export * from './mounts.ts';
 export * from './namespaces.ts';
 export * from './plain-json.ts';
 export { type ExitStatus, Process, type ProcessState, type ProcessStatus, signalNumber } from './process.ts';
+export * from './runtime-info.ts';
 export * from './runtime-options.ts';
 export * from './sandboxes.ts';
 export * from './snapshots.ts';

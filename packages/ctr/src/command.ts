@@ -32,7 +32,10 @@ export interface Command {
 }
 
 /** A wrong use of the command line: shown with the way to help. */
-export class UsageError extends Error {}
+export class UsageError extends Error {
+  /** The command whose help tells more. */
+  path: readonly string[] | undefined;
+}
 
 type Values = Map<string, string | number | boolean | string[]>;
 
@@ -93,6 +96,20 @@ export async function runCommand(
   print: (text: string) => void,
 ): Promise<number> {
   const path: string[] = [root.name];
+  try {
+    return await runPath(root, argv, print, path);
+  } catch (error) {
+    if (error instanceof UsageError) error.path = path;
+    throw error;
+  }
+}
+
+async function runPath(
+  root: Command,
+  argv: readonly string[],
+  print: (text: string) => void,
+  path: string[],
+): Promise<number> {
   const chain: Values[] = [];
   const given = new Set<string>();
   let command = root;
