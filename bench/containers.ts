@@ -14,7 +14,13 @@ export async function createTask(
   const spec = defaultSpec('bench', id);
   withImageConfig(spec, {}, args);
   const options = packAny(OptionsSchema, { binaryName: runtime });
-  const { mounts } = await peer.snapshots.prepare({ snapshotter: 'overlayfs', key: id, parent });
+  const { mounts } = await peer.snapshots.prepare({
+    snapshotter: 'overlayfs',
+    key: id,
+    parent,
+    // No collection may take it before its container is there.
+    labels: { 'containerd.io/gc.root': 'bench' },
+  });
   await peer.containers.create({
     container: {
       id,

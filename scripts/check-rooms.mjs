@@ -1,6 +1,6 @@
 // Checks the list of rooms (docs/architecture.md): which package may import which, and inside the daemon that services/
 // and core/ do not reach sideways into server/ or plugins/. Exits 1 with one line for each import that is not allowed.
-import { globSync, readFileSync } from 'node:fs';
+import { globSync, readFileSync } from 'node:fs'; // Node 22 and later: run it with the project's own
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -30,8 +30,8 @@ for (const file of globSync('packages/*/src/**/*.ts', { cwd: top }).sort()) {
   if (file.includes('/gen/')) continue;
   const isTest = file.endsWith('.test.ts');
   const text = readFileSync(path.join(top, file), 'utf8');
-  for (const match of text.matchAll(/(?:from|import)\s*\(?\s*['"]([^'"]+)['"]/g)) {
-    const target = match[1];
+  for (const match of text.matchAll(/^(?:import|export)\b[^;'"]*['"]([^'"]+)['"]|\bimport\(\s*['"]([^'"]+)['"]/gm)) {
+    const target = match[1] ?? match[2];
     const other = /^@gantry\/([^/]+)/.exec(target)?.[1];
     if (other && other !== room && !rooms[room]?.includes(other))
       errors.push(`${file}: ${room} may not import ${other}`);

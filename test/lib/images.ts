@@ -51,6 +51,8 @@ export async function buildImage(
       '--mtime=@1700000000',
       '--numeric-owner',
       '--xattrs',
+      // Times of access and change would make every build another layer.
+      '--pax-option=delete=atime,delete=ctime',
       '-C',
       directory,
       '-cf',
@@ -100,7 +102,7 @@ export async function buildImage(
 }
 
 const applets =
-  'sh ls cat echo sleep true false id env ps kill mount hostname stty dd yes head seq wc touch rm mkdir sync tail'.split(
+  'sh tty ls cat echo sleep true false id env ps kill mount hostname stty dd yes head seq wc touch rm mkdir sync tail'.split(
     ' ',
   );
 
