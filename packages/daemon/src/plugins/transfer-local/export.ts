@@ -1,4 +1,5 @@
 import { failedPrecondition, invalidArgument, notFound, unimplemented, unknown } from '@gantry/api';
+import { TarWriter } from '@gantry/archive/tar-writer.ts';
 import {
   Annotation,
   childrenOf,
@@ -26,7 +27,6 @@ import { contentBytes, readContent } from './content-access.ts';
 import type { ExportEndpoint, ImageStoreEndpoint } from './endpoints.ts';
 import { type TransferEnvironment, withLease } from './environment.ts';
 import { checkDepth, sortByPlatform } from './image-walk.ts';
-import { padding, tarEnd, tarHeader } from './tar-stream.ts';
 
 /** Export: images as an OCI layout in a tar stream, with a `manifest.json` so that `docker load` takes it too. */
 export async function exportImages(
@@ -160,18 +160,15 @@ class LayoutExport {
       this.#document('manifest.json', await this.#dockerManifests());
     }
     const { sender } = this.#options;
+    const tar = new TarWriter((chunk) => sender.write(chunk));
+    // In order of name, owned by root, dated 1970: the same images always give the same archive.
     const entries = [...this.#entries.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
     for (const entry of entries) {
-      if ('blob' in entry) {
-        await this.#writeBlob(entry.name, entry.blob);
-      } else {
-        const { bytes } = entry;
-        await sender.write(
-          Buffer.concat([tarHeader(entry.name, bytes.length, entry.mode), bytes, padding(bytes.length)]),
-        );
-      }
+      if ('blob' in entry) await tar.file(entry.name, entry.blob.size, this.#verified(entry.blob), { mode: 0o444 });
+      else if (entry.name.endsWith('/')) await tar.directory(entry.name, { mode: entry.mode });
+      else await tar.bytes(entry.name, entry.bytes, { mode: entry.mode });
     }
-    await sender.write(tarEnd);
+    await tar.finish();
   }
 
   #document(name: string, value: unknown, mode = 0o644): void {
@@ -189,21 +186,17 @@ class LayoutExport {
     return list;
   }
 
-  async #writeBlob(name: string, descriptor: Descriptor): Promise<void> {
-    const { sender } = this.#options;
-    const { digest, size } = descriptor;
-    await sender.write(tarHeader(name, size, 0o444));
+  /** A blob's bytes; at their end they have to be what the digest says. */
+  async *#verified({ digest, size }: Descriptor): AsyncGenerator<Uint8Array> {
     const hash = hashFor(digest);
     let sent = 0;
     for await (const chunk of contentBytes(this.#ctx, this.#env.content, digest)) {
-      sent += chunk.length;
-      if (sent > size) break;
       hash.update(chunk);
-      await sender.write(chunk);
+      sent += chunk.length;
+      yield chunk;
     }
-    if (sent !== size) throw failedPrecondition(`unexpected copy size for ${name}: failed precondition`);
+    if (sent !== size) throw failedPrecondition(`unexpected copy size for ${digest}: failed precondition`);
     const actual = hash.digest('hex');
     if (!digest.endsWith(`:${actual}`)) throw unknown(`unexpected digest ${actual} copied`);
-    await sender.write(padding(size));
   }
 }

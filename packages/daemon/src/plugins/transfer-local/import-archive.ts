@@ -1,6 +1,8 @@
 import { Readable } from 'node:stream';
 import { createGunzip, createGzip, createZstdDecompress } from 'node:zlib';
 import { Code, hasCode, unknown } from '@gantry/api';
+import { TarError } from '@gantry/archive/tar-header.ts';
+import { type TarStreamEntry, tarReader } from '@gantry/archive/tar-reader.ts';
 import {
   Annotation,
   type Descriptor,
@@ -20,7 +22,6 @@ import type { ContentStore } from '../../core/content/content-store.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 import { contentBytes, readContent, writeContent } from './content-access.ts';
 import type { ImportEndpoint } from './endpoints.ts';
-import { cleanName, readTar, type TarFile } from './tar-stream.ts';
 
 /**
  * Reads an image archive into the content store: an OCI layout, or what `docker save` writes (then manifests and an index
@@ -47,15 +48,15 @@ export async function importArchive(
   let layout: { imageLayoutVersion?: string } | undefined;
   let docker: DockerManifest[] | undefined;
   const bytes = source.mediaType === '' ? await decompress(source.bytes) : source.bytes;
-  await readTar(bytes, async (file) => {
+  for await (const file of archiveFiles(bytes)) {
     ctx.signal?.throwIfAborted();
     const name = cleanName(file.name);
-    if (file.type === 'symlink') links.set(name, cleanName(`${name}/../${file.link}`));
-    else if (file.type !== 'file') return;
+    if (file.type === '2') links.set(name, cleanName(`${name}/../${file.linkname}`));
+    else if (file.type !== '0') continue;
     else if (name === 'oci-layout') layout = await readJson(file, 'oci layout');
     else if (name === 'manifest.json') docker = await readJson(file, 'manifest');
     else blobs.set(name, await ingest(ctx, content, file, name));
-  });
+  }
   if (layout?.imageLayoutVersion) {
     const version = layout.imageLayoutVersion;
     if (version !== '1.0.0') throw unknown(`unsupported OCI version ${version}`);
@@ -72,33 +73,45 @@ export async function importArchive(
   return await dockerIndex(ctx, content, docker, blobs, source.forceCompress);
 }
 
-async function readJson<T>(file: TarFile, what: string): Promise<T> {
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  for await (const chunk of file.data) {
-    size += chunk.length;
-    if (size > maxJson) throw unknown(`untar ${what} "${file.name}": larger than ${maxJson} bytes`);
-    chunks.push(chunk);
-  }
+async function* archiveFiles(bytes: AsyncIterable<Uint8Array>): AsyncGenerator<TarStreamEntry> {
   try {
-    return parseJson<T>(Buffer.concat(chunks));
+    yield* tarReader(bytes);
+  } catch (error) {
+    throw error instanceof TarError ? unknown(`invalid image archive: ${error.message}`, error) : error;
+  }
+}
+
+async function readJson<T>(file: TarStreamEntry, what: string): Promise<T> {
+  try {
+    return parseJson<T>(await file.bytes(maxJson));
   } catch (error) {
     throw unknown(`untar ${what} "${file.name}": ${(error as Error).message}`, error);
   }
 }
 
+/** A name without `.`, `..` or doubled slashes, never leading outside: only used as a key. */
+function cleanName(name: string): string {
+  const parts: string[] = [];
+  for (const part of name.split('/')) {
+    if (part === '' || part === '.') continue;
+    if (part === '..') parts.pop();
+    else parts.push(part);
+  }
+  return parts.join('/');
+}
+
 /** The ref holds only until the commit; a blob that says its digest in its name is checked against it. */
-async function ingest(ctx: RequestContext, content: ContentStore, file: TarFile, name: string): Promise<Blob> {
+async function ingest(ctx: RequestContext, content: ContentStore, file: TarStreamEntry, name: string): Promise<Blob> {
   const found = /^blobs\/([a-z0-9]+)\/([a-f0-9]+)$/.exec(name);
   const named = found ? `${found[1]}:${found[2]}` : '';
   const expected = isDigest(named) ? named : undefined;
   const writer = await openFresh(ctx, content, `tar-${name}`, file.size, expected);
-  if (!writer) {
-    for await (const _ of file.data); // The blob is there: its bytes only have to go by.
-    return { digest: named, size: file.size };
-  }
+  // The blob is there: its bytes only go by.
+  if (!writer) return { digest: named, size: file.size };
   try {
-    for await (const chunk of file.data) await writer.write(chunk);
+    // All of it may be there under another namespace; then the commit takes it from there.
+    const whole = writer.status().offset === file.size && expected !== undefined;
+    if (!whole) for await (const chunk of file.stream) await writer.write(chunk);
     const digest = await writer.digest();
     try {
       await writer.commit({ size: file.size, ...(expected && { expected }) });
@@ -121,7 +134,8 @@ async function openFresh(
   try {
     const writer = await content.writer(ctx, { ref, size, ...(expected && { expected }) });
     // What an import that broke off left cannot be gone on with: the stream starts anew.
-    if (writer.status().offset > 0) await writer.truncate(0);
+    const { offset } = writer.status();
+    if (offset > 0 && !(expected !== undefined && offset === size)) await writer.truncate(0);
     return writer;
   } catch (error) {
     if (hasCode(error, Code.AlreadyExists)) return undefined;
