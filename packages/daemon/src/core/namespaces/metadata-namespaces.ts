@@ -26,10 +26,13 @@ export const defaultLabels = {
 export class MetadataNamespaces implements NamespaceStore {
   readonly #store: MetadataStore;
   readonly #events: EventExchange;
+  readonly #removed: ((name: string) => Promise<void>) | undefined;
 
-  constructor(store: MetadataStore, events: EventExchange) {
+  /** `removed` is called for every namespace that was deleted, to clear away what outside the store bears its name. */
+  constructor(store: MetadataStore, events: EventExchange, removed?: (name: string) => Promise<void>) {
     this.#store = store;
     this.#events = events;
+    this.#removed = removed;
   }
 
   async labels(name: string): Promise<Record<string, string>> {
@@ -85,6 +88,7 @@ export class MetadataNamespaces implements NamespaceStore {
       tx.removeAll(['lease-resource', name]);
       tx.afterCommit(() => this.#events.publishMessage(name, '/namespaces/delete', NamespaceDeleteSchema, { name }));
     });
+    await this.#removed?.(name);
   }
 
   ensure(tx: WriteTransaction, name: string): void {

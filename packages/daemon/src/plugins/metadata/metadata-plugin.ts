@@ -1,4 +1,5 @@
 import path from 'node:path';
+import { removeEmptyCgroup } from '@gantry/cgroups';
 import { MetadataContainers } from '../../core/containers/metadata-containers.ts';
 import { KeyedLock } from '../../core/content/keyed-lock.ts';
 import { MetadataContentStore } from '../../core/content/metadata-content-store.ts';
@@ -39,7 +40,12 @@ export const metadataPlugin = definePlugin({
     const events = context.get(PluginTypes.Event);
     const backend = context.get(PluginTypes.Content);
     const gc = new GcScheduler(log);
-    const namespaces = new MetadataNamespaces(store, events);
+    const namespaces = new MetadataNamespaces(store, events, async (name) => {
+      // Its containers' groups were under it; an empty one is nobody's.
+      await removeEmptyCgroup(name).catch((error) =>
+        log.warn('cgroup of a namespace is left', { error, namespace: name }),
+      );
+    });
     const locks = new KeyedLock();
     const mutated = (deletion: boolean): void => gc.mutated(deletion);
     const snapshotters = new Map<string, MetadataSnapshotter>();
