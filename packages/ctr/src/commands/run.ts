@@ -1,0 +1,37 @@
+import { writeFileSync } from 'node:fs';
+import { type Command, UsageError } from '../command.ts';
+import { goJson, print } from '../output.ts';
+import { createContainer, removeContainer } from '../run/create-container.ts';
+import { runTask } from '../run/run-task.ts';
+import { containerFlags, runFlags } from '../run/spec-flags.ts';
+import { withClient } from '../session.ts';
+
+export const run: Command = {
+  name: 'run',
+  usage: 'run a container',
+  argsUsage: '[flags] Image|RootFS ID [COMMAND] [ARG...]',
+  example: 'ctr run --rm -t docker.io/library/busybox:latest hello sh',
+  flags: [...runFlags, ...containerFlags],
+  run: withClient(async (client, invocation) => {
+    const remove = invocation.bool('rm');
+    const detach = invocation.bool('detach');
+    if (remove && detach) throw new UsageError('flags --detach and --rm cannot be specified together');
+    const { container, spec } = await createContainer(client, invocation);
+    try {
+      const dump = invocation.string('dump-config');
+      if (dump) {
+        const text = `${goJson(spec, 4)}\n`;
+        if (dump === '-') print(text);
+        else writeFileSync(dump, text);
+        await removeContainer(client, container);
+        return 0;
+      }
+      const code = await runTask(client, invocation, container, spec.process?.terminal ?? false);
+      if (remove) await removeContainer(client, container);
+      return code;
+    } catch (reason) {
+      if (remove) await removeContainer(client, container).catch(() => undefined);
+      throw reason;
+    }
+  }),
+};
