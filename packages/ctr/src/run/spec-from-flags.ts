@@ -59,6 +59,8 @@ export async function specFromFlags(
   if (invocation.bool('tty')) withTerminal(spec);
   if (invocation.bool('privileged')) {
     withPrivileged(spec, effectiveCapabilities(readFileSync('/proc/self/status', 'utf8')));
+    // Unlike other clients' notion of privileged, this bar stays until --allow-new-privs takes it away.
+    processOf(spec).noNewPrivileges = true;
     if (!invocation.bool('privileged-without-host-devices')) linuxOf(spec).devices = hostDevices('/dev');
   }
   if (invocation.bool('net-host')) {
