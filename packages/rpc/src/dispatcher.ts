@@ -1,5 +1,6 @@
-import { create, type DescMessage, type DescMethod, type DescService, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { type DescMessage, type DescMethod, type DescService, fromBinary } from '@bufbuild/protobuf';
 import { Code, internal, StatusError, unimplemented } from '@gantry/api';
+import { encodeMessage } from './message-encoding.ts';
 import type { MessageQueue } from './message-queue.ts';
 import type { Interceptor, ServerCall, ServerOptions } from './server-call.ts';
 import type { CallContext, Implementation, ServiceRegistrar } from './service.ts';
@@ -13,8 +14,8 @@ export interface BoundMethod {
 
 /** Where the answers of one call go. */
 export interface Responder {
-  /** Hands one message on. A promise means: wait for it before the next one. */
-  send(message: Uint8Array): Promise<void> | undefined;
+  /** Hands one message on, in one piece or two. A promise means: wait for it before the next one. */
+  send(head: Uint8Array, tail?: Uint8Array): Promise<void> | undefined;
   /** The call is over. Called once. */
   end(error: StatusError | undefined): void;
 }
@@ -71,7 +72,7 @@ export class Dispatcher implements ServiceRegistrar {
     try {
       result = this.#invoke(call, bound, input);
       if (!isPromise(result)) {
-        responder.send(encode(bound.desc.output, result));
+        send(responder, bound, result);
         this.#end(call, responder, started);
         return;
       }
@@ -82,7 +83,7 @@ export class Dispatcher implements ServiceRegistrar {
     result.then(
       (value) => {
         try {
-          responder.send(encode(bound.desc.output, value));
+          send(responder, bound, value);
         } catch (reason) {
           this.#end(call, responder, started, reason);
           return;
@@ -115,7 +116,7 @@ export class Dispatcher implements ServiceRegistrar {
     input: Uint8Array | MessageQueue<Uint8Array>,
     responder: Responder,
   ): Promise<void> {
-    responder.send(encode(bound.desc.output, await this.#invoke(call, bound, input)));
+    send(responder, bound, await this.#invoke(call, bound, input));
   }
 
   async #answerMany(
@@ -130,7 +131,7 @@ export class Dispatcher implements ServiceRegistrar {
       for (;;) {
         const { done, value } = await untilCancelled(call, iterator.next());
         if (done) return;
-        const full = responder.send(encode(bound.desc.output, value));
+        const full = send(responder, bound, value);
         if (full) await untilCancelled(call, full);
       }
     } catch (reason) {
@@ -189,9 +190,8 @@ function isPromise(value: unknown): value is Promise<unknown> {
   return typeof (value as { then?: unknown } | undefined)?.then === 'function';
 }
 
-/** Encodes what a handler gave, message or plain object. */
-function encode(schema: DescMessage, value: unknown): Uint8Array {
-  return toBinary(schema, create(schema, value as never));
+function send(responder: Responder, bound: BoundMethod, value: unknown): Promise<void> | undefined {
+  return encodeMessage(bound.desc.output, value, (head, tail) => responder.send(head, tail));
 }
 
 function decode(schema: DescMessage, bytes: Uint8Array): unknown {

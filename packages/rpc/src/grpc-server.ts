@@ -1,25 +1,12 @@
-import type { Socket } from 'node:net';
-import net from 'node:net';
+import http2, { type IncomingHttpHeaders, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
+import net, { type Socket } from 'node:net';
 import tls from 'node:tls';
 import type { DescService } from '@bufbuild/protobuf';
-import { Code, canceled, deadlineExceeded, type StatusError, unavailable } from '@gantry/api';
-import {
-  Metadata as GrpcMetadata,
-  Server,
-  ServerCredentials,
-  type ServerDuplexStream,
-  type ServerReadableStream,
-  type ServerUnaryCall,
-  type ServerWritableStream,
-  type sendUnaryData,
-  type UntypedHandleCall,
-} from '@grpc/grpc-js';
-import { type BoundMethod, Dispatcher, type Responder } from './dispatcher.ts';
-import { toGrpcStatus } from './grpc-status.ts';
-import { leaseHeader, namespaceHeader } from './headers.ts';
-import { MessageQueue } from './message-queue.ts';
-import { ServerCall, type ServerOptions } from './server-call.ts';
-import type { Implementation, Metadata, ServiceRegistrar } from './service.ts';
+import { StatusError, unavailable } from '@gantry/api';
+import { Dispatcher } from './dispatcher.ts';
+import { type CallHost, GrpcCall, refuse, wrongEncoding } from './grpc-call.ts';
+import type { ServerOptions } from './server-call.ts';
+import type { Implementation, ServiceRegistrar } from './service.ts';
 import { listening, listenUnix, type SocketPermissions, type UnixAddress } from './unix-listener.ts';
 
 export interface GrpcServerOptions extends ServerOptions {
@@ -42,55 +29,52 @@ export interface TlsOptions {
 }
 
 const defaultLimit = 16 << 20;
-/** Bytes of one stream that may wait in memory before its handler is held up. */
-const highWater = 1 << 20;
+/** Bytes that a client may send ahead on one stream, and on all streams of a connection. */
+const streamWindow = 2 << 20;
+const connectionWindow = 8 << 20;
+/** How long a connection gets to send out the last answers when the server closes. */
+const farewellMs = 200;
 
-type AnyCall =
-  | ServerUnaryCall<Buffer, Buffer>
-  | ServerReadableStream<Buffer, Buffer>
-  | ServerWritableStream<Buffer, Buffer>
-  | ServerDuplexStream<Buffer, Buffer>;
+const sessionOptions: http2.ServerOptions = {
+  settings: { initialWindowSize: streamWindow, enablePush: false },
+  // Megabytes. Node refuses streams over it; what one stream holds is bounded by its window and the size of messages.
+  maxSessionMemory: 4096,
+  // Clients may cancel many calls at once, as when they end.
+  streamResetBurst: 10_000,
+  streamResetRate: 1000,
+};
 
 /**
- * A gRPC server. It owns its sockets and hands accepted connections to grpc-js, so that owner and mode of a unix socket are
- * right from its first moment and a bound socket can be taken over from a service manager.
+ * A gRPC server on Node's HTTP/2. It owns its sockets, so that owner and mode of a unix socket are right from its first moment
+ * and a bound socket can be taken over from a service manager. Messages are not compressed, as containerd's are not.
  */
 export class GrpcServer implements ServiceRegistrar {
   readonly #dispatcher: Dispatcher;
-  readonly #server: Server;
-  readonly #injector: ReturnType<Server['createConnectionInjector']>;
   readonly #listeners = new Set<net.Server>();
-  readonly #sockets = new Set<Socket>();
+  readonly #sessions = new Set<ServerHttp2Session>();
   readonly #calls = new Set<GrpcCall>();
   readonly #options: GrpcServerOptions;
+  readonly #host: CallHost;
   #idle: (() => void) | undefined;
   #closing = false;
 
   constructor(options: GrpcServerOptions = {}) {
     this.#options = options;
     this.#dispatcher = new Dispatcher(options);
-    this.#server = new Server({
-      'grpc.max_receive_message_length': options.maxReceiveBytes ?? defaultLimit,
-      'grpc.max_send_message_length': options.maxSendBytes ?? defaultLimit,
-      'grpc.enable_channelz': 0,
-    });
-    this.#injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
+    this.#host = {
+      dispatcher: this.#dispatcher,
+      maxReceiveBytes: options.maxReceiveBytes ?? defaultLimit,
+      maxSendBytes: options.maxSendBytes ?? defaultLimit,
+      finished: (call) => {
+        this.#calls.delete(call);
+        if (this.#calls.size === 0) this.#idle?.();
+      },
+    };
   }
 
   /** Adds a service. May be called while the server listens. */
   add<S extends DescService>(service: S, implementation: Implementation<S>): void {
     this.#dispatcher.add(service, implementation);
-    for (const bound of this.#dispatcher.services.get(service.typeName)!.values()) {
-      const path = `/${service.typeName}/${bound.desc.name}`;
-      this.#server.unregister(path);
-      this.#server.register(
-        path,
-        this.#handler(bound),
-        asBuffer,
-        (bytes: Buffer) => bytes,
-        grpcKinds[bound.desc.methodKind],
-      );
-    }
   }
 
   /** Full names of the services that were added. */
@@ -130,30 +114,32 @@ export class GrpcServer implements ServiceRegistrar {
       socket.destroy();
       return;
     }
-    this.#sockets.add(socket);
-    socket.once('close', () => this.#sockets.delete(socket));
     socket.on('error', () => {}); // A peer that resets is told by 'close'; its calls are cancelled there.
     socket.setNoDelay?.(true);
-    this.#injector.injectConnection(socket);
+    const session = http2.performServerHandshake(socket, sessionOptions);
+    this.#sessions.add(session);
+    session.setLocalWindowSize(connectionWindow);
+    session.on('close', () => this.#sessions.delete(session));
+    session.on('error', (error) => this.#options.logger?.warn('connection failed', { error }));
+    session.on('stream', (stream, headers) => this.#answer(stream, headers));
   }
 
-  /** Stops listening, lets calls in flight run for at most `graceMs`, then breaks them. */
+  /** Stops listening and taking calls, lets those in flight run for at most `graceMs`, then breaks them. */
   async close(graceMs = 0): Promise<void> {
     this.#closing = true;
     const closed = [...this.#listeners].map((server) => new Promise<void>((done) => server.close(() => done())));
+    for (const session of this.#sessions) if (!session.destroyed) session.goaway();
     if (this.#calls.size > 0 && graceMs > 0) {
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, graceMs);
         this.#idle = () => {
           clearTimeout(timer);
-          // The last answer is on its way through http2: one turn lets it reach the socket.
-          setImmediate(resolve);
+          resolve();
         };
       });
     }
-    for (const call of this.#calls) call.cancel(unavailable('server is shutting down'));
-    this.#server.forceShutdown();
-    for (const socket of this.#sockets) socket.destroySoon();
+    for (const call of this.#calls) call.break(unavailable('server is shutting down'));
+    await Promise.all([...this.#sessions].map(farewell));
     await Promise.all(closed);
   }
 
@@ -188,162 +174,35 @@ export class GrpcServer implements ServiceRegistrar {
     return server;
   }
 
-  #handler(bound: BoundMethod): UntypedHandleCall {
-    const clientStreams = bound.desc.methodKind === 'client_streaming' || bound.desc.methodKind === 'bidi_streaming';
-    const serverStreams = bound.desc.methodKind === 'server_streaming' || bound.desc.methodKind === 'bidi_streaming';
-    return ((grpc: AnyCall, callback?: sendUnaryData<Buffer>) => {
-      const call = new GrpcCall(bound, grpc);
-      this.#calls.add(call);
-      const done = () => {
-        this.#calls.delete(call);
-        if (this.#calls.size === 0) this.#idle?.();
-      };
-      const input = clientStreams
-        ? readMessages(call, grpc as ServerReadableStream<Buffer, Buffer>)
-        : (grpc as ServerUnaryCall<Buffer, Buffer>).request;
-      (grpc as ServerUnaryCall<Buffer, Buffer>).on('cancelled', () =>
-        call.cancel(
-          Date.now() >= Number(grpc.getDeadline())
-            ? deadlineExceeded('context deadline exceeded')
-            : canceled('context canceled'),
-        ),
-      );
-      const responder = serverStreams
-        ? new StreamResponder(call, grpc as ServerWritableStream<Buffer, Buffer>, done)
-        : new UnaryResponder(callback!, done);
-      this.#dispatcher.run(call, bound, input, responder);
-    }) as UntypedHandleCall;
-  }
-}
-
-const grpcKinds = {
-  unary: 'unary',
-  server_streaming: 'serverStream',
-  client_streaming: 'clientStream',
-  bidi_streaming: 'bidi',
-} as const;
-
-class GrpcCall extends ServerCall {
-  readonly transport = 'grpc';
-  readonly #grpc: AnyCall;
-  #metadata: Metadata | undefined;
-
-  constructor(bound: BoundMethod, grpc: AnyCall) {
-    super(bound.service, bound.desc);
-    this.#grpc = grpc;
-  }
-
-  get metadata(): Metadata {
-    if (!this.#metadata) {
-      const map = new Map<string, readonly string[]>();
-      for (const [name, values] of Object.entries(this.#grpc.metadata.toJSON()))
-        if (!name.endsWith('-bin')) map.set(name, values.map(String));
-      this.#metadata = map;
-    }
-    return this.#metadata;
-  }
-
-  get namespace(): string | undefined {
-    return this.#grpc.metadata.get(namespaceHeader)[0] as string | undefined;
-  }
-
-  get lease(): string | undefined {
-    return this.#grpc.metadata.get(leaseHeader)[0] as string | undefined;
-  }
-
-  sendHeaders(headers: Record<string, string>): void {
-    const metadata = new GrpcMetadata();
-    for (const [name, value] of Object.entries(headers)) metadata.set(name, value);
-    (this.#grpc as ServerUnaryCall<Buffer, Buffer>).sendMetadata(metadata);
-  }
-}
-
-class UnaryResponder implements Responder {
-  readonly #callback: sendUnaryData<Buffer>;
-  readonly #done: () => void;
-  #message: Buffer | undefined;
-
-  constructor(callback: sendUnaryData<Buffer>, done: () => void) {
-    this.#callback = callback;
-    this.#done = done;
-  }
-
-  send(message: Uint8Array): undefined {
-    this.#message = asBuffer(message);
-  }
-
-  end(error: StatusError | undefined): void {
-    if (error) this.#callback(toGrpcStatus(error), null);
-    else this.#callback(null, this.#message!);
-    this.#done();
-  }
-}
-
-class StreamResponder implements Responder {
-  readonly #call: GrpcCall;
-  readonly #stream: ServerWritableStream<Buffer, Buffer>;
-  readonly #done: () => void;
-  #waiting = 0;
-  #resume: (() => void) | undefined;
-
-  constructor(call: GrpcCall, stream: ServerWritableStream<Buffer, Buffer>, done: () => void) {
-    this.#call = call;
-    this.#stream = stream;
-    this.#done = done;
-    stream.on('close', () => this.#wake());
-  }
-
-  send(message: Uint8Array): Promise<void> | undefined {
-    if (this.#stream.destroyed || this.#call.cancelReason) return undefined;
-    const size = message.byteLength + 5;
-    this.#waiting += size;
-    const room = this.#stream.write(asBuffer(message), () => {
-      this.#waiting -= size;
-      if (this.#waiting < highWater) this.#wake();
-    });
-    if (room && this.#waiting < highWater) return undefined;
-    return new Promise((resolve) => {
-      this.#resume = resolve;
-    });
-  }
-
-  end(error: StatusError | undefined): void {
-    // grpc-js takes an error event as the order to end with that status.
-    if (error && error.code !== Code.Ok) this.#stream.emit('error', toGrpcStatus(error));
-    else this.#stream.end();
-    this.#done();
-  }
-
-  #wake(): void {
-    this.#resume?.();
-    this.#resume = undefined;
-  }
-}
-
-/** The messages of a request stream as a queue that holds back the peer while the handler is slower. */
-function readMessages(call: GrpcCall, stream: ServerReadableStream<Buffer, Buffer>): MessageQueue<Uint8Array> {
-  const queue = new MessageQueue<Uint8Array>();
-  let paused = false;
-  stream.on('data', (message: Buffer) => {
-    queue.push(message);
-    if (queue.size >= 4 && !paused) {
-      paused = true;
-      stream.pause();
-    }
-  });
-  queue.onTake = () => {
-    if (paused && queue.size === 0) {
-      paused = false;
+  #answer(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
+    stream.on('error', () => {}); // Told by 'close', where the call is cancelled.
+    if (headers[':method'] !== 'POST' || !headers['content-type']?.startsWith('application/grpc')) {
+      stream.respond({ ':status': headers[':method'] === 'POST' ? 415 : 405 }, { endStream: true });
       stream.resume();
+      return;
     }
-  };
-  stream.on('end', () => queue.end());
-  stream.on('cancelled', () => queue.fail(call.cancelReason ?? canceled('context canceled')));
-  // Messages nobody will read still have to flow, or the stream would never come to its end.
-  queue.onReturn = () => stream.resume();
-  return queue;
+    try {
+      const wrong = wrongEncoding(headers);
+      if (wrong) throw wrong;
+      const [, service = '', method = ''] = headers[':path']?.split('/') ?? [];
+      const call = new GrpcCall(this.#host, this.#dispatcher.find(service, method), stream, headers);
+      this.#calls.add(call);
+      call.start();
+    } catch (reason) {
+      refuse(stream, StatusError.from(reason));
+    }
+  }
 }
 
-function asBuffer(bytes: Uint8Array): Buffer {
-  return bytes instanceof Buffer ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+/** Lets a connection send what it has, for a moment, and ends it. */
+function farewell(session: ServerHttp2Session): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => session.destroy(), farewellMs);
+    session.once('close', () => {
+      clearTimeout(timer);
+      resolve();
+    });
+    if (session.destroyed) resolve();
+    else session.close();
+  });
 }

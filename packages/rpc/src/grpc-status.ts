@@ -1,31 +1,55 @@
+// A call's outcome as gRPC carries it: trailers with a number, a percent-encoded message, and details as a google.rpc.Status.
+import type { IncomingHttpHeaders } from 'node:http2';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { Code, StatusError } from '@gantry/api';
 import { StatusSchema } from '@gantry/api/gen/google/rpc/status_pb.js';
-import { Metadata, type ServiceError, type StatusObject } from '@grpc/grpc-js';
 import { statusDetailsHeader } from './headers.ts';
 
-/** What grpc-js sends for an error: code, message, and the details as a serialised google.rpc.Status. */
-export function toGrpcStatus(error: StatusError): StatusObject {
-  const metadata = new Metadata();
-  // A lone surrogate cannot be percent-encoded, and would make the transport throw.
-  const details = error.message.toWellFormed();
+/** The trailers of an error, or of success. */
+export function statusTrailers(error: StatusError | undefined): Record<string, string> {
+  if (!error) return { 'grpc-status': '0' };
+  const trailers: Record<string, string> = { 'grpc-status': String(error.code) };
+  const message = error.message.toWellFormed();
+  if (message !== '') trailers['grpc-message'] = percentEncode(message);
   if (error.details.length > 0) {
-    const status = create(StatusSchema, { code: error.code, message: details, details: [...error.details] });
-    metadata.set(statusDetailsHeader, Buffer.from(toBinary(StatusSchema, status)));
+    const status = create(StatusSchema, { code: error.code, message, details: [...error.details] });
+    trailers[statusDetailsHeader] = Buffer.from(toBinary(StatusSchema, status)).toString('base64');
   }
-  return { code: error.code as number, details, metadata };
+  return trailers;
 }
 
-/** The StatusError in what grpc-js gives a client. */
-export function fromGrpcStatus(status: Pick<ServiceError, 'code' | 'details' | 'metadata'>): StatusError {
-  const binary = status.metadata?.get(statusDetailsHeader)[0];
-  const code = (status.code in codeNames ? status.code : Code.Unknown) as Code;
-  if (!(binary instanceof Buffer)) return new StatusError(code, status.details);
+/** What the trailers say: undefined for success. Call only if they have `grpc-status`. */
+export function statusOf(trailers: IncomingHttpHeaders): StatusError | undefined {
+  const number = Number(trailers['grpc-status']);
+  if (number === Code.Ok) return undefined;
+  const code = (number in codes ? number : Code.Unknown) as Code;
+  const message = percentDecode(String(trailers['grpc-message'] ?? ''));
+  const binary = trailers[statusDetailsHeader];
+  if (typeof binary !== 'string') return new StatusError(code, message);
   try {
-    return new StatusError(code, status.details, { details: fromBinary(StatusSchema, binary).details });
+    return new StatusError(code, message, {
+      details: fromBinary(StatusSchema, Buffer.from(binary, 'base64')).details,
+    });
   } catch (cause) {
-    return new StatusError(code, status.details, { cause });
+    return new StatusError(code, message, { cause });
   }
 }
 
-const codeNames: Record<number, true> = Object.fromEntries(Object.values(Code).map((code) => [code, true]));
+const codes: Record<number, true> = Object.fromEntries(Object.values(Code).map((code) => [code, true]));
+
+/** Printable ASCII stays as it is, `%` and every other byte of the UTF-8 becomes `%XX`. */
+function percentEncode(text: string): string {
+  if (/^[ -$&-~]*$/.test(text)) return text;
+  let encoded = '';
+  for (const byte of Buffer.from(text))
+    encoded +=
+      byte >= 0x20 && byte <= 0x7e && byte !== 0x25
+        ? String.fromCharCode(byte)
+        : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`;
+  return encoded;
+}
+
+/** What is not a valid escape stays as it is. */
+function percentDecode(text: string): string {
+  return text.replace(/(?:%[0-9a-f]{2})+/gi, (run) => Buffer.from(run.replaceAll('%', ''), 'hex').toString());
+}

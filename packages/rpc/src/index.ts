@@ -1,4 +1,4 @@
-// Everything, with grpc-js. A process that must stay small imports `@gantry/rpc/ttrpc-server.ts` and the like instead.
+// Everything. A process that must stay small imports `@gantry/rpc/ttrpc-server.ts` and the like instead.
 export * from './client.ts';
 export * from './grpc-client.ts';
 export * from './grpc-server.ts';

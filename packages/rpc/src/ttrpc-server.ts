@@ -281,8 +281,8 @@ class UnaryResponder implements Responder {
     this.#done = done;
   }
 
-  send(message: Uint8Array): undefined {
-    this.#payload = message;
+  send(head: Uint8Array, tail?: Uint8Array): undefined {
+    this.#payload = joined(head, tail);
   }
 
   end(error: StatusError | undefined): void {
@@ -312,7 +312,8 @@ class StreamResponder implements Responder {
     this.#done = done;
   }
 
-  send(message: Uint8Array): Promise<void> | undefined {
+  send(head: Uint8Array, tail?: Uint8Array): Promise<void> | undefined {
+    const message = joined(head, tail);
     if (message.byteLength > maxFrameData) throw tooLong(message.byteLength);
     return this.#writer.write(this.#id, FrameType.Data, 0, message);
   }
@@ -345,4 +346,8 @@ function sendStatus(writer: FrameWriter, streamId: number, error: StatusError): 
   let bytes = status(error.details, error.message);
   if (bytes.byteLength > maxFrameData) bytes = status([], error.message.slice(0, 65536));
   return writer.write(streamId, FrameType.Response, 0, bytes);
+}
+
+function joined(head: Uint8Array, tail: Uint8Array | undefined): Uint8Array {
+  return tail ? Buffer.concat([head, tail]) : head;
 }
