@@ -91,10 +91,7 @@ export async function resolveImage(
 ): Promise<ResolvedImage> {
   const [best] = await manifestsOf(client, image.target, matcher);
   if (!best)
-    throw new StatusError(
-      Code.NotFound,
-      `no match for platform in manifest ${image.target.digest}: not found`,
-    );
+    throw new StatusError(Code.NotFound, `no match for platform in manifest ${image.target.digest}: not found`);
   const { descriptor } = best;
   const manifest = parseManifest(await client.content.readAll(descriptor.digest), descriptor.mediaType);
   const config = parseImageConfig(await client.content.readAll(manifest.config.digest));

@@ -52,7 +52,10 @@ export async function installLayers(
       rmSync(file, { force: true });
       if (entry.type === '2') symlinkSync(entry.linkname, file);
       else
-        await pipeline(Readable.from(entry.stream), createWriteStream(file, { mode: entry.header.mode & 0o755, flags: 'wx' }));
+        await pipeline(
+          Readable.from(entry.stream),
+          createWriteStream(file, { mode: entry.header.mode & 0o755, flags: 'wx' }),
+        );
     }
   }
 }

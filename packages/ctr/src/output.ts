@@ -30,7 +30,11 @@ export function printJson(value: unknown): void {
 }
 
 /** A line for people to see beside the output, on standard error. */
-export function log(level: 'debug' | 'info' | 'warning' | 'error', message: string, fields: Record<string, string> = {}): void {
+export function log(
+  level: 'debug' | 'info' | 'warning' | 'error',
+  message: string,
+  fields: Record<string, string> = {},
+): void {
   const time = new Date().toISOString().replace(/\.\d+Z$/, 'Z');
   const quote = (text: string) => (/^[\w.:@/+-]+$/.test(text) ? text : JSON.stringify(text));
   const rest = Object.entries(fields).map(([key, value]) => ` ${key}=${quote(value)}`);
@@ -53,4 +57,8 @@ export async function forEachName(
     }
   }
   return code;
+}
+
+export function printLines(lines: readonly string[]): void {
+  print(lines.map((line) => `${line}\n`).join(''));
 }

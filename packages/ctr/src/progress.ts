@@ -130,7 +130,8 @@ class Bars extends View implements ProgressView {
     const done = ['complete', 'extracted', 'already exists', 'exists'].includes(event);
     const share = done ? 1 : total > 0 ? Math.min(1, progress / total) : 0;
     const full = Math.round(share * barWidth);
-    const amount = !done && total > 0 ? ` ${binarySize(progress)}/${binarySize(total)}` : total > 0 ? ` ${binarySize(total)}` : '';
+    const amount =
+      !done && total > 0 ? ` ${binarySize(progress)}/${binarySize(total)}` : total > 0 ? ` ${binarySize(total)}` : '';
     return `${event.padEnd(14)} |\x1b[32m${'+'.repeat(full)}\x1b[0m${'-'.repeat(barWidth - full)}|${amount}`;
   }
 }

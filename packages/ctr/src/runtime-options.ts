@@ -3,7 +3,12 @@ import { type Any, genericRuntimeOptions, runcOptions } from '@gantry/client';
 import type { Flag, Invocation } from './command.ts';
 
 export const runtimeFlags: readonly Flag[] = [
-  { name: 'runtime', kind: 'string', usage: 'name of the runtime, or path of its shim', default: 'io.containerd.runc.v2' },
+  {
+    name: 'runtime',
+    kind: 'string',
+    usage: 'name of the runtime, or path of its shim',
+    default: 'io.containerd.runc.v2',
+  },
   { name: 'runtime-config-path', kind: 'string', usage: "path of the runtime's own configuration" },
   { name: 'runc-binary', kind: 'string', usage: 'the OCI runtime to run, as crun' },
   { name: 'runc-root', kind: 'string', usage: "directory of the OCI runtime's state" },

@@ -63,7 +63,8 @@ export async function unpackImage(
       const mounts = await snapshots.prepare(key, ids[index - 1] ?? '', labels);
       try {
         const applied = await held.diff.apply(layer, mounts, { syncFs: settings.syncFs ?? false });
-        if (applied.digest !== diffIds[index]) throw new Error(`wrong diff id calculated on extraction "${applied.digest}"`);
+        if (applied.digest !== diffIds[index])
+          throw new Error(`wrong diff id calculated on extraction "${applied.digest}"`);
         await snapshots.commit(chainId, key, labels);
       } catch (reason) {
         await snapshots.remove(key).catch(() => undefined);

@@ -15,7 +15,8 @@ export const events: Command = {
   name: 'events',
   usage: 'show what happens, as it happens',
   argsUsage: '[<filter>, ...]',
-  description: 'Prints a line for each event: its time, namespace, topic and content. Filters choose; one that fits is enough.',
+  description:
+    'Prints a line for each event: its time, namespace, topic and content. Filters choose; one that fits is enough.',
   example: `ctr events 'topic~="/tasks/.*"'`,
   run: withClient(async (client, invocation) => {
     for await (const event of client.events.subscribe([...invocation.args])) {

@@ -6,7 +6,8 @@ export const install: Command = {
   name: 'install',
   usage: 'install programs that come as an image',
   argsUsage: '<ref>',
-  description: "Unpacks bin/ (and, with --libs, lib/) of the image's layers into the directory that the daemon has for it.",
+  description:
+    "Unpacks bin/ (and, with --libs, lib/) of the image's layers into the directory that the daemon has for it.",
   example: 'ctr install --libs docker.io/example/cni-plugins:latest',
   flags: [
     { name: 'libs', aliases: ['l'], kind: 'bool', usage: 'lib/ as well' },

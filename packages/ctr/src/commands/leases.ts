@@ -1,6 +1,6 @@
 import { formatTime } from '@gantry/client';
 import type { Command } from '../command.ts';
-import { forEachName, print, printTable } from '../output.ts';
+import { forEachName, print, printLines, printTable } from '../output.ts';
 import { withClient } from '../session.ts';
 import { narrow } from '../table.ts';
 import { labelList, parseLabels } from '../units.ts';
@@ -14,7 +14,7 @@ const list: Command = {
   flags: [{ name: 'quiet', aliases: ['q'], kind: 'bool', usage: 'print the ids only' }],
   run: withClient(async (client, invocation) => {
     const leases = await client.leases.list([...invocation.args]);
-    if (invocation.bool('quiet')) return leases.forEach(({ id }) => print(`${id}\n`));
+    if (invocation.bool('quiet')) return printLines(leases.map(({ id }) => id));
     printTable(
       [
         ['ID', 'CREATED AT', 'LABELS', ''],
@@ -37,7 +37,13 @@ const create: Command = {
   example: 'ctr leases create --id build --expires 1h',
   flags: [
     { name: 'id', kind: 'string', usage: 'its id; one is made up if there is none' },
-    { name: 'expires', aliases: ['x'], kind: 'duration', usage: 'kept for this time; 0 means until deleted', default: '24h' },
+    {
+      name: 'expires',
+      aliases: ['x'],
+      kind: 'duration',
+      usage: 'kept for this time; 0 means until deleted',
+      default: '24h',
+    },
   ],
   run: withClient(async (client, invocation) => {
     const expires = invocation.number('expires');

@@ -1,6 +1,6 @@
 import { Code, hasCode } from '@gantry/client';
 import type { Command } from '../command.ts';
-import { forEachName, print, printTable } from '../output.ts';
+import { forEachName, print, printLines, printTable } from '../output.ts';
 import { withClient } from '../session.ts';
 import { narrow } from '../table.ts';
 import { labelList, parseLabels } from '../units.ts';
@@ -38,7 +38,7 @@ const list: Command = {
   flags: [{ name: 'quiet', aliases: ['q'], kind: 'bool', usage: 'print the names only' }],
   run: withClient(async (client, invocation) => {
     const namespaces = await client.namespaces.list();
-    if (invocation.bool('quiet')) return namespaces.forEach(({ name }) => print(`${name}\n`));
+    if (invocation.bool('quiet')) return printLines(namespaces.map(({ name }) => name));
     printTable(
       [['NAME', 'LABELS', ''], ...namespaces.map(({ name, labels }) => [name, labelList(labels, ''), ''])],
       narrow,

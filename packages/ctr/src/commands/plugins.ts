@@ -1,7 +1,7 @@
 import { Code, type Plugin, runtimeInfo } from '@gantry/client';
 import { formatPlatformAll } from '@gantry/oci';
 import type { Command } from '../command.ts';
-import { print, printJson, printTable } from '../output.ts';
+import { print, printJson, printLines, printTable } from '../output.ts';
 import { runtimeFlags, runtimeOptions } from '../runtime-options.ts';
 import { withClient } from '../session.ts';
 
@@ -16,7 +16,8 @@ function detail(plugin: Plugin): string {
     if (rows.length === 0) return;
     lines.push(head);
     const width = Math.max(...rows.map(([name]) => name.length));
-    for (const [name, value] of rows) lines.push(`${' '.repeat(18)}${value ? `${name.padEnd(width + 6)}${value}` : name}`);
+    for (const [name, value] of rows)
+      lines.push(`${' '.repeat(18)}${value ? `${name.padEnd(width + 6)}${value}` : name}`);
   };
   block(
     'Requires:',
@@ -51,8 +52,8 @@ const list: Command = {
   ],
   run: withClient(async (client, invocation) => {
     const plugins = await client.introspection.plugins([...invocation.args]);
-    if (invocation.bool('quiet')) return plugins.forEach(({ id }) => print(`${id}\n`));
-    if (invocation.bool('detailed')) return plugins.forEach((plugin) => print(detail(plugin)));
+    if (invocation.bool('quiet')) return printLines(plugins.map(({ id }) => id));
+    if (invocation.bool('detailed')) return print(plugins.map(detail).join(''));
     printTable([
       ['TYPE', 'ID', 'PLATFORMS', 'STATUS', ''],
       ...plugins.map((plugin) => [plugin.type, plugin.id, platformsOf(plugin) || '-', statusOf(plugin), '']),

@@ -79,9 +79,7 @@ const info: Command = {
       Labels: sandbox.labels,
       Runtime: {
         Name: sandbox.runtime.name,
-        Options: options
-          ? { type_url: options.typeUrl, value: Buffer.from(options.value).toString('base64') }
-          : null,
+        Options: options ? { type_url: options.typeUrl, value: Buffer.from(options.value).toString('base64') } : null,
       },
       Spec: (sandbox.spec && plainAny(sandbox.spec)) ?? null,
       Sandboxer: sandbox.sandboxer,

@@ -1,4 +1,4 @@
-import { hasCode, Code } from '@gantry/client';
+import { Code, hasCode } from '@gantry/client';
 import type { Command } from '../command.ts';
 import { print } from '../output.ts';
 import { connect } from '../session.ts';

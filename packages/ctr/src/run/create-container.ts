@@ -1,7 +1,7 @@
 // Makes the container record (and its snapshot) that `run` and `containers create` ask for.
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { type Any, type Client, type Container, Code, hasCode, type NewContainer } from '@gantry/client';
+import { type Any, type Client, Code, type Container, hasCode, type NewContainer } from '@gantry/client';
 import { parseJson, type RuntimeSpec } from '@gantry/oci';
 import type { Invocation } from '../command.ts';
 import { platformMatcher, resolveImage } from '../image-content.ts';
@@ -17,13 +17,17 @@ export interface MadeContainer {
   readonly spec: RuntimeSpec;
 }
 
-
 /** The id and command in the arguments: with `--config` there is no image. @throws Error if one is missing */
-export function containerArguments(invocation: Invocation): { reference: string; id: string; command: readonly string[] } {
+export function containerArguments(invocation: Invocation): {
+  reference: string;
+  id: string;
+  command: readonly string[];
+} {
   const { args } = invocation;
   if (invocation.isSet('config')) {
     if (!args[0]) throw new Error('container id must be provided');
-    if (args.length > 1) throw new Error('with spec config file, only container id should be provided: invalid argument');
+    if (args.length > 1)
+      throw new Error('with spec config file, only container id should be provided: invalid argument');
     return { reference: '', id: args[0], command: [] };
   }
   if (!args[0]) throw new Error('image ref must be provided');
@@ -80,10 +84,7 @@ async function fromImage(
   reference: string,
   command: readonly string[],
 ): Promise<MadeContainer> {
-  const [image, snapshotter] = await Promise.all([
-    client.images.get(reference),
-    snapshotterOf(client, invocation),
-  ]);
+  const [image, snapshotter] = await Promise.all([client.images.get(reference), snapshotterOf(client, invocation)]);
   const resolved = await resolveImage(client, image, platformMatcher(invocation.string('platform')));
   const parent = await unpackImage(client, resolved, snapshotter, { syncFs: invocation.bool('sync-fs') });
   const snapshots = client.snapshots(snapshotter);

@@ -36,7 +36,11 @@ export const containerFlags: readonly Flag[] = [
   { name: 'cap-drop', kind: 'strings', usage: 'a capability to take: CAP_NET_RAW' },
   { name: 'seccomp', kind: 'bool', usage: 'use the default seccomp profile' },
   { name: 'seccomp-profile', kind: 'string', usage: 'file with a seccomp profile' },
-  { name: 'apparmor-default-profile', kind: 'string', usage: 'name under which the default AppArmor profile is loaded' },
+  {
+    name: 'apparmor-default-profile',
+    kind: 'string',
+    usage: 'name under which the default AppArmor profile is loaded',
+  },
   { name: 'apparmor-profile', kind: 'string', usage: 'name of a loaded AppArmor profile' },
   { name: 'blockio-config-file', kind: 'string', usage: 'file with block I/O classes' },
   { name: 'blockio-class', kind: 'string', usage: 'block I/O class of the container' },

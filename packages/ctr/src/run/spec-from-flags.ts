@@ -142,7 +142,8 @@ function protect(spec: RuntimeSpec, invocation: Invocation): void {
   const apparmor = invocation.string('apparmor-profile');
   if (apparmor) process.apparmorProfile = apparmor;
   const files = invocation.string('rlimit-nofile');
-  if (files) process.rlimits = [...(process.rlimits ?? []).filter(({ type }) => type !== 'RLIMIT_NOFILE'), parseLimit(files)];
+  if (files)
+    process.rlimits = [...(process.rlimits ?? []).filter(({ type }) => type !== 'RLIMIT_NOFILE'), parseLimit(files)];
 }
 
 function checkCapability(name: string): string {

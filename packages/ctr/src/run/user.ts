@@ -53,7 +53,10 @@ export function lookUpUser(text: string, read: FileReader): Pick<SpecUser, 'uid'
   const [user = '', group] = parts;
   if (user === '' || group === '' || parts.length > 2) throw new Error(`invalid USER value ${text}`);
   const byNumber = isNumber(user);
-  const found = byNumber && group !== undefined && isNumber(group) ? undefined : passwd(read).find((row) => (byNumber ? row.uid === Number(user) : row.name === user));
+  const found =
+    byNumber && group !== undefined && isNumber(group)
+      ? undefined
+      : passwd(read).find((row) => (byNumber ? row.uid === Number(user) : row.name === user));
   if (!byNumber && !found) throw new Error('no users found');
   const uid = found?.uid ?? parseId(user, 'uid');
   if (group === undefined) return { uid, gid: found?.gid ?? 0 };

@@ -1,8 +1,8 @@
-import { type Container, Code, formatTime, hasCode, plainAny, specOf, type Any } from '@gantry/client';
+import { type Any, type Client, Code, type Container, formatTime, hasCode, plainAny, specOf } from '@gantry/client';
 import type { Json } from '@gantry/oci';
 import type { Command } from '../../command.ts';
 import { notYet } from '../../not-yet.ts';
-import { forEachName, print, printJson, printTable } from '../../output.ts';
+import { log, print, printJson, printLines, printTable } from '../../output.ts';
 import { createContainer, removeContainer } from '../../run/create-container.ts';
 import { containerFlags } from '../../run/spec-flags.ts';
 import { withClient } from '../../session.ts';
@@ -28,7 +28,7 @@ const list: Command = {
   flags: [{ name: 'quiet', aliases: ['q'], kind: 'bool', usage: 'print the ids only' }],
   run: withClient(async (client, invocation) => {
     const containers = await client.containers.list([...invocation.args]);
-    if (invocation.bool('quiet')) return containers.forEach(({ id }) => print(`${id}\n`));
+    if (invocation.bool('quiet')) return printLines(containers.map(({ id }) => id));
     printTable([
       ['CONTAINER', 'IMAGE', 'RUNTIME', ''],
       ...containers.map(({ id, image, runtime }) => [id, image || '-', runtime.name, '']),
@@ -85,21 +85,32 @@ const remove: Command = {
   flags: [{ name: 'keep-snapshot', kind: 'bool', usage: 'leave the snapshots' }],
   run: withClient(async (client, invocation) => {
     invocation.argument(0, 'container id');
-    return forEachName(invocation.args, async (id) => {
-      const container = await client.containers.get(id);
+    let failure: unknown;
+    for (const id of invocation.args) {
       try {
-        const task = await client.tasks.get(id);
-        const { state } = await task.status();
-        if (state !== 'stopped' && state !== 'created')
-          throw new Error(`cannot delete a non stopped container: {${state} 0 0001-01-01 00:00:00 +0000 UTC}`);
-        await task.delete();
+        await removeOne(client, id, invocation.bool('keep-snapshot'));
       } catch (reason) {
-        if (!hasCode(reason, Code.NotFound)) throw reason;
+        failure ??= reason;
+        log('error', `failed to delete container "${id}"`, { error: (reason as Error).message });
       }
-      await removeContainer(client, container, { keepSnapshot: invocation.bool('keep-snapshot') });
-    });
+    }
+    if (failure) throw failure;
   }),
 };
+
+async function removeOne(client: Client, id: string, keepSnapshot: boolean): Promise<void> {
+  const container = await client.containers.get(id);
+  try {
+    const task = await client.tasks.get(id);
+    const { state } = await task.status();
+    if (state !== 'stopped' && state !== 'created')
+      throw new Error(`cannot delete a non stopped container: {${state} 0 0001-01-01 00:00:00 +0000 UTC}`);
+    await task.delete();
+  } catch (reason) {
+    if (!hasCode(reason, Code.NotFound)) throw reason;
+  }
+  await removeContainer(client, container, { keepSnapshot });
+}
 
 const label: Command = {
   name: 'label',

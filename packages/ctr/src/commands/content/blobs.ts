@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { type Client, Code, type ContentInfo, hasCode, toMillis, type Time } from '@gantry/client';
+import { type Client, Code, type ContentInfo, hasCode, type Time, toMillis } from '@gantry/client';
 import { type Command, UsageError } from '../../command.ts';
 import { forEachName, log, print, printTable } from '../../output.ts';
 import { withClient } from '../../session.ts';
@@ -18,7 +18,7 @@ export const list: Command = {
   aliases: ['ls'],
   usage: 'list the blobs',
   argsUsage: '[flags] [<filter>, ...]',
-  example: "ctr content ls 'labels.\"containerd.io/uncompressed\"'",
+  example: 'ctr content ls \'labels."containerd.io/uncompressed"\'',
   flags: [{ name: 'quiet', aliases: ['q'], kind: 'bool', usage: 'print the digests only' }],
   run: withClient(async (client, invocation) => {
     const rows: string[][] = [];
@@ -124,7 +124,9 @@ export const label: Command = {
   example: 'ctr content label sha256:0000000000000000000000000000000000000000000000000000000000000000 keep=yes',
   run: withClient(async (client, invocation) => {
     const digest = invocation.argument(0, 'digest');
-    const { labels } = await client.content.setLabels(digest, parseLabels(invocation.args.slice(1)));
+    const changes = parseLabels(invocation.args.slice(1));
+    const isLook = Object.keys(changes).length === 0;
+    const { labels } = await (isLook ? client.content.info(digest) : client.content.setLabels(digest, changes));
     print(`${labelList(labels, '')}\n`);
   }),
 };
@@ -203,4 +205,3 @@ export const prune: Command = {
   example: 'ctr content prune references',
   commands: [references],
 };
-

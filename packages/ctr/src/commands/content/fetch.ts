@@ -39,7 +39,13 @@ export const fetch: Command = {
   }),
 };
 
-const direct = (name: string, usage: string, argsUsage: string, example: string, flags: readonly Flag[] = []): Command => ({
+const direct = (
+  name: string,
+  usage: string,
+  argsUsage: string,
+  example: string,
+  flags: readonly Flag[] = [],
+): Command => ({
   name,
   usage,
   argsUsage,

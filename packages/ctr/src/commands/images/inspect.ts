@@ -16,7 +16,13 @@ function box(title: string, lines: readonly string[], prefix: string): string[] 
 }
 
 /** The lines of a descriptor and of all beneath it. */
-async function tree(client: Client, descriptor: Descriptor, last: boolean, prefix: string, content: boolean): Promise<string[]> {
+async function tree(
+  client: Client,
+  descriptor: Descriptor,
+  last: boolean,
+  prefix: string,
+  content: boolean,
+): Promise<string[]> {
   const platform = descriptor.platform ? `${formatPlatform(descriptor.platform)}, ` : '';
   const { mediaType, digest, size } = descriptor;
   const lines = [`${prefix}${last ? '└──' : '├──'} ${mediaType} @${digest} (${platform}${size} bytes)`];

@@ -1,7 +1,7 @@
-import { type Client, Code, hasCode, type Image } from '@gantry/client';
+import { type Client, Code, hasCode, type Image, StatusError } from '@gantry/client';
 import type { Command } from '../../command.ts';
 import { imagePlatforms, imageSize, manifestsOf, platformMatcher, resolveImage } from '../../image-content.ts';
-import { log, print, printTable } from '../../output.ts';
+import { log, print, printLines, printTable } from '../../output.ts';
 import { snapshotterFlags } from '../../run/spec-flags.ts';
 import { withClient } from '../../session.ts';
 import { narrow } from '../../table.ts';
@@ -28,8 +28,11 @@ export const list: Command = {
   example: "ctr images ls 'name~=busybox'",
   flags: [{ name: 'quiet', aliases: ['q'], kind: 'bool', usage: 'print the names only' }],
   run: withClient(async (client, invocation) => {
-    const images = (await client.images.list([...invocation.args])).sort(byName);
-    if (invocation.bool('quiet')) return images.forEach(({ name }) => print(`${name}\n`));
+    const found = await client.images.list([...invocation.args]).catch((reason) => {
+      throw StatusError.wrap(reason, 'failed to list images');
+    });
+    const images = found.sort(byName);
+    if (invocation.bool('quiet')) return printLines(images.map(({ name }) => name));
     const rows = await Promise.all(
       images.map(async (image) => [
         image.name,
@@ -38,7 +41,11 @@ export const list: Command = {
         await orDash(image, 'calculating size', async () =>
           binarySize(await imageSize(client, image.target, platformMatcher())),
         ),
-        await orDash(image, 'resolving platform', async () => (await imagePlatforms(client, image.target)).join(',') || '-'),
+        await orDash(
+          image,
+          'resolving platform',
+          async () => (await imagePlatforms(client, image.target)).join(',') || '-',
+        ),
         labelList(image.labels),
         '',
       ]),

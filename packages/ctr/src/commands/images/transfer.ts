@@ -31,8 +31,7 @@ function refuseLocal(invocation: Invocation): void {
 export function selectionOf(invocation: Invocation): Pick<ImageSelection, 'platforms' | 'labels'> {
   const named = invocation.strings('platform').map(parsePlatform);
   const labels = parseLabels(invocation.strings('label'));
-  const platforms =
-    named.length > 0 ? named : invocation.bool('all-platforms') ? [] : [defaultPlatform()];
+  const platforms = named.length > 0 ? named : invocation.bool('all-platforms') ? [] : [defaultPlatform()];
   return { platforms, labels };
 }
 
@@ -77,7 +76,9 @@ export const pull: Command = {
     );
     if (invocation.bool('print-chainid')) {
       const image = await client.images.get(reference);
-      print(`image chain ID: ${imageChainId(await resolveImage(client, image, platformMatcher(invocation.strings('platform')[0])))}\n`);
+      print(
+        `image chain ID: ${imageChainId(await resolveImage(client, image, platformMatcher(invocation.strings('platform')[0])))}\n`,
+      );
     }
   }),
 };

@@ -1,8 +1,8 @@
 import type { Command } from '../../command.ts';
+import { snapshotterFlags } from '../../run/spec-flags.ts';
+import { commit, label, prepare, remove, view } from './change.ts';
 import { diff, unpack } from './layers.ts';
 import { info, list, mounts, tree, usage } from './look.ts';
-import { commit, label, prepare, remove, view } from './change.ts';
-import { snapshotterFlags } from '../../run/spec-flags.ts';
 
 export const snapshots: Command = {
   name: 'snapshots',

@@ -1,5 +1,5 @@
 // Between snapshots and layers: differences, and unpacking.
-import { type Client, type Descriptor, type Mount, type Snapshots } from '@gantry/client';
+import type { Client, Descriptor, Mount, Snapshots } from '@gantry/client';
 import { isManifestType, MediaType, parseImageConfig, parseManifest } from '@gantry/oci';
 import { type Command, UsageError } from '../../command.ts';
 import { print } from '../../output.ts';
@@ -81,4 +81,3 @@ export const unpack: Command = {
     print('done\n');
   }),
 };
-

@@ -20,7 +20,8 @@ export const list: Command = {
   run: withClient(async (client, invocation) => {
     const snapshots = client.snapshots(await snapshotterOf(client, invocation));
     const rows: string[][] = [];
-    for await (const info of snapshots.list([...invocation.args])) rows.push([info.name, info.parent, kindOf(info), '']);
+    for await (const info of snapshots.list([...invocation.args]))
+      rows.push([info.name, info.parent, kindOf(info), '']);
     printTable([['KEY', 'PARENT', 'KIND', ''], ...rows], narrow);
   }),
 };

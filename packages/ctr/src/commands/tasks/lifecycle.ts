@@ -1,5 +1,5 @@
 // Starting, signalling, freezing and deleting tasks.
-import { Code, hasCode, specOf, type Task } from '@gantry/client';
+import { Code, hasCode, StatusError, specOf, type Task } from '@gantry/client';
 import type { Command } from '../../command.ts';
 import { notYet } from '../../not-yet.ts';
 import { log } from '../../output.ts';
@@ -64,6 +64,12 @@ async function removeTask(task: Task, force: boolean): Promise<number> {
       if (!hasCode(reason, Code.NotFound)) throw reason;
     }
   }
+  const { state } = await task.status();
+  if (state !== 'stopped' && state !== 'created')
+    throw new StatusError(
+      Code.FailedPrecondition,
+      `task must be stopped before deletion: ${state}: failed precondition`,
+    );
   return (await task.delete()).code;
 }
 
@@ -103,7 +109,7 @@ export const remove: Command = {
         code = ended;
       } catch (reason) {
         failure ??= reason;
-        log('error', `failed to delete task: ${(reason as Error).message}`, { id });
+        log('error', `unable to delete ${id}`, { error: (reason as Error).message });
       }
     }
     if (failure) throw failure;

@@ -2,7 +2,7 @@
 import { type Metric, plainAny } from '@gantry/client';
 import type { Json } from '@gantry/oci';
 import { type Command, UsageError } from '../../command.ts';
-import { goJson, print, printTable } from '../../output.ts';
+import { goJson, print, printLines, printTable } from '../../output.ts';
 import { withClient } from '../../session.ts';
 
 export const list: Command = {
@@ -14,7 +14,7 @@ export const list: Command = {
   flags: [{ name: 'quiet', aliases: ['q'], kind: 'bool', usage: 'print the ids only' }],
   run: withClient(async (client, invocation) => {
     const tasks = await client.tasks.list();
-    if (invocation.bool('quiet')) return tasks.forEach(({ containerId }) => print(`${containerId}\n`));
+    if (invocation.bool('quiet')) return printLines(tasks.map(({ containerId }) => containerId));
     printTable([
       ['TASK', 'PID', 'STATUS', ''],
       ...tasks.map(({ containerId, pid, state }) => [containerId, String(pid), state.toUpperCase()]),
@@ -101,7 +101,9 @@ function rows2(data: Json | undefined): [string, Json][] {
 
 function printMetric(metric: Metric): void {
   const { timestamp } = metric;
-  const parts = timestamp ? [`seconds:${timestamp.seconds}`, ...(timestamp.nanos ? [`nanos:${timestamp.nanos}`] : [])] : [];
+  const parts = timestamp
+    ? [`seconds:${timestamp.seconds}`, ...(timestamp.nanos ? [`nanos:${timestamp.nanos}`] : [])]
+    : [];
   printTable([
     ['ID', 'TIMESTAMP', ''],
     [metric.id, `${parts.join(' ')}`, ''],
