@@ -1,6 +1,6 @@
 import { STATUS_CODES } from 'node:http';
 import type { Readable } from 'node:stream';
-import { rootCertificates } from 'node:tls';
+import { getCACertificates } from 'node:tls';
 import type { Dispatcher } from 'undici';
 import type { TlsOptions } from './hosts.ts';
 import { requestFailed } from './http-error.ts';
@@ -29,12 +29,14 @@ export interface HttpResponse {
 }
 
 export interface TransportOptions {
+  /** HTTPS is going to be spoken. */
+  secure?: boolean;
   tls?: TlsOptions;
   /** Milliseconds to connect; default 30 s, as containerd's. */
   dialTimeout?: number;
   /** See `RegistryHost.httpFallback`. */
   httpFallback?: boolean;
-  /** Told of every request and answer, for debugging; never of secrets. */
+  /** Told of every request and answer, for debugging; never of tlsOptions. */
   trace?: ((line: string) => void) | undefined;
 }
 
@@ -121,16 +123,21 @@ export class HttpTransport implements AsyncDisposable {
   #undici(): Promise<{ request: typeof import('undici').request; dispatcher: Dispatcher }> {
     this.#dispatcher ??= import('undici').then((module) => {
       // undici is CommonJS: in a bundle all that it exports is the default.
-      const { Agent, EnvHttpProxyAgent, request } = 'Agent' in module ? module : (module as { default: typeof module }).default;
-      const { tls, dialTimeout = 30_000 } = this.#options;
+      const { Agent, EnvHttpProxyAgent, request } =
+        'Agent' in module ? module : (module as { default: typeof module }).default;
+      const { tls, secure = false, dialTimeout = 30_000 } = this.#options;
+      const tlsOptions = secure ? connectOptions(tls ?? {}) : {};
       const options = {
-        connect: { timeout: dialTimeout, ...(tls && connectOptions(tls)) },
+        connect: { timeout: dialTimeout, ...tlsOptions },
         headersTimeout: 60_000,
         // A body that stalls counts as a broken connection, to be resumed.
         bodyTimeout: 60_000,
         keepAliveTimeout: 10_000,
       };
-      return { request, dispatcher: hasProxy() ? new EnvHttpProxyAgent(options) : new Agent(options) };
+      return {
+        request,
+        dispatcher: hasProxy() ? new EnvHttpProxyAgent({ ...options, requestTls: tlsOptions }) : new Agent(options),
+      };
     });
     return this.#dispatcher;
   }
@@ -143,9 +150,17 @@ export class HttpTransport implements AsyncDisposable {
   }
 }
 
+let trusted: string[] | undefined;
+
+/** Node's own authorities and those of the system, where administrators add theirs. Read once: it takes a while. */
+function trustedAuthorities(): string[] {
+  trusted ??= [...new Set([...getCACertificates('default'), ...getCACertificates('system')])];
+  return trusted;
+}
+
 function connectOptions(tls: TlsOptions): Record<string, unknown> {
   return {
-    ...(tls.ca && { ca: [...rootCertificates, ...tls.ca] }),
+    ...(!tls.skipVerify && { ca: [...trustedAuthorities(), ...(tls.ca ?? [])] }),
     ...(tls.pairs && { cert: tls.pairs.map((pair) => pair.cert), key: tls.pairs.map((pair) => pair.key) }),
     ...(tls.skipVerify && { rejectUnauthorized: false }),
   };
