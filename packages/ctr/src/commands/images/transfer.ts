@@ -144,8 +144,7 @@ export const importImages: Command = {
     const file = invocation.argument(0, 'archive');
     refuseLocal(invocation);
     if (invocation.bool('discard-unpacked-layers')) throw notYet('--discard-unpacked-layers');
-    const date = new Date().toISOString().slice(0, 10);
-    const prefix = invocation.string('base-name') || `import-${date}`;
+    const prefix = invocation.string('base-name');
     const snapshotter = invocation.string('snapshotter');
     const { platforms = [], labels = {} } = selectionOf(invocation);
     const input = file === '-' ? process.stdin : createReadStream(file);
@@ -154,7 +153,8 @@ export const importImages: Command = {
       client.transfer.import(input, {
         platforms,
         labels,
-        prefix,
+        // Without one, the names in the archive are taken as they are.
+        ...(prefix ? { prefix } : {}),
         digests: invocation.bool('digests'),
         indexName: invocation.string('index-name'),
         compress: invocation.bool('compress-blobs'),
