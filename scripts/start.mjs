@@ -153,7 +153,12 @@ async function main() {
   console.log(`using ${runtime}`);
   await startDaemon(runtime);
   runHello();
-  if (once) return;
+  if (once) {
+    // An empty namespace goes with the cgroup that its containers were under.
+    mustCtr('image', 'rm', '--sync', helloName);
+    mustCtr('namespaces', 'rm', 'default');
+    return;
+  }
   console.log(`
 gantryd serves on ${address} (log: ${logFile}). Try:
   ${path.relative(process.cwd(), ctrFile)} -a ${address} run --rm ${helloName} hello
