@@ -1,7 +1,8 @@
 // Protobuf messages in the form in which Go programs print them: encoding/json on the generated structs, not protobuf's own JSON.
+
+import type { Message } from '@bufbuild/protobuf';
 import { type DescField, type DescMessage, ScalarType } from '@bufbuild/protobuf';
 import { type ReflectMessage, reflect } from '@bufbuild/protobuf/reflect';
-import type { Message } from '@bufbuild/protobuf';
 import type { Any } from '@bufbuild/protobuf/wkt';
 import { type Json, parseJson } from '@gantry/oci';
 import { decodeAny } from './known-messages.ts';
@@ -41,10 +42,13 @@ function fieldValue(message: ReflectMessage, field: DescField): Json | undefined
     case 'message':
       return plain(message.get(field));
     case 'list':
-      return [...message.get(field)].map((item) => (field.listKind === 'message' ? plain(item as ReflectMessage) : scalar(item)));
+      return [...message.get(field)].map((item) =>
+        field.listKind === 'message' ? plain(item as ReflectMessage) : scalar(item),
+      );
     case 'map': {
       const entries = [...message.get(field)].map(
-        ([key, item]) => [String(key), field.mapKind === 'message' ? plain(item as ReflectMessage) : scalar(item)] as const,
+        ([key, item]) =>
+          [String(key), field.mapKind === 'message' ? plain(item as ReflectMessage) : scalar(item)] as const,
       );
       return Object.fromEntries(entries.sort(([a], [b]) => (a < b ? -1 : 1)));
     }

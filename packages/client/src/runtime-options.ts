@@ -17,8 +17,6 @@ export function runcCheckpointOptions(
 }
 
 /** Options of other runtimes: `{ configPath: '/etc/kata/configuration.toml' }`. */
-export function genericRuntimeOptions(
-  options: Omit<MessageInitShape<typeof GenericOptionsSchema>, '$typeName'>,
-): Any {
+export function genericRuntimeOptions(options: Omit<MessageInitShape<typeof GenericOptionsSchema>, '$typeName'>): Any {
   return packAny(GenericOptionsSchema, options as MessageInitShape<typeof GenericOptionsSchema>);
 }

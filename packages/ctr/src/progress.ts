@@ -126,7 +126,9 @@ class Bars extends View implements ProgressView {
     });
   }
 
-  #bar({ event, progress, total }: Item): string {
+  #bar({ event, progress, total, depth }: Item): string {
+    // The image as a whole has no size of its own.
+    if (depth === 0 && total === 0) return event;
     const done = ['complete', 'extracted', 'already exists', 'exists'].includes(event);
     const share = done ? 1 : total > 0 ? Math.min(1, progress / total) : 0;
     const full = Math.round(share * barWidth);
