@@ -78,12 +78,15 @@ export async function createContainer(client: Client, invocation: Invocation): P
 }
 
 async function fromImage(
-  client: Client,
+  unheld: Client,
   invocation: Invocation,
   record: NewContainer,
   reference: string,
   command: readonly string[],
 ): Promise<MadeContainer> {
+  // Keeps the snapshot from the collector until the container holds it.
+  await using lease = await unheld.leases.create({ expireAfter: 24 * 3600 });
+  const client = unheld.withLease(lease);
   const [image, snapshotter] = await Promise.all([client.images.get(reference), snapshotterOf(client, invocation)]);
   const resolved = await resolveImage(client, image, platformMatcher(invocation.string('platform')));
   const parent = await unpackImage(client, resolved, snapshotter, { syncFs: invocation.bool('sync-fs') });

@@ -4,6 +4,7 @@ import type { Command } from '../../command.ts';
 import { notYet } from '../../not-yet.ts';
 import { log, print, printJson, printLines, printTable } from '../../output.ts';
 import { createContainer, removeContainer } from '../../run/create-container.ts';
+import { deleteWithPipes } from '../../run/delete-task.ts';
 import { containerFlags } from '../../run/spec-flags.ts';
 import { withClient } from '../../session.ts';
 import { labelList, parseLabels } from '../../units.ts';
@@ -105,7 +106,7 @@ async function removeOne(client: Client, id: string, keepSnapshot: boolean): Pro
     const { state } = await task.status();
     if (state !== 'stopped' && state !== 'created')
       throw new Error(`cannot delete a non stopped container: {${state} 0 0001-01-01 00:00:00 +0000 UTC}`);
-    await task.delete();
+    await deleteWithPipes(task);
   } catch (reason) {
     if (!hasCode(reason, Code.NotFound)) throw reason;
   }

@@ -4,6 +4,7 @@ import type { Command } from '../../command.ts';
 import { notYet } from '../../not-yet.ts';
 import { log } from '../../output.ts';
 import { attachStreams, followSize, forwardSignals, rawTerminal } from '../../run/attach.ts';
+import { deleteWithPipes } from '../../run/delete-task.ts';
 import { runTask } from '../../run/run-task.ts';
 import { withClient } from '../../session.ts';
 
@@ -44,7 +45,7 @@ export const attach: Command = {
       const { code } = await ended;
       stop();
       streams.release();
-      await task.delete();
+      await deleteWithPipes(task);
       await streams.finish();
       return code;
     } finally {
@@ -70,7 +71,7 @@ async function removeTask(task: Task, force: boolean): Promise<number> {
       Code.FailedPrecondition,
       `task must be stopped before deletion: ${state}: failed precondition`,
     );
-  return (await task.delete()).code;
+  return (await deleteWithPipes(task)).code;
 }
 
 export const remove: Command = {
@@ -95,7 +96,7 @@ export const remove: Command = {
         });
         await process.wait();
       }
-      return (await process.delete()).code;
+      return (await deleteWithPipes(process)).code;
     }
     invocation.argument(0, 'container id');
     let code = 0;
