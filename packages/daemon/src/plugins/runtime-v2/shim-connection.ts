@@ -20,9 +20,7 @@ export class ShimConnection {
     this.bootstrap = bootstrap;
     this.task = task;
     this.#close = close;
-    this.closed = closed.then(() => {
-      this.#open = false;
-    });
+    this.closed = closed;
   }
 
   get open(): boolean {
@@ -42,14 +40,19 @@ export class ShimConnection {
     }
     const transport = ttrpcTransport(bootstrap.address);
     const { promise, resolve } = Promise.withResolvers<void>();
-    transport.onClose(() => resolve());
     const timer = setTimeout(() => void transport.close(), timeoutMs);
     try {
       await transport.ready();
     } finally {
       clearTimeout(timer);
     }
-    return new ShimConnection(bootstrap, clientFor(bootstrap, transport), promise, () => transport.close());
+    const connection = new ShimConnection(bootstrap, clientFor(bootstrap, transport), promise, () => transport.close());
+    // At once, so that a call that fails for it finds the connection closed.
+    transport.onClose(() => {
+      connection.#open = false;
+      resolve();
+    });
+    return connection;
   }
 
   async close(): Promise<void> {

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Any } from '@bufbuild/protobuf/wkt';
 import { StatusError, unavailable } from '@gantry/api';
 import type { Logger } from '../../core/log/logger.ts';
@@ -22,9 +23,15 @@ export interface GroupMember {
   readonly files: Bundle;
   /** The shim is gone and cannot be started again: the task ends. */
   lost(): Promise<void>;
-  /** A new shim process answers: see whether the task is still there. */
+  /** A new shim process answers: see whether the task is still there. @throws Unavailable if it is gone again */
   readopted(): Promise<void>;
 }
+
+/** Waits before each attempt to start a dead shim again, milliseconds. */
+const restartDelays = [0, 100, 500, 1000, 2000];
+/** A shim that dies more often than this within `deathWindowMs` is given up. */
+const deathsMax = 5;
+const deathWindowMs = 10_000;
 
 /**
  * One shim process and the tasks in it. When the connection breaks, a shim of our own is started again (it finds its
@@ -157,31 +164,74 @@ export class ShimGroup {
   async #broken(connection: ShimConnection): Promise<void> {
     if (this.#closing) return;
     const { log } = this.#settings;
-    const members = [...this.members];
     this.#connection = undefined;
-    if (members.length === 0) {
-      this.#closing = true;
-      clearTimeout(this.#idle);
-      this.#onEmpty(this);
+    if (this.members.size === 0) {
+      this.#end();
       return;
     }
-    log.warn('shim disconnected', { shim: connection.bootstrap.address, tasks: members.length });
+    log.warn('shim disconnected', { shim: connection.bootstrap.address, tasks: this.members.size });
     const nowMs = performance.now();
-    this.#deaths = [...this.#deaths.filter((at) => nowMs - at < 10_000), nowMs];
-    if (this.runtime.own && this.#deaths.length <= 5) {
+    this.#deaths = [...this.#deaths.filter((at) => nowMs - at < deathWindowMs), nowMs];
+    if (this.runtime.own && this.#deaths.length <= deathsMax) {
+      // Calls wait for this meanwhile. Should the new one die too, its own end brings us here again.
+      const reviving = this.#revive();
+      this.#connection = reviving;
       try {
-        const again = await this.start(members[0]!.files);
-        log.info('shim started again', { shim: again.bootstrap.address, tasks: members.length });
-        const text = formatBootstrap(again.bootstrap);
-        await Promise.all(members.map((member) => writeBundleFile(member.files, 'bootstrap.json', text)));
-        await Promise.all(members.map((member) => member.readopted()));
+        await this.#readopt(await reviving);
         return;
       } catch (error) {
         log.error('shim cannot be started again', { error, shim: connection.bootstrap.address });
       }
     }
+    this.#end();
+    await Promise.all([...this.members].map((member) => member.lost()));
+  }
+
+  #end(): void {
     this.#closing = true;
+    this.#connection = undefined;
+    clearTimeout(this.#idle);
     this.#onEmpty(this);
-    await Promise.all(members.map((member) => member.lost()));
+  }
+
+  /** Starts the shim again, for whichever of its tasks it can be started. @throws what went wrong the last time */
+  async #revive(): Promise<ShimConnection> {
+    const { log } = this.#settings;
+    let failure: unknown;
+    for (const delay of restartDelays) {
+      if (delay > 0) await sleep(delay);
+      // A task that is being deleted may take its bundle away under the starting shim.
+      for (const { files } of [...this.members]) {
+        try {
+          return await this.#launch(files);
+        } catch (error) {
+          failure = error;
+          log.warn('shim was not started again yet', { error, id: files.id, namespace: files.namespace });
+        }
+      }
+      if (this.members.size === 0) break;
+    }
+    throw failure ?? unavailable('shim is gone: ttrpc: closed');
+  }
+
+  /** Tells the tasks of their new shim. */
+  async #readopt(connection: ShimConnection): Promise<void> {
+    const { log } = this.#settings;
+    const text = formatBootstrap(connection.bootstrap);
+    log.info('shim started again', { shim: connection.bootstrap.address, tasks: this.members.size });
+    await Promise.all(
+      [...this.members].map(async (member) => {
+        try {
+          await writeBundleFile(member.files, 'bootstrap.json', text);
+          await member.readopted();
+        } catch (error) {
+          log.warn('task of a shim that was started again', {
+            error,
+            id: member.files.id,
+            namespace: member.files.namespace,
+          });
+        }
+      }),
+    );
   }
 }

@@ -1,9 +1,9 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
-import { Code, fromTimestamp, hasCode, StatusError } from '@gantry/api';
+import { Code, deadlineExceeded, fromTimestamp, hasCode } from '@gantry/api';
 import type { CallOptions } from '@gantry/rpc';
 import type { ProcessExit, ProcessState, ProcessStatus, Task, TaskIo } from '../../core/tasks/task-runtime.ts';
 import type { Bundle } from './bundle.ts';
-import type { TaskClient } from './shim-connection.ts';
+import type { ShimConnection, TaskClient } from './shim-connection.ts';
 import type { GroupMember, ShimGroup } from './shim-group.ts';
 
 /** A task in a shim: every call goes to whichever shim process its group has now. */
@@ -45,20 +45,48 @@ export class ShimTask implements Task, GroupMember {
     call: (client: TaskClient, options: CallOptions) => Promise<T>,
     options: CallOptions = {},
   ): Promise<T> {
-    const connection = await this.group.connection();
+    const connection = await this.#connection(options.timeoutMs);
     return call(connection.task, { ...options, namespace: this.namespace });
+  }
+
+  /** Like `#call`, for what may be asked twice: if the shim dies over it, the next one is asked. */
+  async #ask<T>(call: (client: TaskClient, options: CallOptions) => Promise<T>, options: CallOptions = {}): Promise<T> {
+    for (;;) {
+      const connection = await this.#connection(options.timeoutMs);
+      try {
+        return await call(connection.task, { ...options, namespace: this.namespace });
+      } catch (error) {
+        if (connection.open || !this.group.runtime.own) throw error;
+        await connection.closed;
+      }
+    }
+  }
+
+  /** The group's connection, waiting for a shim that is being started no longer than the call may take. */
+  async #connection(timeoutMs: number | undefined): Promise<ShimConnection> {
+    const connection = this.group.connection();
+    if (timeoutMs === undefined) return connection;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(deadlineExceeded(`shim of task ${this.id} is being started`)), timeoutMs);
+    });
+    try {
+      return await Promise.race([connection, late]);
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   async pid(): Promise<number> {
     if (this.#pid === 0) {
-      const response = await this.#call((client, options) => client.connect({ id: this.id }, options));
+      const response = await this.#ask((client, options) => client.connect({ id: this.id }, options));
       this.#pid = response.taskPid;
     }
     return this.#pid;
   }
 
   async state(execId: string, timeoutMs?: number): Promise<ProcessState> {
-    const response = await this.#call(
+    const response = await this.#ask(
       (client, options) => client.state({ id: this.id, execId }, options),
       timeoutMs === undefined ? {} : { timeoutMs },
     );
@@ -121,7 +149,7 @@ export class ShimTask implements Task, GroupMember {
   }
 
   async pids(): Promise<{ pid: number; info?: Any | undefined }[]> {
-    const response = await this.#call((client, options) => client.pids({ id: this.id }, options));
+    const response = await this.#ask((client, options) => client.pids({ id: this.id }, options));
     return response.processes.map(({ pid, info }) => ({ pid, info }));
   }
 
@@ -146,20 +174,22 @@ export class ShimTask implements Task, GroupMember {
   }
 
   async stats(): Promise<Any | undefined> {
-    const response = await this.#call((client, options) => client.stats({ id: this.id }, options));
+    const response = await this.#ask((client, options) => client.stats({ id: this.id }, options));
     return response.stats;
   }
 
-  lost(): Promise<void> {
-    return this.#onLost(this);
+  /** One that is not made yet is its maker's to clear up. */
+  async lost(): Promise<void> {
+    if (this.#pid !== 0) await this.#onLost(this);
   }
 
   async readopted(): Promise<void> {
+    if (this.#pid === 0) return;
     try {
       const state = await this.state('', 5000);
       this.#pid = state.pid;
     } catch (error) {
-      if (!hasCode(error, Code.NotFound)) throw StatusError.wrap(error, `task ${this.id}`);
+      if (!hasCode(error, Code.NotFound)) throw error;
       await this.#onLost(this);
     }
   }

@@ -17,6 +17,7 @@ import {
   sweepWork,
   writeBundleFile,
 } from './bundle.ts';
+import { type GroupFile, readGroupFile, writeGroupFile } from './group-file.ts';
 import { type RuntimePath, type RuntimePathSettings, resolveRuntime } from './runtime-path.ts';
 import { deleteByShim, shimInfo } from './shim-command.ts';
 import { ShimGroup, type ShimSettings } from './shim-group.ts';
@@ -52,6 +53,7 @@ export class TaskManager implements TaskRuntime {
     let task: ShimTask | undefined;
     try {
       await writeBundleFile(bundle, 'shim-binary-path', runtime.path);
+      await writeGroupFile(bundle, { shared: this.#isShared(runtime, options), options: options.runtimeOptions });
       const group = this.#groupFor(bundle, runtime, options);
       task = new ShimTask(bundle, group, 0, (lost) => this.#cleanUpLost(lost));
       group.add(task);
@@ -61,10 +63,22 @@ export class TaskManager implements TaskRuntime {
       return task;
     } catch (error) {
       await task?.group.remove(task);
+      // A shim that died over it may have left a container.
+      if (hasCode(error, Code.Unavailable)) await this.#deleteByShim(runtime, bundle);
       await deleteBundle(bundle).catch((failure) =>
         this.#settings.log.error('bundle cannot be removed', { error: failure, bundle: bundle.path }),
       );
       throw error;
+    }
+  }
+
+  async #deleteByShim(runtime: RuntimePath, bundle: Bundle): Promise<ProcessExit | undefined> {
+    const { shims, cleanupTimeoutMs, log } = this.#settings;
+    try {
+      return await deleteByShim(runtime.path, bundle, shims.environment, cleanupTimeoutMs);
+    } catch (error) {
+      log.warn('failed to clean up after shim disconnected', { error, id: bundle.id, namespace: bundle.namespace });
+      return undefined;
     }
   }
 
@@ -107,13 +121,21 @@ export class TaskManager implements TaskRuntime {
   }
 
   #groupFor(bundle: Bundle, runtime: RuntimePath, options: CreateTaskOptions): ShimGroup {
-    const shared = runtime.own && this.#settings.share && !options.address;
-    const groupKey = shared
-      ? ShimGroup.keyFor(bundle.namespace, runtime, options.runtimeOptions)
-      : key(bundle.namespace, bundle.id);
+    return this.#group(bundle, runtime, {
+      shared: this.#isShared(runtime, options),
+      options: options.runtimeOptions,
+    });
+  }
+
+  #isShared(runtime: RuntimePath, options: CreateTaskOptions): boolean {
+    return runtime.own && this.#settings.share && !options.address;
+  }
+
+  #group(bundle: Bundle, runtime: RuntimePath, { shared, options }: GroupFile): ShimGroup {
+    const groupKey = shared ? ShimGroup.keyFor(bundle.namespace, runtime, options) : key(bundle.namespace, bundle.id);
     const present = this.#groups.get(groupKey);
     if (present) return present;
-    const group = new ShimGroup(groupKey, runtime, options.runtimeOptions, this.#settings.shims, (empty) => {
+    const group = new ShimGroup(groupKey, runtime, options, this.#settings.shims, (empty) => {
       if (this.#groups.get(empty.key) === empty) this.#groups.delete(empty.key);
     });
     this.#groups.set(groupKey, group);
@@ -152,15 +174,14 @@ export class TaskManager implements TaskRuntime {
 
   /** The shim of a task is gone for good: end what is left of the container and tell the world. */
   async #cleanUpLost(task: ShimTask): Promise<void> {
-    const { log, shims, cleanupTimeoutMs, events } = this.#settings;
+    const { log, events } = this.#settings;
     log.warn('cleaning up after shim disconnected', { id: task.id, namespace: task.namespace });
-    let exit: ProcessExit = { pid: task.knownPid, exitStatus: 137, exitedAt: now() };
-    try {
-      const answer = await deleteByShim(task.group.runtime.path, task.files, shims.environment, cleanupTimeoutMs);
-      exit = { ...answer, pid: answer.pid || task.knownPid, exitedAt: answer.exitedAt ?? now() };
-    } catch (error) {
-      log.warn('failed to clean up after shim disconnected', { error, id: task.id, namespace: task.namespace });
-    }
+    const answer = await this.#deleteByShim(task.group.runtime, task.files);
+    const exit: ProcessExit = {
+      pid: answer?.pid || task.knownPid,
+      exitStatus: answer?.exitStatus ?? 137,
+      exitedAt: answer?.exitedAt ?? now(),
+    };
     await this.#forget(task).catch((error) => log.error('bundle cannot be removed', { error, id: task.id }));
     const at = exit.exitedAt ? { exitedAt: toTimestamp(exit.exitedAt) } : {};
     const common = { containerId: task.id, id: task.id, pid: exit.pid, exitStatus: exit.exitStatus, ...at };
@@ -192,15 +213,7 @@ export class TaskManager implements TaskRuntime {
       return;
     }
     const bootstrap = parseBootstrap(text);
-    // One address is one shim process; with our own, many bundles name the same.
-    const groupKey = this.#settings.share && runtime.own ? bootstrap.address : key(bundle.namespace, bundle.id);
-    let group = this.#groups.get(groupKey);
-    if (!group) {
-      group = new ShimGroup(groupKey, runtime, undefined, shims, (empty) => {
-        if (this.#groups.get(empty.key) === empty) this.#groups.delete(empty.key);
-      });
-      this.#groups.set(groupKey, group);
-    }
+    const group = this.#group(bundle, runtime, await readGroupFile(bundle));
     const task = new ShimTask(bundle, group, 0, (lost) => this.#cleanUpLost(lost));
     group.add(task);
     try {
