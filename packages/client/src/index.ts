@@ -1,4 +1,6 @@
 // A typed client for containerd-compatible daemons: docs/client.md.
+
+export type { Any } from '@bufbuild/protobuf/wkt';
 export {
   Code,
   compareTime,
@@ -16,7 +18,6 @@ export {
   toMillis,
   unpackAny,
 } from '@gantry/api';
-export type { Any } from '@bufbuild/protobuf/wkt';
 export type { Descriptor, Platform } from '@gantry/oci';
 export type { CallOptions, Client as ServiceClient, Transport } from '@gantry/rpc';
 export * from './client.ts';
