@@ -142,9 +142,11 @@ export async function readBundleFile(bundle: Bundle, name: string): Promise<stri
   }
 }
 
-/** Writes a small file of the bundle so that a reader sees all of it or none. */
+let writes = 0;
+
+/** Writes a small file of the bundle so that a reader sees all of it or none; of several writers at once the last one wins. */
 export async function writeBundleFile(bundle: Bundle, name: string, text: string): Promise<void> {
-  const temporary = path.join(bundle.path, `.${name}`);
+  const temporary = path.join(bundle.path, `.${name}.${++writes}`);
   try {
     await writeFile(temporary, text, { mode: 0o600 });
     await rename(temporary, path.join(bundle.path, name));

@@ -51,20 +51,21 @@ export class TaskManager implements TaskRuntime {
     });
     const bundle = await createBundle(this.#settings.roots, ctx.namespace, id, options.spec.value);
     let task: ShimTask | undefined;
+    const progress = { cutOff: false };
     try {
       await writeBundleFile(bundle, 'shim-binary-path', runtime.path);
       await writeGroupFile(bundle, { shared: this.#isShared(runtime, options), options: options.runtimeOptions });
       const group = this.#groupFor(bundle, runtime, options);
       task = new ShimTask(bundle, group, 0, (lost) => this.#cleanUpLost(lost));
       group.add(task);
-      const pid = await this.#createInShim(task, bundle, options);
+      const pid = await this.#createInShim(task, bundle, options, progress);
       task.setPid(pid);
       this.#tasks.set(key(ctx.namespace, id), task);
       return task;
     } catch (error) {
       await task?.group.remove(task);
-      // A shim that died over it may have left a container.
-      if (hasCode(error, Code.Unavailable)) await this.#deleteByShim(runtime, bundle);
+      // A shim that died over it may have left a container, or its successor have taken it over.
+      if (progress.cutOff) await this.#deleteByShim(runtime, bundle);
       await deleteBundle(bundle).catch((failure) =>
         this.#settings.log.error('bundle cannot be removed', { error: failure, bundle: bundle.path }),
       );
@@ -83,7 +84,12 @@ export class TaskManager implements TaskRuntime {
   }
 
   /** Starts or finds the shim and has it create the container. A shim of ours that ended just now is started once more. */
-  async #createInShim(task: ShimTask, bundle: Bundle, options: CreateTaskOptions): Promise<number> {
+  async #createInShim(
+    task: ShimTask,
+    bundle: Bundle,
+    options: CreateTaskOptions,
+    progress: { cutOff: boolean },
+  ): Promise<number> {
     for (let attempt = 0; ; attempt++) {
       const { group } = task;
       const connection = await (options.address
@@ -114,7 +120,10 @@ export class TaskManager implements TaskRuntime {
         );
         return response.pid;
       } catch (error) {
-        if (attempt === 0 && group.runtime.own && !connection.open && hasCode(error, Code.Unavailable)) continue;
+        if (!connection.open) progress.cutOff = true;
+        if (attempt === 0 && group.runtime.own && !connection.open) continue;
+        // It had been made when its shim died, and the next one has taken it over.
+        if (progress.cutOff && hasCode(error, Code.AlreadyExists)) return (await task.state('')).pid;
         throw StatusError.wrap(error, 'failed to create shim task');
       }
     }
