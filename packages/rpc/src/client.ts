@@ -1,5 +1,6 @@
-import { create, type DescMessage, type DescMethod, type DescService, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { type DescMessage, type DescMethod, type DescService, fromBinary } from '@bufbuild/protobuf';
 import { internal } from '@gantry/api';
+import { encodeMessage, joined } from './message-encoding.ts';
 import type { CallOptions, Client, Transport } from './service.ts';
 
 const noOptions: CallOptions = {};
@@ -15,7 +16,7 @@ export function createClient<S extends DescService>(service: S, transport: Trans
 }
 
 function clientMethod(method: DescMethod, transport: Transport): unknown {
-  const encode = (message: unknown) => toBinary(method.input, create(method.input, message as never));
+  const encode = (message: unknown) => encodeMessage(method.input, message, joined);
   const decode = (bytes: Uint8Array) => decodeMessage(method.output, bytes);
   switch (method.methodKind) {
     case 'unary':

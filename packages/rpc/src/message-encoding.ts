@@ -36,3 +36,8 @@ function bytesField(schema: DescMessage): DescField | null {
   }
   return field;
 }
+
+/** The two pieces as one. */
+export function joined(head: Uint8Array, tail: Uint8Array | undefined): Uint8Array {
+  return tail ? Buffer.concat([head, tail]) : head;
+}

@@ -13,6 +13,7 @@ import {
 import { type Request, RequestSchema, ResponseSchema } from '@gantry/api/gen/ttrpc/request_pb.js';
 import { type BoundMethod, Dispatcher, type Responder } from './dispatcher.ts';
 import { leaseHeader, ttrpcNamespaceHeader } from './headers.ts';
+import { joined } from './message-encoding.ts';
 import { MessageQueue } from './message-queue.ts';
 import { ServerCall, type ServerOptions } from './server-call.ts';
 import type { Implementation, Metadata, ServiceRegistrar } from './service.ts';
@@ -346,8 +347,4 @@ function sendStatus(writer: FrameWriter, streamId: number, error: StatusError): 
   let bytes = status(error.details, error.message);
   if (bytes.byteLength > maxFrameData) bytes = status([], error.message.slice(0, 65536));
   return writer.write(streamId, FrameType.Response, 0, bytes);
-}
-
-function joined(head: Uint8Array, tail: Uint8Array | undefined): Uint8Array {
-  return tail ? Buffer.concat([head, tail]) : head;
 }

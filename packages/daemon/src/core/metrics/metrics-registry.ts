@@ -34,10 +34,18 @@ export class Counter implements Metric {
   }
 
   add(labels: Labels, amount = 1): void {
+    this.cell(labels).value += amount;
+  }
+
+  /** The number of one set of labels, for callers that count often: they keep it and add to its value themselves. */
+  cell(labels: Labels): { value: number } {
     const key = labelText(labels);
-    const entry = this.#values.get(key);
-    if (entry) entry.value += amount;
-    else this.#values.set(key, { labels, value: amount });
+    let entry = this.#values.get(key);
+    if (!entry) {
+      entry = { labels, value: 0 };
+      this.#values.set(key, entry);
+    }
+    return entry;
   }
 
   samples(): Iterable<{ labels: Labels; value: number }> {

@@ -14,6 +14,13 @@ export interface CallMetrics {
   onCall(report: CallReport): void;
 }
 
+/** The numbers of one method. */
+interface MethodCounts {
+  readonly labels: { grpc_type: string; grpc_service: string; grpc_method: string };
+  readonly started: { value: number };
+  readonly handled: Map<Code, { value: number }>;
+}
+
 const codeNames = new Map<Code, string>(
   Object.entries(Codes).map(([name, code]) => [code, name === 'Ok' ? 'OK' : name]),
 );
@@ -32,13 +39,35 @@ export const callMetricsPlugin = definePlugin({
     const seconds = context.config.grpc_histogram
       ? registry.register(new Histogram('grpc_server_handling_seconds', 'How long calls took on the server.'))
       : undefined;
+    // A look-up by labels costs as much as a small call, so each method's numbers are kept at hand.
+    const methods = new Map<string, Map<string, MethodCounts>>();
+    const countsOf = (report: CallReport): MethodCounts => {
+      let service = methods.get(report.service);
+      if (!service) {
+        service = new Map();
+        methods.set(report.service, service);
+      }
+      let counts = service.get(report.method);
+      if (!counts) {
+        const labels = { grpc_type: report.kind, grpc_service: report.service, grpc_method: report.method };
+        counts = { labels, started: started.cell(labels), handled: new Map() };
+        service.set(report.method, counts);
+      }
+      return counts;
+    };
     const metrics: CallMetrics = {
       registry,
       onCall: (report) => {
-        const labels = { grpc_type: report.kind, grpc_service: report.service, grpc_method: report.method };
-        started.add(labels);
-        handled.add({ ...labels, grpc_code: codeNames.get(report.code) ?? String(report.code) });
-        seconds?.observe(labels, report.durationMs / 1000);
+        const counts = countsOf(report);
+        counts.started.value++;
+        let outcome = counts.handled.get(report.code);
+        if (!outcome) {
+          const code = codeNames.get(report.code) ?? String(report.code);
+          outcome = handled.cell({ ...counts.labels, grpc_code: code });
+          counts.handled.set(report.code, outcome);
+        }
+        outcome.value++;
+        seconds?.observe(counts.labels, report.durationMs / 1000);
       },
     };
     return metrics;
