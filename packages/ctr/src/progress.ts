@@ -40,7 +40,7 @@ abstract class View {
   /** @returns whether anything a reader would notice has changed in the item, which is undefined for the whole */
   protected take(update: TransferProgress): { item: Item | undefined; changed: boolean } {
     const { event, name, parents, progress, total } = update;
-    if (!update.descriptor && parents.length === 0) {
+    if (name === '' || (!update.descriptor && parents.length === 0)) {
       const status = name ? `${name}: ${event}` : event;
       const changed = status !== this.status;
       this.status = status;

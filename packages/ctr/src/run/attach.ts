@@ -27,8 +27,7 @@ export function rawTerminal(): () => void {
 
 /** Copies input and output. With a terminal, `rawTerminal` comes first. */
 export function attachStreams(io: ProcessIo): Attachment {
-  io.stdout?.pipe(process.stdout, { end: false });
-  io.stderr?.pipe(process.stderr, { end: false });
+  showOutput(io);
   // An input that cannot be read is as good as none.
   if (io.stdin) process.stdin.once('error', () => io.stdin?.end()).pipe(io.stdin);
   return {
@@ -45,6 +44,12 @@ export function attachStreams(io: ProcessIo): Attachment {
       process.stdin.pause();
     },
   };
+}
+
+/** Shows what a process says before it is left to itself. */
+export function showOutput(io: ProcessIo): void {
+  io.stdout?.pipe(process.stdout, { end: false });
+  io.stderr?.pipe(process.stderr, { end: false });
 }
 
 /** Gives a process's terminal the size of this one, now and whenever it changes. */

@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { type Any, type Client, runcOptions, type StdioOptions, type Task } from '@gantry/client';
 import type { Invocation } from '../command.ts';
-import { attachStreams, followSize, forwardSignals, rawTerminal } from './attach.ts';
+import { attachStreams, followSize, forwardSignals, rawTerminal, showOutput } from './attach.ts';
 import { parseIdMap } from './spec-from-flags.ts';
 
 /** The streams that flags ask for. */
@@ -76,6 +76,7 @@ async function startTask(task: Task, settings: StartSettings): Promise<number> {
     ended?.catch(() => undefined);
     if (pidFile) writeFileSync(pidFile, String(task.pid));
     const streams = attached && !detach ? attachStreams(task.io) : undefined;
+    if (detach) showOutput(task.io);
     await task.start();
     if (!ended) return 0;
     const stop = terminal ? await followSize(task) : forwardSignals(task);

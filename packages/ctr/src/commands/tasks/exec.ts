@@ -1,6 +1,6 @@
 import { specOf } from '@gantry/client';
 import { type Command, UsageError } from '../../command.ts';
-import { attachStreams, followSize, forwardSignals, rawTerminal } from '../../run/attach.ts';
+import { attachStreams, followSize, forwardSignals, rawTerminal, showOutput } from '../../run/attach.ts';
 import { readerOf, withSnapshotFiles } from '../../run/root-files.ts';
 import { stdioOf } from '../../run/run-task.ts';
 import { additionalGroups, type FileReader, lookUpUser } from '../../run/user.ts';
@@ -53,6 +53,7 @@ export const exec: Command = {
       ended?.catch(() => undefined);
       try {
         const streams = attached && !detach ? attachStreams(added.io) : undefined;
+        if (detach) showOutput(added.io);
         await added.start();
         if (!ended) return 0;
         const stop = terminal ? await followSize(added) : forwardSignals(added);
