@@ -6,8 +6,8 @@ import type { Invocation } from './command.ts';
 /** A command's work, given the daemon in the namespace that the command line names. Answers the exit code; 0 if nothing. */
 export type ClientCommand = (client: Client, invocation: Invocation) => Promise<number> | Promise<void>;
 
-/** Connects as the global flags say. @throws Error if nothing listens there */
-export async function connect(invocation: Invocation): Promise<Client> {
+/** The daemon's address, and the clock that `--timeout` sets. @throws Error if nothing is there */
+export function socketOf(invocation: Invocation): string {
   const address = invocation.string('address');
   const file = address.startsWith('unix:') ? address.replace(/^unix:(\/\/)?/, '') : address;
   if (file.startsWith('/') && !statSync(file, { throwIfNoEntry: false }))
@@ -19,6 +19,12 @@ export async function connect(invocation: Invocation): Promise<Client> {
       process.exit(1);
     }, overall).unref();
   }
+  return address;
+}
+
+/** Connects as the global flags say. @throws Error if nothing listens there */
+export async function connect(invocation: Invocation): Promise<Client> {
+  const address = socketOf(invocation);
   // Loaded here, so that help and wrong command lines are answered at once.
   const { Client } = await import('@gantry/client');
   return Client.connect({

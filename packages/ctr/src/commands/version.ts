@@ -1,7 +1,6 @@
-import { Code, hasCode } from '@gantry/client';
+import { daemonVersion } from '@gantry/client/daemon-version.ts';
 import type { Command } from '../command.ts';
-import { print } from '../output.ts';
-import { connect } from '../session.ts';
+import { socketOf } from '../session.ts';
 import { clientVersion } from '../version.ts';
 
 export const version: Command = {
@@ -10,17 +9,9 @@ export const version: Command = {
   example: 'ctr version',
   async run(invocation) {
     const { version, revision, node } = clientVersion;
-    print(`Client:\n  Version:  ${version}\n  Revision: ${revision}\n  Node version: ${node}\n\n`);
-    await using client = await connect(invocation);
-    const [server, info] = await Promise.all([
-      client.version(),
-      client.introspection.server().catch((reason: unknown) => {
-        if (hasCode(reason, Code.Unimplemented)) return undefined;
-        throw reason;
-      }),
-    ]);
-    print(`Server:\n  Version:  ${server.version}\n  Revision: ${server.revision}\n`);
-    if (info) print(`  UUID: ${info.uuid}\n`);
-    return 0;
+    process.stdout.write(`Client:\n  Version:  ${version}\n  Revision: ${revision}\n  Node version: ${node}\n\n`);
+    const server = await daemonVersion(socketOf(invocation), invocation.number('connect-timeout') || undefined);
+    process.stdout.write(`Server:\n  Version:  ${server.version}\n  Revision: ${server.revision}\n`);
+    if (server.uuid) process.stdout.write(`  UUID: ${server.uuid}\n`);
   },
 };
