@@ -3,13 +3,15 @@ import { Code, internal, StatusError, unimplemented } from '@gantry/api';
 import { encodeMessage } from './message-encoding.ts';
 import type { MessageQueue } from './message-queue.ts';
 import type { Interceptor, ServerCall, ServerOptions } from './server-call.ts';
-import type { CallContext, Implementation, ServiceRegistrar } from './service.ts';
+import { type CallContext, type Implementation, isBorrowing, type ServiceRegistrar } from './service.ts';
 
 /** A method with the handler that answers it, or none. */
 export interface BoundMethod {
   readonly service: string;
   readonly desc: DescMethod;
   readonly handler: ((request: unknown, context: CallContext) => unknown) | undefined;
+  /** The handler keeps nothing of a request once it has asked for the next. */
+  readonly borrows: boolean;
 }
 
 /** Where the answers of one call go. */
@@ -36,8 +38,13 @@ export class Dispatcher implements ServiceRegistrar {
     const handlers = implementation as Record<string, BoundMethod['handler']>;
     const methods = new Map<string, BoundMethod>();
     for (const desc of service.methods) {
-      const handler = handlers[desc.localName]?.bind(implementation);
-      methods.set(desc.name, { service: service.typeName, desc, handler });
+      const handler = handlers[desc.localName];
+      methods.set(desc.name, {
+        service: service.typeName,
+        desc,
+        handler: handler?.bind(implementation),
+        borrows: handler !== undefined && isBorrowing(handler),
+      });
     }
     this.services.set(service.typeName, methods);
   }

@@ -1,6 +1,7 @@
 // One call on the server's side of gRPC: a stream of HTTP/2 read as messages, and answered with messages and a status.
 import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
 import { canceled, deadlineExceeded, internal, StatusError, unimplemented } from '@gantry/api';
+import { BufferPool } from './buffer-pool.ts';
 import type { BoundMethod, Dispatcher, Responder } from './dispatcher.ts';
 import { checkSendSize, FrameReader, frame, writeFrame } from './grpc-frames.ts';
 import { statusTrailers } from './grpc-status.ts';
@@ -11,6 +12,10 @@ import type { Metadata } from './service.ts';
 
 /** Bytes of one stream that may wait in memory, each way, before the faster side is held up. */
 const highWater = 1 << 20;
+
+/** Memory for large messages of handlers that are done with one when they ask for the next. */
+const pool = new BufferPool((1 << 20) + (4 << 10), 4);
+const pooledFrom = 64 << 10;
 
 /** Headers that are the transport's own affair. */
 const transportHeaders = new Set(['te', 'content-type', 'grpc-timeout', 'grpc-encoding', 'grpc-accept-encoding']);
@@ -47,6 +52,7 @@ export class GrpcCall extends ServerCall implements Responder {
   #statusSent = false;
   #waiting = 0;
   #resume: (() => void) | undefined;
+  #flushed: (() => void) | undefined;
 
   constructor(host: CallHost, bound: BoundMethod, stream: ServerHttp2Stream, headers: IncomingHttpHeaders) {
     super(bound.service, bound.desc);
@@ -107,10 +113,18 @@ export class GrpcCall extends ServerCall implements Responder {
     writeFrame(this.#stream, head, tail, () => {
       this.#waiting -= length;
       if (this.#waiting < highWater) this.#wake();
+      if (this.#waiting === 0) this.#flushed?.();
     });
     if (this.#waiting < highWater) return undefined;
     return new Promise((resolve) => {
       this.#resume = resolve;
+    });
+  }
+
+  override flushed(): Promise<void> | undefined {
+    if (this.#waiting === 0) return undefined;
+    return new Promise((resolve) => {
+      this.#flushed = resolve;
     });
   }
 
@@ -217,15 +231,22 @@ export class GrpcCall extends ServerCall implements Responder {
     this.#requests = queue;
     let queued = 0;
     let paused = false;
-    const reader = new FrameReader(this.#host.maxReceiveBytes, (message) => {
+    const take = (message: Uint8Array) => {
       queued += message.length + 1;
       queue.push(message);
       if (queued >= highWater && !paused) {
         paused = true;
         stream.pause();
       }
-    });
+    };
+    const { borrows } = this.#bound;
+    const reader = new FrameReader(this.#host.maxReceiveBytes, take, borrows ? pooled : undefined);
+    let last: Uint8Array | undefined;
     queue.onTake = (message) => {
+      if (borrows) {
+        if (last) pool.give(last);
+        last = message;
+      }
       queued -= message.length + 1;
       if (paused && queued < highWater) {
         paused = false;
@@ -258,6 +279,11 @@ export class GrpcCall extends ServerCall implements Responder {
       else end();
     });
   }
+}
+
+function pooled(length: number): Buffer {
+  if (length < pooledFrom || length > pool.size) return Buffer.allocUnsafe(length);
+  return pool.take().subarray(0, length);
 }
 
 /** Answers a stream that is no call of ours: a status and nothing else. */

@@ -10,13 +10,22 @@ const copyLimit = 32 << 10;
 export class FrameReader {
   readonly #limit: number;
   readonly #onMessage: (message: Uint8Array) => void;
+  readonly #allocate: (length: number) => Buffer;
   readonly #prefix = new Uint8Array(prefixSize);
   #prefixFilled = 0;
   #message: Buffer | undefined;
   #filled = 0;
 
-  /** @param limit bytes of the largest message taken */
-  constructor(limit: number, onMessage: (message: Uint8Array) => void) {
+  /**
+   * @param limit bytes of the largest message taken
+   * @param allocate where the pieces of a message are put together
+   */
+  constructor(
+    limit: number,
+    onMessage: (message: Uint8Array) => void,
+    allocate: (length: number) => Buffer = Buffer.allocUnsafe,
+  ) {
+    this.#allocate = allocate;
     this.#limit = limit;
     this.#onMessage = onMessage;
   }
@@ -51,7 +60,7 @@ export class FrameReader {
         this.#onMessage(chunk.subarray(at, at + length));
         at += length;
       } else {
-        this.#message = Buffer.allocUnsafe(length);
+        this.#message = this.#allocate(length);
         this.#filled = 0;
       }
     }

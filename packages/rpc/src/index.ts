@@ -1,4 +1,5 @@
 // Everything. A process that must stay small imports `@gantry/rpc/ttrpc-server.ts` and the like instead.
+export { BufferPool } from './buffer-pool.ts';
 export * from './client.ts';
 export * from './grpc-client.ts';
 export * from './grpc-server.ts';

@@ -65,6 +65,11 @@ export abstract class ServerCall implements InterceptedCall {
   abstract get lease(): string | undefined;
   abstract sendHeaders(headers: Record<string, string>): void;
 
+  /** Transports that copy what they send leave this as it is. */
+  flushed(): Promise<void> | undefined {
+    return undefined;
+  }
+
   get signal(): AbortSignal {
     if (!this.#controller) {
       this.#controller = new AbortController();

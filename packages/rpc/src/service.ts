@@ -19,6 +19,11 @@ export interface CallContext {
   readonly signal: AbortSignal;
   /** Sends response headers before the first message (gRPC only; ttrpc ignores them). */
   sendHeaders(headers: Record<string, string>): void;
+  /**
+   * For a handler that uses the memory of its answers again: resolves when none of what it has given is still on its way.
+   * Undefined: nothing is. If the call breaks it may never resolve; then the memory must be left alone.
+   */
+  flushed(): Promise<void> | undefined;
 }
 
 type In<M extends DescMethod> = M['input'] extends infer D extends DescMessage ? MessageShape<D> : never;
@@ -35,6 +40,22 @@ export type Handler<M extends DescMethod> = M['methodKind'] extends 'unary'
 
 /** A service's handlers by method in camelCase. A method left out answers UNIMPLEMENTED. */
 export type Implementation<S extends DescService> = { [K in keyof S['method']]?: Handler<S['method'][K]> };
+
+const borrowing = new WeakSet<object>();
+
+/**
+ * Marks a handler of a request stream that has done with a message, and with every `bytes` in it, when it asks for the next:
+ * the memory of large messages is then used again.
+ */
+export function borrowsRequests<H extends object>(handler: H): H {
+  borrowing.add(handler);
+  return handler;
+}
+
+/** Whether `borrowsRequests` was called on a handler. */
+export function isBorrowing(handler: object): boolean {
+  return borrowing.has(handler);
+}
 
 /** Where services are added: a gRPC or ttrpc server before it listens. */
 export interface ServiceRegistrar {

@@ -66,8 +66,8 @@ export interface ContentReader extends AsyncDisposable {
   readonly size: number;
   /** A local file that holds the bytes, for workers to open themselves; absent for remote stores. */
   readonly path?: string | undefined;
-  /** Reads up to `length` bytes at `offset`; fewer only at the end. */
-  read(offset: number, length: number): Promise<Uint8Array>;
+  /** Reads up to `length` bytes at `offset`; fewer only at the end. `into`, if it is large enough, may be where they are put. */
+  read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array>;
   close(): Promise<void>;
 }
 

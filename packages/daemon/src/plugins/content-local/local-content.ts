@@ -251,9 +251,9 @@ class LocalReader implements ContentReader {
     this.size = size;
   }
 
-  async read(offset: number, length: number): Promise<Uint8Array> {
+  async read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array> {
     const wanted = Math.max(0, Math.min(length, this.size - offset));
-    const bytes = Buffer.allocUnsafeSlow(wanted);
+    const bytes = into && into.length >= wanted ? into.subarray(0, wanted) : Buffer.allocUnsafeSlow(wanted);
     let done = 0;
     while (done < wanted) {
       const { bytesRead } = await this.#file.read(bytes, done, wanted - done, offset + done);
