@@ -120,7 +120,11 @@ export class GrpcServer implements ServiceRegistrar {
     this.#sessions.add(session);
     session.setLocalWindowSize(connectionWindow);
     session.on('close', () => this.#sessions.delete(session));
-    session.on('error', (error) => this.#options.logger?.warn('connection failed', { error }));
+    session.on('error', (error: NodeJS.ErrnoException) => {
+      // A client that ends without waiting is nothing to tell of.
+      if (error.code !== 'ECONNRESET' && error.code !== 'EPIPE')
+        this.#options.logger?.warn('connection failed', { error });
+    });
     session.on('stream', (stream, headers) => this.#answer(stream, headers));
   }
 
