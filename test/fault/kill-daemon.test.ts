@@ -10,7 +10,15 @@ import { type Connection, connect } from './connection.ts';
 import { buildKnownImages } from './fault-images.ts';
 import { Ledger } from './ledger.ts';
 import { Random } from './random.ts';
-import { cgroupFolders, collect, endProcesses, nothingRuns, removeEverything, survey } from './survey.ts';
+import {
+  cgroupFolders,
+  collect,
+  endProcesses,
+  nothingRuns,
+  removeCgroups,
+  removeEverything,
+  survey,
+} from './survey.ts';
 import { pullImage, Workload, type World } from './workload.ts';
 
 /**
@@ -60,6 +68,7 @@ describe('the daemon killed', { skip }, () => {
     await daemon.stop();
     await registry?.close();
     await endProcesses(temp.path);
+    removeCgroups(path.basename(temp.path));
     await temp.remove();
   });
 

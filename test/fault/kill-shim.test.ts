@@ -13,7 +13,15 @@ import { type Connection, connect } from './connection.ts';
 import { buildKnownImages } from './fault-images.ts';
 import { Ledger } from './ledger.ts';
 import { Random } from './random.ts';
-import { cgroupFolders, collect, endProcesses, nothingRuns, removeEverything, survey } from './survey.ts';
+import {
+  cgroupFolders,
+  collect,
+  endProcesses,
+  nothingRuns,
+  removeCgroups,
+  removeEverything,
+  survey,
+} from './survey.ts';
 import { createTask, pullImage, removeSnapshot, removeTask, startTask, type World } from './workload.ts';
 
 /**
@@ -74,6 +82,7 @@ describe('gantry-shim killed', { skip }, () => {
     await daemon.stop();
     await registry?.close();
     await endProcesses(temp.path);
+    removeCgroups(path.basename(temp.path));
     await temp.remove();
   });
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, rmdirSync } from 'node:fs';
 import path from 'node:path';
 import type { TestDaemon } from '../lib/daemon.ts';
 import { eventually, processesMentioning } from '../lib/processes.ts';
@@ -130,6 +130,11 @@ export async function endProcesses(directory: string): Promise<void> {
     }
   }
   await nothingRuns(directory);
+}
+
+/** Removes the cgroups that a failed test has left, once nothing runs in them. */
+export function removeCgroups(name: string): void {
+  for (const folder of [...cgroupsBeneath(name), ...cgroupFolders(name)]) rmdirSync(folder);
 }
 
 /** Nothing of the test runs any more. @throws after ten seconds, naming what does */
