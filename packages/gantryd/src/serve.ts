@@ -1,6 +1,7 @@
 // Assembles the daemon from its plugins and runs it until a signal.
 import path from 'node:path';
 import { createDaemon, parseLogLevel, runUntilSignal } from '@gantry/daemon';
+import { keepHeapSmall, returnMemoryWhenIdle } from '@gantry/sys/idle-memory.ts';
 import { defaultConfigPath, type Flags } from './flags.ts';
 import { builtinPlugins } from './plugins.ts';
 
@@ -11,6 +12,7 @@ function programDir(): string {
 
 /** Resolves when the daemon has been stopped. @throws Error that says why it could not start */
 export async function serve(flags: Flags): Promise<void> {
+  keepHeapSmall();
   const level = flags.logLevel === undefined ? undefined : parseLogLevel(flags.logLevel);
   if (flags.logLevel !== undefined && level === undefined) {
     throw new Error(`not a valid log level: ${JSON.stringify(flags.logLevel)}`);
@@ -26,5 +28,6 @@ export async function serve(flags: Flags): Promise<void> {
     programDir: programDir(),
     ownProcess: true,
   });
+  returnMemoryWhenIdle();
   await runUntilSignal(daemon);
 }

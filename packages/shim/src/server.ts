@@ -4,6 +4,7 @@ import path from 'node:path';
 import { TtrpcServer } from '@gantry/rpc/ttrpc-server.ts';
 import { listenUnix } from '@gantry/rpc/unix-listener.ts';
 import { PR, prctl } from '@gantry/sys';
+import { keepHeapSmall, returnMemoryWhenIdle } from '@gantry/sys/idle-memory.ts';
 import { adoptContainers } from './adopt.ts';
 import { serveControl } from './control-server.ts';
 import type { ShimFlags } from './flags.ts';
@@ -44,6 +45,7 @@ function tell(text: string): void {
 
 async function startServing(flags: ShimFlags): Promise<void> {
   setDebug(flags.debug);
+  keepHeapSmall();
   // A fault is one container's: whatever escapes its handler is noted and the others go on.
   process.on('uncaughtException', (error) => log.error('uncaught exception', { error }));
   process.on('unhandledRejection', (error) => log.error('unhandled rejection', { error }));
@@ -104,6 +106,7 @@ async function startServing(flags: ShimFlags): Promise<void> {
       lifetime.check();
     },
   });
+  returnMemoryWhenIdle();
   if (!containers.find(flags.namespace, flags.id)) lifetime.reserve(flags.namespace, flags.id);
   log.info('shim serves', { address: paths.socket, namespace: flags.namespace, pid: process.pid });
 }

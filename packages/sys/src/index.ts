@@ -1,6 +1,7 @@
 export * from './constants.ts';
 export * from './error.ts';
 export * from './files.ts';
+export * from './idle-memory.ts';
 export type { Path } from './libc.ts';
 export * from './mounts.ts';
 export * from './pipes.ts';

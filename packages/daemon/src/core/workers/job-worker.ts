@@ -3,7 +3,7 @@ import { StatusError, unavailable } from '@gantry/api';
 import type { JobReply } from './worker-jobs.ts';
 
 /** A thread costs several megabytes; one without work for so long is ended, and started again when there is some. */
-const idleMs = 30_000;
+const idleMs = 5000;
 
 /**
  * The main thread's side of a worker that does jobs one after the other. The thread starts with the first job, does not
