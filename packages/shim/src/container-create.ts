@@ -55,6 +55,7 @@ export async function createContainer(
       rootfsMounted: request.rootfs.length > 0,
       ownPidNamespace: facts.ownPidNamespace,
       noNewKeyring: options.noNewKeyring,
+      hooks: facts.hooks,
       ioUid: options.ioUid,
       ioGid: options.ioGid,
     },
@@ -64,34 +65,35 @@ export async function createContainer(
   init.announced = announced.promise;
   // Written before anything is done that would have to be undone.
   context.index.add(namespace, request.id, bundle);
-  container.save();
   try {
-    if (options.shimCgroup !== '') await enterShimCgroup(options.shimCgroup);
-    await mountRootfs(bundle, request.rootfs);
-    init.io = await openProcessIo(init.stdio, {
-      namespace,
-      id: request.id,
-      uid: options.ioUid,
-      gid: options.ioGid,
-      direct: init.direct,
-      socketDir: context.socketDir,
+    await container.whileInFlight('create', async () => {
+      if (options.shimCgroup !== '') await enterShimCgroup(options.shimCgroup);
+      await mountRootfs(bundle, request.rootfs);
+      init.io = await openProcessIo(init.stdio, {
+        namespace,
+        id: request.id,
+        uid: options.ioUid,
+        gid: options.ioGid,
+        direct: init.direct,
+        socketDir: context.socketDir,
+      });
+      const pidFile = path.join(bundle, 'init.pid');
+      const args = ['create', '--bundle', bundle, '--pid-file', pidFile];
+      if (init.io.consoleSocket) args.push('--console-socket', init.io.consoleSocket);
+      if (options.noPivotRoot) args.push('--no-pivot');
+      if (options.noNewKeyring) args.push('--no-new-keyring');
+      await context.reaper.whileSpawning(async () => {
+        try {
+          await container.runtime('create', [...args, request.id], init.io!.stdio);
+        } catch (error) {
+          throw runtimeStatus(error, 'OCI runtime create failed');
+        }
+        init.setPid(readPid(pidFile));
+        container.follow(init);
+      });
+      await init.io.started();
+      container.save();
     });
-    const pidFile = path.join(bundle, 'init.pid');
-    const args = ['create', '--bundle', bundle, '--pid-file', pidFile];
-    if (init.io.consoleSocket) args.push('--console-socket', init.io.consoleSocket);
-    if (options.noPivotRoot) args.push('--no-pivot');
-    if (options.noNewKeyring) args.push('--no-new-keyring');
-    await context.reaper.whileSpawning(async () => {
-      try {
-        await container.runtime('create', [...args, request.id], init.io!.stdio);
-      } catch (error) {
-        throw runtimeStatus(error, 'OCI runtime create failed');
-      }
-      init.setPid(readPid(pidFile));
-      container.follow(init);
-    });
-    await init.io.started();
-    container.save();
   } catch (error) {
     await undo(container);
     throw error;

@@ -14,9 +14,10 @@ import {
 import { close, hasErrno, pidfdOpen, pidfdSendSignal } from '@gantry/sys';
 import { ContainerCgroup } from './container-cgroup.ts';
 import { log } from './log.ts';
-import { isNative, type RuntimeCommand, RuntimeError, runRuntime, runtimeStatus } from './oci-runtime.ts';
+import { isNative, type RuntimeCommand, RuntimeError, runRuntime, runtimeStatus, type Stdio } from './oci-runtime.ts';
 import type { ProcessExit } from './reaper.ts';
 import { type ContainerRecord, processStartTime, recordName, writeRecord } from './record.ts';
+import { releaseInit } from './release-init.ts';
 import { unmountRootfs } from './rootfs.ts';
 import type { ShimContext } from './shim-context.ts';
 import { openProcessIo } from './stdio/open.ts';
@@ -36,6 +37,8 @@ export interface ContainerIdentity {
   rootfsMounted: boolean;
   ownPidNamespace: boolean;
   noNewKeyring: boolean;
+  /** Kinds of hooks that its spec has. */
+  hooks: string[];
   ioUid: number;
   ioGid: number;
 }
@@ -100,7 +103,14 @@ export class Container {
     const { init } = this;
     if (init.exit) throw failedPrecondition('cannot start a stopped process');
     try {
-      await this.runtime('start', ['start', this.id]);
+      await this.whileInFlight('start', async () => {
+        if (
+          !this.identity.hooks.includes('poststart') &&
+          (await releaseInit(this.identity.runtime, this.id, init.wait()))
+        )
+          return;
+        await this.#run(['start', this.id]);
+      });
     } catch (error) {
       throw runtimeStatus(error, 'OCI runtime start failed');
     }
@@ -322,17 +332,18 @@ export class Container {
   async #deleteInit(): Promise<{ pid: number; exit: ProcessExit }> {
     const { init } = this;
     if (init.isRunning && init.started) throw failedPrecondition('cannot delete a running process');
-    try {
-      await this.runtime('delete', ['delete', ...(init.exit ? [] : ['--force']), this.id]);
-    } catch (error) {
-      if (!isMissing(error)) throw runtimeStatus(error, 'OCI runtime delete failed');
-    }
+    // Once every process has ended only a hook could still look at the rootfs.
+    const early = init.exit !== undefined && this.identity.ownPidNamespace && !this.identity.hooks.includes('poststop');
+    const [deleted, unmounted] = await Promise.allSettled([
+      this.runtime('delete', ['delete', ...(init.exit ? [] : ['--force']), this.id]),
+      early ? this.#unmount() : undefined,
+    ]);
+    if (deleted.status === 'rejected' && !isMissing(deleted.reason))
+      throw runtimeStatus(deleted.reason, 'OCI runtime delete failed');
+    if (unmounted.status === 'rejected') throw unmounted.reason;
     const exit = await withTimeout(init.wait(), endTimeoutMs, `process ${init.pid} of ${this.id} does not end`);
     await Promise.all([init, ...this.execs.values()].map((process) => process.io?.drain()));
-    if (this.identity.rootfsMounted) {
-      await unmountRootfs(this.identity.bundle);
-      this.identity.rootfsMounted = false;
-    }
+    await this.#unmount();
     this.dispose();
     await init.announced;
     this.#context.publisher.publish(this.namespace, '/tasks/delete', TaskDeleteSchema, {
@@ -342,6 +353,12 @@ export class Container {
       exitedAt: toTimestamp(exit.at),
     });
     return { pid: init.pid, exit };
+  }
+
+  async #unmount(): Promise<void> {
+    if (!this.identity.rootfsMounted) return;
+    await unmountRootfs(this.identity.bundle);
+    this.identity.rootfsMounted = false;
   }
 
   /** Lets go of streams and of what is on disk about it. */
@@ -354,24 +371,24 @@ export class Container {
   }
 
   /** Calls the OCI runtime; while it works, the record says so. */
-  async runtime(
-    what: string,
-    args: readonly string[],
-    stdio?: readonly [number | null, number | null, number | null],
-    capture = false,
-  ): Promise<string> {
+  runtime(what: string, args: readonly string[], stdio?: Stdio, capture = false): Promise<string> {
+    const call = () => this.#run(args, stdio, capture);
     // What only looks or signals leaves nothing half done.
-    const recorded = !capture && what !== 'kill';
-    if (recorded) {
+    return capture || what === 'kill' ? call() : this.whileInFlight(what, call);
+  }
+
+  #run(args: readonly string[], stdio?: Stdio, capture = false): Promise<string> {
+    return runRuntime(this.identity.runtime, args, { logFile: this.logFile, capture, ...(stdio ? { stdio } : {}) });
+  }
+
+  /** Has the record say that something is under way which a death of this process would leave half done. */
+  async whileInFlight<T>(what: string, work: () => Promise<T>): Promise<T> {
+    if (!this.#inFlight.has(what)) {
       this.#inFlight.add(what);
       this.save();
     }
     try {
-      return await runRuntime(this.identity.runtime, args, {
-        logFile: this.logFile,
-        capture,
-        ...(stdio ? { stdio } : {}),
-      });
+      return await work();
     } finally {
       this.#inFlight.delete(what);
     }

@@ -51,7 +51,9 @@ for (const bin of peers) {
     test('a task in the background: exec, pause, metrics, kill, delete; one shim for two', async () => {
       for (const id of ['d1', 'd2']) assert.equal((await run('-d', image, id, 'sleep', '1000')).code, 0);
       assert.equal(shims().length, 1);
-      assert.match((await lab.ctr(['tasks', 'ls'])).stdout, /d1 +\d+ +RUNNING\s+d2 +\d+ +RUNNING/);
+      // In no order: an older containerd lists its map.
+      const listed = (await lab.ctr(['tasks', 'ls'])).stdout;
+      for (const id of ['d1', 'd2']) assert.match(listed, new RegExp(`${id} +\\d+ +RUNNING`));
       const exec = await lab.ctr(['tasks', 'exec', '--exec-id', 'e1', 'd1', 'sh', '-c', 'echo from exec; exit 3']);
       assert.deepEqual([exec.stdout, exec.code], ['from exec\n', 3]);
       const piped = await lab.ctr(['tasks', 'exec', '--exec-id', 'e2', 'd1', 'cat'], 'piped in');

@@ -3,6 +3,7 @@ import {
   accessSync,
   closeSync,
   constants,
+  existsSync,
   fstatSync,
   mkdirSync,
   openSync,
@@ -69,19 +70,27 @@ export function isNative(command: RuntimeCommand): boolean {
   return nativeRuntimes.has(path.basename(command.binary));
 }
 
-/** The file that a command name stands for, as execvp would find it. */
+const found = new Map<string, string>();
+
+/** The file that a command name stands for, as execvp would find it; where it was found before is looked at first. */
 export function lookPath(name: string): string | undefined {
+  const before = found.get(name);
+  if (before !== undefined && isExecutable(before)) return before;
   const candidates = name.includes('/')
     ? [name]
     : (process.env['PATH'] ?? '').split(':').map((dir) => path.join(dir, name));
-  return candidates.find((file) => {
-    try {
-      accessSync(file, constants.X_OK);
-      return statSync(file).isFile();
-    } catch {
-      return false;
-    }
-  });
+  const file = candidates.find(isExecutable);
+  if (file !== undefined) found.set(name, file);
+  return file;
+}
+
+function isExecutable(file: string): boolean {
+  try {
+    accessSync(file, constants.X_OK);
+    return statSync(file).isFile();
+  } catch {
+    return false;
+  }
 }
 
 /**
@@ -137,8 +146,7 @@ export async function runRuntime(
         : `exec: "${command.binary}": executable file not found in $PATH`;
       throw new RuntimeError(withoutLog(options.logFile, reason), -1);
     }
-    mkdirSync(command.root, { recursive: true, mode: 0o711 });
-    usedRoots.add(command.root);
+    makeRoot(command.root);
     const child = spawn({
       file,
       argv0: command.binary,
@@ -170,6 +178,11 @@ export function runtimeStatus(reason: unknown, attempted: string): StatusError {
 }
 
 const usedRoots = new Set<string>();
+
+function makeRoot(root: string): void {
+  if (!usedRoots.has(root) || !existsSync(root)) mkdirSync(root, { recursive: true, mode: 0o711 });
+  usedRoots.add(root);
+}
 
 /** Removes the state directories that this process used, where no container is left in them. */
 export function removeEmptyRoots(): void {

@@ -30,6 +30,7 @@ export interface ContainerRecord {
   rootfsMounted: boolean;
   ownPidNamespace: boolean;
   noNewKeyring: boolean;
+  hooks: string[];
   paused: boolean;
   inFlight: string;
   /** Control socket of the shim that has it. */

@@ -2,8 +2,8 @@ import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { StatusError } from '@gantry/api';
 import type { Mount as MountMessage } from '@gantry/api/gen/types/mount_pb.js';
-import { mountAll, unmountRecursive } from '@gantry/mount/perform.ts';
-import { hasErrno } from '@gantry/sys';
+import { mountAll, unmountAll, unmountRecursive } from '@gantry/mount/perform.ts';
+import { hasErrno, MNT, umount } from '@gantry/sys';
 
 /** Mounts what a create request names as the rootfs onto the bundle's `rootfs` directory. */
 export async function mountRootfs(bundle: string, mounts: readonly MountMessage[]): Promise<void> {
@@ -22,8 +22,16 @@ export async function mountRootfs(bundle: string, mounts: readonly MountMessage[
 
 /** Unmounts a bundle's rootfs and what was mounted beneath it. One that is not mounted, or not there, is well. */
 export async function unmountRootfs(bundle: string): Promise<void> {
+  const rootfs = rootfsOf(bundle);
   try {
-    await unmountRecursive(rootfsOf(bundle));
+    try {
+      await umount(rootfs, MNT.UMOUNT_NOFOLLOW);
+      return await unmountAll(rootfs);
+    } catch (error) {
+      // Only when something is mounted beneath it, the list of all mounts has to be read.
+      if (!hasErrno(error, 'EBUSY')) throw error;
+    }
+    await unmountRecursive(rootfs);
   } catch (error) {
     if (!hasErrno(error, 'ENOENT', 'EINVAL')) throw StatusError.wrap(error, 'failed to unmount rootfs');
   }

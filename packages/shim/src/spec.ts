@@ -9,12 +9,15 @@ export interface SpecFacts {
   ownPidNamespace: boolean;
   /** Access to files is decided by more than their mode: SELinux, or an AppArmor profile of the user's own. */
   confined: boolean;
+  /** Kinds of hooks that there are: `prestart`, `poststop`, … */
+  hooks: string[];
   annotations: Record<string, string>;
 }
 
 interface SpecSubset {
   process?: { terminal?: boolean; selinuxLabel?: string; apparmorProfile?: string };
   linux?: { namespaces?: { type?: string; path?: string }[]; mountLabel?: string };
+  hooks?: Record<string, unknown[] | null>;
   annotations?: Record<string, string>;
 }
 
@@ -44,6 +47,7 @@ export function readSpecFacts(bundle: string): SpecFacts {
       Boolean(spec.process?.selinuxLabel) ||
       Boolean(spec.linux?.mountLabel) ||
       !commonProfiles.has(spec.process?.apparmorProfile ?? ''),
+    hooks: Object.entries(spec.hooks ?? {}).flatMap(([kind, list]) => (list?.length ? [kind] : [])),
     annotations: spec.annotations ?? {},
   };
 }
