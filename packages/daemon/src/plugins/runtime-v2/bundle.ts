@@ -1,4 +1,5 @@
-import { chmod, chown, mkdir, readdir, readFile, rename, rmdir, symlink, unlink, writeFile } from 'node:fs/promises';
+import { mkdirSync, renameSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmod, chown, mkdir, readdir, readFile, rmdir } from 'node:fs/promises';
 import path from 'node:path';
 import { alreadyExists } from '@gantry/api';
 import { removeAllBeneath, unmountRecursive } from '@gantry/mount';
@@ -25,7 +26,10 @@ export function bundleAt(roots: BundleRoots, namespace: string, id: string): Bun
   return { id, namespace, path: path.join(roots.state, namespace, id), work: path.join(roots.root, namespace, id) };
 }
 
-/** Makes a bundle's directories and writes its spec. Leaves nothing if it fails. */
+/**
+ * Makes a bundle's directories and writes its spec. Leaves nothing if it fails. The state is in memory, where a system call costs less
+ * than a thread to wait for it; the work directory is on disk.
+ */
 export async function createBundle(
   roots: BundleRoots,
   namespace: string,
@@ -33,25 +37,29 @@ export async function createBundle(
   spec: Uint8Array,
 ): Promise<Bundle> {
   const bundle = bundleAt(roots, namespace, id);
-  await mkdir(path.dirname(bundle.path), { recursive: true, mode: 0o711 });
-  await mkdir(path.dirname(bundle.work), { recursive: true, mode: 0o711 });
+  makeBundleDirectory(bundle, id);
   try {
-    await mkdir(bundle.path, { mode: 0o700 });
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST') throw alreadyExists(`task ${id}: already exists`, error);
-    throw error;
-  }
-  try {
-    await Promise.all([
-      openToUserNamespace(bundle, spec),
-      mkdir(path.join(bundle.path, 'rootfs'), { mode: 0o711 }),
-      makeWork(bundle),
-    ]);
-    await writeFile(path.join(bundle.path, 'config.json'), spec, { mode: 0o666 });
+    await Promise.all([openToUserNamespace(bundle, spec), makeWork(bundle)]);
+    mkdirSync(path.join(bundle.path, 'rootfs'), { mode: 0o711 });
+    writeFileSync(path.join(bundle.path, 'config.json'), spec, { mode: 0o666 });
     return bundle;
   } catch (error) {
     await deleteBundle(bundle);
     throw error;
+  }
+}
+
+function makeBundleDirectory(bundle: Bundle, id: string): void {
+  for (let parent = false; ; parent = true) {
+    try {
+      mkdirSync(bundle.path, { mode: 0o700 });
+      return;
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'EEXIST') throw alreadyExists(`task ${id}: already exists`, error);
+      if (code !== 'ENOENT' || parent) throw error;
+      mkdirSync(path.dirname(bundle.path), { recursive: true, mode: 0o711 });
+    }
   }
 }
 
@@ -60,11 +68,13 @@ async function makeWork(bundle: Bundle): Promise<void> {
   try {
     await mkdir(bundle.work, { mode: 0o711 });
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    await removeAllBeneath(bundle.work);
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') await mkdir(path.dirname(bundle.work), { recursive: true, mode: 0o711 });
+    else if (code === 'EEXIST') await removeAllBeneath(bundle.work);
+    else throw error;
     await mkdir(bundle.work, { mode: 0o711 });
   }
-  await symlink(bundle.work, path.join(bundle.path, 'work'));
+  symlinkSync(bundle.work, path.join(bundle.path, 'work'));
 }
 
 /** Root inside a user namespace must be able to reach the root file system through the bundle. */
@@ -84,16 +94,32 @@ async function openToUserNamespace(bundle: Bundle, spec: Uint8Array): Promise<vo
  * If something stays mounted the directory stays too, and the error says so.
  */
 export async function deleteBundle(bundle: Bundle): Promise<void> {
-  await unmountRecursive(path.join(bundle.path, 'rootfs'));
-  await rmdir(path.join(bundle.path, 'rootfs')).catch(ignoreMissing);
+  const rootfs = path.join(bundle.path, 'rootfs');
+  try {
+    // What can be removed has nothing mounted on it: the list of mounts need not be read.
+    rmdirSync(rootfs);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') {
+      await unmountRecursive(rootfs);
+      await rmdir(rootfs).catch(ignoreMissing);
+    }
+  }
   const aside = path.join(path.dirname(bundle.path), `.${bundle.id}`);
   try {
-    await rename(bundle.path, aside);
+    renameSync(bundle.path, aside);
     await removeAllBeneath(aside);
   } catch (error) {
     ignoreMissing(error);
   }
-  await removeAllBeneath(bundle.work).catch(ignoreMissing);
+  await removeWork(bundle);
+}
+
+async function removeWork(bundle: Bundle): Promise<void> {
+  try {
+    await rmdir(bundle.work);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') await removeAllBeneath(bundle.work).catch(ignoreMissing);
+  }
 }
 
 function ignoreMissing(error: unknown): void {
@@ -142,16 +168,15 @@ export async function readBundleFile(bundle: Bundle, name: string): Promise<stri
   }
 }
 
-let writes = 0;
-
-/** Writes a small file of the bundle so that a reader sees all of it or none; of several writers at once the last one wins. */
+/** Writes a small file of the bundle so that a reader sees all of it or none. */
 export async function writeBundleFile(bundle: Bundle, name: string, text: string): Promise<void> {
-  const temporary = path.join(bundle.path, `.${name}.${++writes}`);
+  // In memory, and without a break: no other writer comes between.
+  const temporary = path.join(bundle.path, `.${name}`);
   try {
-    await writeFile(temporary, text, { mode: 0o600 });
-    await rename(temporary, path.join(bundle.path, name));
+    writeFileSync(temporary, text, { mode: 0o600 });
+    renameSync(temporary, path.join(bundle.path, name));
   } catch (error) {
-    await unlink(temporary).catch(ignoreMissing);
+    rmSync(temporary, { force: true });
     throw error;
   }
 }
