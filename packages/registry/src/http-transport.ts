@@ -1,4 +1,3 @@
-import { STATUS_CODES } from 'node:http';
 import type { Readable } from 'node:stream';
 import { getCACertificates } from 'node:tls';
 import type { Dispatcher } from 'undici';
@@ -113,7 +112,7 @@ export class HttpTransport implements AsyncDisposable {
     return {
       url: request.url,
       status,
-      statusText: STATUS_CODES[status] ?? '',
+      statusText: process.getBuiltinModule('node:http').STATUS_CODES[status] ?? '',
       headers: answer.headers,
       body: answer.body,
     };

@@ -1,5 +1,5 @@
 // The two servers that speak HTTP: metrics for Prometheus, and the debug socket for whoever is root.
-import { createServer, type RequestListener, type Server } from 'node:http';
+import type { RequestListener, Server } from 'node:http';
 import { listenUnix } from '@gantry/rpc';
 import { field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin, type PluginContext, PluginSkip } from '../../core/plugin/plugin.ts';
@@ -32,7 +32,8 @@ function serve(
   owner: { uid: number; gid: number },
   listener: RequestListener,
 ): ServerInstance {
-  const server = createServer(listener);
+  // Imported as an ES module, node:http brings undici with it (20 ms), even where nobody listens.
+  const server = process.getBuiltinModule('node:http').createServer(listener);
   return {
     start: async () => {
       if (address.startsWith('/')) await listenUnix(server, unixAddressOf(address), { ...owner, mode: 0o600 });
