@@ -1,19 +1,9 @@
-import {
-  alreadyExists,
-  Code,
-  failedPrecondition,
-  fromMillis,
-  hasCode,
-  notFound,
-  now,
-  type Time,
-  toMillis,
-} from '@gantry/api';
+import { alreadyExists, Code, failedPrecondition, hasCode, notFound, now } from '@gantry/api';
 import { ContentCreateSchema, ContentDeleteSchema } from '@gantry/api/gen/events/content_pb.js';
 import type { EventExchange } from '../events/exchange.ts';
 import { contentLookup } from '../filters/lookups.ts';
 import { parseFilters } from '../filters/parse-filters.ts';
-import { addToLease, ResourceType, removeFromLease } from '../leases/lease-records.ts';
+import { addToLease, ingestExpiry, ResourceType, removeFromLease } from '../leases/lease-records.ts';
 import { applyLabelMask } from '../metadata/label-mask.ts';
 import type { MetadataStore, ReadTransaction, WriteTransaction } from '../metadata/metadata-store.ts';
 import { keys } from '../metadata/schema.ts';
@@ -37,8 +27,6 @@ import type { KeyedLock } from './keyed-lock.ts';
 
 /** The label of a namespace whose content others may share under the `isolated` policy. */
 const shareableLabel = 'containerd.io/namespace.shareable';
-/** How long an ingest that no lease holds is kept. */
-const ingestLifetimeMs = 24 * 3_600_000;
 
 export interface MetadataContentSettings {
   store: MetadataStore;
@@ -200,7 +188,7 @@ export class MetadataContentStore implements ContentStore {
         total: shared ? presentSize : (options.size ?? before?.total ?? 0),
         startedAt: before?.startedAt ?? now(),
         shared,
-        ...(leased ? {} : { expiresAt: inFuture(ingestLifetimeMs) }),
+        ...(leased ? {} : { expiresAt: ingestExpiry() }),
       };
       tx.put(key, next);
       return next;
@@ -382,10 +370,6 @@ export function nextNumber(tx: WriteTransaction, sequence: string): number {
   const number = (tx.get<number>(keys.sequence(sequence)) ?? 0) + 1;
   tx.put(keys.sequence(sequence), number);
   return number;
-}
-
-function inFuture(millis: number): Time {
-  return fromMillis(toMillis(now()) + millis);
 }
 
 function missing(digest: string): Error {

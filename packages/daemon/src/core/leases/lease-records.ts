@@ -1,4 +1,5 @@
-import { notFound } from '@gantry/api';
+import { fromMillis, notFound, now, type Time, toMillis } from '@gantry/api';
+import type { IngestRecord } from '../content/content-records.ts';
 import type { ReadTransaction, WriteTransaction } from '../metadata/metadata-store.ts';
 import { keys } from '../metadata/schema.ts';
 import type { RequestContext } from '../request-context.ts';
@@ -31,4 +32,24 @@ export function* leaseResources(
   lease: string,
 ): Iterable<{ type: string; id: string }> {
   for (const { key } of tx.list(keys.leaseResources(namespace, lease))) yield { type: key[3]!, id: key[4]! };
+}
+
+/** Marks a lease that the daemon made for itself: it ends with the work it was made for, or with the daemon. */
+export const ownLeaseLabel = 'gantry.io/lease.of';
+const ingestLifetimeMs = 24 * 3_600_000;
+
+/** When an ingest that nothing holds may be collected. */
+export function ingestExpiry(): Time {
+  return fromMillis(toMillis(now()) + ingestLifetimeMs);
+}
+
+/** Ends a lease; the ingests it held stay for a day, so that broken work can be taken up again. */
+export function endLeaseKeepingIngests(tx: WriteTransaction, namespace: string, lease: string): void {
+  for (const { type, id } of [...leaseResources(tx, namespace, lease)]) {
+    const key = keys.ingest(namespace, id);
+    const ingest = type === ResourceType.ingest ? tx.get<IngestRecord>(key) : undefined;
+    if (ingest) tx.put(key, { ...ingest, expiresAt: ingestExpiry() } satisfies IngestRecord);
+  }
+  tx.remove(keys.lease(namespace, lease));
+  tx.removeAll(keys.leaseResources(namespace, lease));
 }

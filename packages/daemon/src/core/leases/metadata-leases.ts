@@ -8,7 +8,7 @@ import type { NamespaceStore } from '../namespaces/namespace-store.ts';
 import type { RequestContext } from '../request-context.ts';
 import { validateLabels } from '../validation/labels.ts';
 import type { Lease, LeaseManager, LeaseResource } from './lease-manager.ts';
-import { leaseResources } from './lease-records.ts';
+import { endLeaseKeepingIngests, leaseResources } from './lease-records.ts';
 
 export interface LeaseRecord {
   createdAt: Time;
@@ -39,9 +39,15 @@ export class MetadataLeases implements LeaseManager {
     });
   }
 
-  async delete(ctx: RequestContext, id: string, options: { synchronous?: boolean } = {}): Promise<void> {
+  async delete(
+    ctx: RequestContext,
+    id: string,
+    options: { synchronous?: boolean; keepIngests?: boolean } = {},
+  ): Promise<void> {
     await this.#store.update((tx) => {
-      if (!tx.remove(keys.lease(ctx.namespace, id))) throw missing(id);
+      if (!tx.has(keys.lease(ctx.namespace, id))) throw missing(id);
+      if (options.keepIngests) return endLeaseKeepingIngests(tx, ctx.namespace, id);
+      tx.remove(keys.lease(ctx.namespace, id));
       tx.removeAll(keys.leaseResources(ctx.namespace, id));
     });
     this.#gc.mutated(true);

@@ -1,4 +1,6 @@
 import { Code, hasCode } from '@gantry/api';
+import { endLeaseKeepingIngests, ownLeaseLabel } from '../leases/lease-records.ts';
+import type { LeaseRecord } from '../leases/metadata-leases.ts';
 import type { Logger } from '../log/logger.ts';
 import type { MetadataSnapshotter, SnapshotRecord } from '../snapshots/metadata-snapshotter.ts';
 import type { Key, MetadataStore } from './metadata-store.ts';
@@ -36,4 +38,24 @@ export async function dropLostSnapshots(
       });
     }
   }
+}
+
+/**
+ * Ends the leases that an earlier daemon held for its own work (transfers) when it died: what they held goes at the next
+ * collection, but for ingests, which the next pull takes up. Runs before the daemon serves.
+ */
+export async function endOwnLeases(store: MetadataStore): Promise<void> {
+  const left = store.view((tx) => {
+    const found: { namespace: string; id: string }[] = [];
+    for (const namespace of tx.children(keys.namespaces())) {
+      for (const { key, value } of tx.list<LeaseRecord>(keys.leases(namespace))) {
+        if (ownLeaseLabel in value.labels) found.push({ namespace, id: key[2]! });
+      }
+    }
+    return found;
+  });
+  if (left.length === 0) return;
+  await store.update((tx) => {
+    for (const { namespace, id } of left) endLeaseKeepingIngests(tx, namespace, id);
+  });
 }

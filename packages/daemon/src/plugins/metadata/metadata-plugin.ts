@@ -8,7 +8,7 @@ import { GcScheduler } from '../../core/gc/scheduler.ts';
 import { MetadataImages } from '../../core/images/metadata-images.ts';
 import { MetadataLeases } from '../../core/leases/metadata-leases.ts';
 import { LmdbStore } from '../../core/metadata/lmdb-store.ts';
-import { dropLostSnapshots } from '../../core/metadata/recover.ts';
+import { dropLostSnapshots, endOwnLeases } from '../../core/metadata/recover.ts';
 import { MetadataNamespaces } from '../../core/namespaces/metadata-namespaces.ts';
 import { field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin } from '../../core/plugin/plugin.ts';
@@ -37,6 +37,7 @@ export const metadataPlugin = definePlugin({
     const policy = config.content_sharing_policy === 'isolated' ? 'isolated' : 'shared';
     meta.exports['path'] = path.join(context.root, 'meta.lmdb');
     const store = await LmdbStore.open({ path: meta.exports['path'], noSync: config.no_sync });
+    await endOwnLeases(store);
     const events = context.get(PluginTypes.Event);
     const backend = context.get(PluginTypes.Content);
     const gc = new GcScheduler(log);

@@ -4,6 +4,7 @@ import type { KeyedLock } from '../../core/content/keyed-lock.ts';
 import type { Differ } from '../../core/diff/differ.ts';
 import type { ImageStore } from '../../core/images/image-store.ts';
 import type { LeaseManager } from '../../core/leases/lease-manager.ts';
+import { ownLeaseLabel } from '../../core/leases/lease-records.ts';
 import type { Logger } from '../../core/log/logger.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { SnapshotterRegistry } from '../../core/snapshots/snapshot-service.ts';
@@ -57,11 +58,12 @@ export async function withLease<T>(
   if (ctx.lease !== undefined && ctx.lease !== '') return await work(ctx);
   const id = `${process.hrtime.bigint() % 1_000_000_000n}-${randomPart()}`;
   const expires = new Date(Date.now() + leaseLifetime).toISOString().replace(/\.\d+Z$/, 'Z');
-  await leases.create(ctx, { id, labels: { 'containerd.io/gc.expire': expires } });
+  await leases.create(ctx, { id, labels: { 'containerd.io/gc.expire': expires, [ownLeaseLabel]: 'transfer' } });
   try {
     return await work({ ...ctx, lease: id });
   } finally {
-    await leases.delete({ ...ctx, signal: undefined }, id);
+    // A transfer that broke off is taken up by the next one where its downloads stopped.
+    await leases.delete({ ...ctx, signal: undefined }, id, { keepIngests: true });
   }
 }
 
