@@ -83,7 +83,7 @@ const common = {
   legalComments: 'none',
   logLevel: 'warning',
   define: { GANTRY_REVISION: JSON.stringify(git) },
-  // CommonJS dependencies (grpc-js) ask for Node's modules by require.
+  // CommonJS dependencies (undici) ask for Node's modules by require.
   banner: {
     js: "import { createRequire as $createRequire } from 'node:module'; const require = $createRequire(import.meta.url);",
   },
