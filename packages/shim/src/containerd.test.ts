@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
+import { removeEmptyCgroup } from '@gantry/cgroups';
 import { ContainerdLab } from './testing/containerd-lab.ts';
 import { ended, ShimLab } from './testing/shim-lab.ts';
 
@@ -20,6 +21,8 @@ for (const bin of peers) {
     after(async () => {
       await Promise.all(shims().map((pid) => ended(pid, 5000)));
       await lab.close();
+      // The group above its containers' groups is nobody's now.
+      await removeEmptyCgroup('/default');
     });
     const run = (...args: string[]) => lab.ctr(['run', '--runtime', lab.runtime, ...args]);
     const { image } = ContainerdLab;
