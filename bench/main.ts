@@ -5,6 +5,7 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { removeEmptyCgroup } from '@gantry/cgroups';
 import { buildImage, busyboxLayer } from '../test/lib/images.ts';
 import { TestRegistry } from '../test/lib/registry.ts';
 import { makeTempDir } from '../test/lib/temp-dir.ts';
@@ -135,5 +136,7 @@ try {
 } finally {
   for (const peer of peers) await peer.stop();
   await registry?.close();
+  // The group above the containers' groups, of either daemon.
+  await removeEmptyCgroup('/bench');
   await temp.remove();
 }
