@@ -19,6 +19,8 @@ export interface GroupPaths {
   containers: string;
   /** Abstract socket that is bound while a server is being started: a lock that dies with its holder. */
   lock: string;
+  /** Abstract socket that the group's server holds for as long as it lives: never two at once, whoever started them. */
+  serving: string;
 }
 
 export const defaultSocketDir = '/run/gantry/s';
@@ -71,6 +73,7 @@ function pathsOf(socketDir: string, digest: string): GroupPaths {
     log: `${base}.log`,
     containers: `${base}.d`,
     lock: `\0gantry-shim/${createHash('sha256').update(base).digest('hex')}`,
+    serving: `\0gantry-shim-serving/${createHash('sha256').update(base).digest('hex')}`,
   };
 }
 
@@ -78,3 +81,6 @@ function pathsOf(socketDir: string, digest: string): GroupPaths {
 export function groupPathsOfSocket(socket: string): GroupPaths {
   return pathsOf(path.dirname(socket), path.basename(socket));
 }
+
+/** What a server says that finds another serving its group. */
+export const takenMessage = 'taken: another server has this group';

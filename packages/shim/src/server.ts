@@ -5,10 +5,11 @@ import { TtrpcServer } from '@gantry/rpc/ttrpc-server.ts';
 import { listenUnix } from '@gantry/rpc/unix-listener.ts';
 import { PR, prctl } from '@gantry/sys';
 import { keepHeapSmall, returnMemoryWhenIdle } from '@gantry/sys/idle-memory.ts';
+import { tryLock } from './abstract-lock.ts';
 import { adoptContainers } from './adopt.ts';
 import { serveControl } from './control-server.ts';
 import type { ShimFlags } from './flags.ts';
-import { groupPathsOfSocket } from './grouping.ts';
+import { groupPathsOfSocket, takenMessage } from './grouping.ts';
 import { Lifetime } from './lifetime.ts';
 import { log, setDebug } from './log.ts';
 import { removeEmptyRoots } from './oci-runtime.ts';
@@ -55,6 +56,9 @@ async function startServing(flags: ShimFlags): Promise<void> {
   process.title = `gantry-shim -namespace ${flags.namespace} -address ${flags.address}`;
 
   const paths = groupPathsOfSocket(flags.socket);
+  const serving = await tryLock(paths.serving);
+  if (!serving) throw new Error(takenMessage);
+  serving.unref();
   const reaper = new Reaper();
   const publisher = new Publisher(process.env['TTRPC_ADDRESS'] ?? '');
   const index = new ContainerIndex(paths.containers);

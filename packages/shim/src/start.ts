@@ -1,12 +1,19 @@
 import { spawn } from 'node:child_process';
 import { closeSync, fstatSync, mkdirSync, openSync, readFileSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
-import { createServer, type Server } from 'node:net';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isFree, tryLock } from './abstract-lock.ts';
 import { readStartParameters, type StartParameters, writeBootstrapResult } from './bootstrap.ts';
 import { reserve } from './control-client.ts';
 import type { ShimFlags } from './flags.ts';
-import { annotatedGroup, defaultSocketDir, type GroupPaths, groupingFrom, groupPaths } from './grouping.ts';
+import {
+  annotatedGroup,
+  defaultSocketDir,
+  type GroupPaths,
+  groupingFrom,
+  groupPaths,
+  takenMessage,
+} from './grouping.ts';
 
 /** How long another `start` may take to bring the group's server up before this one gives up. */
 const startTimeoutMs = 15_000;
@@ -53,10 +60,10 @@ async function startServer(flags: ShimFlags, parameters: StartParameters, paths:
       // Asked again under the lock: whoever held it before has most likely started the server.
       const found = await reserve(paths.control, parameters.namespace, flags.id);
       if (found === 'reserved') return;
-      if (lock && found === 'absent') {
+      // A starter that was killed may have left a server that is still coming up: it is waited for, not doubled.
+      if (lock && found === 'absent' && (await isFree(paths.serving))) {
         for (const stale of [paths.socket, paths.control]) rmSync(stale, { force: true });
-        await launch(flags, parameters, paths);
-        return;
+        if (await launch(flags, parameters, paths)) return;
       }
     } finally {
       lock?.close();
@@ -66,22 +73,14 @@ async function startServer(flags: ShimFlags, parameters: StartParameters, paths:
   }
 }
 
-/** Binds the abstract socket, which only one process can. @returns undefined if another has it. */
-function tryLock(name: string): Promise<Server | undefined> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', (error: NodeJS.ErrnoException) =>
-      error.code === 'EADDRINUSE' ? resolve(undefined) : reject(error),
-    );
-    server.listen(name, () => resolve(server));
-  });
-}
-
 /** V8's share of memory is kept small: the server's own state is a few hundred bytes for each container. */
 const serverFlags = ['--disable-sigusr1', '--v8-pool-size=1', '--max-old-space-size=128', '--max-semi-space-size=1'];
 
-/** Starts the server detached, in a session of its own, and waits until it says that it serves. */
-async function launch(flags: ShimFlags, parameters: StartParameters, paths: GroupPaths): Promise<void> {
+/**
+ * Starts the server detached, in a session of its own, and waits until it says that it serves.
+ * @returns false if another server of the group was there first
+ */
+async function launch(flags: ShimFlags, parameters: StartParameters, paths: GroupPaths): Promise<boolean> {
   const log = openSync(paths.log, 'a', 0o600);
   const args = ['-namespace', parameters.namespace, '-id', flags.id, '-address', parameters.grpcAddress];
   if (flags.debug) args.push('-debug');
@@ -107,8 +106,9 @@ async function launch(flags: ShimFlags, parameters: StartParameters, paths: Grou
   if (said.startsWith('ready')) {
     if (child.pid) adjustOomScore(child.pid);
     child.unref();
-    return;
+    return true;
   }
+  if (said.startsWith(takenMessage)) return false;
   try {
     unlinkSync(paths.socket);
   } catch {

@@ -56,7 +56,8 @@ export function differContract(name: string, open: () => Promise<DifferUnderTest
       under = await open();
       scratch = await mkdtemp(path.join(tmpdir(), 'gantry-differ-'));
       for (const directory of ['lower', 'upper', 'work', 'bind', 'temp']) await mkdir(at(directory));
-      const fill = 'mkdir etc opt; echo 1 > etc/gone; echo 2 > etc/kept; echo 3 > opt/old';
+      const fill =
+        'mkdir etc opt; echo 1 > etc/gone; echo 2 > etc/kept; echo 3 > opt/old; touch -d @1500000000 etc/kept opt';
       for (const directory of ['lower', 'bind']) execFileSync('sh', ['-ec', fill], { cwd: at(directory) });
     });
     afterEach(async () => {
