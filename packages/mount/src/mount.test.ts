@@ -6,6 +6,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -204,6 +205,25 @@ test('overlay is probed', { skip: root }, async (t) => {
   assert.equal(await room.needsUserxattr(dir), false);
   assert.equal(await room.supportsIndex('/nonexistent'), false);
   assert.deepEqual(readdirSync(dir), []);
+});
+
+test('what a killed prober left mounted is swept, through a link to the directory too', { skip: root }, async (t) => {
+  const dir = await place(t);
+  for (const via of [dir, `${dir}-link`]) {
+    const left = join(dir, 'gantry-probe-abc123/merged');
+    mkdirSync(left, { recursive: true });
+    mkdirSync(join(dir, 'kept'), { recursive: true });
+    await room.mountAll([{ type: 'tmpfs', source: 'none', options: [] }], left);
+    writeFileSync(join(left, 'file'), '');
+    if (via !== dir) {
+      symlinkSync(dir, via);
+      t.after(() => rmSync(via));
+    }
+    await room.sweepProbes(via);
+    assert.ok(!readMountInfo().some(({ mountPoint }) => mountPoint === left));
+    assert.deepEqual(readdirSync(dir), ['kept']);
+  }
+  await room.sweepProbes(join(dir, 'nonexistent'));
 });
 
 test('the recursive delete stops at a mount and at links', { skip: root }, async (t) => {

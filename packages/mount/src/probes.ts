@@ -1,17 +1,35 @@
 /** What overlay and idmapped mounts can do here, found out by trying. */
-import { mkdir, mkdtemp, readFile, stat } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, realpath, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { close, createUserNamespace, hasErrno } from '@gantry/sys';
+import { close, createUserNamespace, hasErrno, MNT } from '@gantry/sys';
 import { idmappedTree } from './idmap.ts';
-import { mountAll, unmountAll } from './perform.ts';
+import { mountAll, unmountAll, unmountRecursive } from './perform.ts';
 import { removeAllBeneath } from './remove-all.ts';
+
+const prefix = 'gantry-probe-';
 
 async function scratch<T>(root: string, fn: (dir: string) => Promise<T>): Promise<T> {
   await mkdir(root, { recursive: true });
-  const dir = await mkdtemp(join(root, 'gantry-probe-'));
+  const dir = await mkdtemp(join(root, prefix));
   try {
     return await fn(dir);
   } finally {
+    await removeAllBeneath(dir);
+  }
+}
+
+/** Removes what a process left in `root` that was killed while it probed. Call it at start, before anybody probes there. */
+export async function sweepProbes(root: string): Promise<void> {
+  const names = await readdir(root).catch((error) => {
+    if (hasErrno(error, 'ENOENT')) return [];
+    throw error;
+  });
+  for (const name of names) {
+    if (!name.startsWith(prefix)) continue;
+    // The kernel tells mount points by their real paths.
+    const dir = join(await realpath(root), name);
+    // Taken out of sight even if somebody looks into it: nothing of a probe is worth keeping.
+    await unmountRecursive(dir, MNT.DETACH);
     await removeAllBeneath(dir);
   }
 }

@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { needsUserxattr, supportsIdmappedMounts, supportsIndex, supportsOverlay } from '@gantry/mount';
+import { needsUserxattr, supportsIdmappedMounts, supportsIndex, supportsOverlay, sweepProbes } from '@gantry/mount';
 import { LmdbStore } from '../../core/metadata/lmdb-store.ts';
 import { field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin, PluginSkip } from '../../core/plugin/plugin.ts';
@@ -22,6 +22,7 @@ export const overlayfsPlugin = definePlugin({
     const { config, meta } = context;
     const root = config.root_path || context.root;
     meta.exports['root'] = root;
+    await sweepProbes(root);
     const { supported, reason } = await supportsOverlay(root);
     if (!supported) throw new PluginSkip(`path ${JSON.stringify(root)} does not support overlayfs: ${reason}`);
 
