@@ -25,6 +25,7 @@ import {
   snapshotsServicePlugin,
 } from '@gantry/daemon/plugins/metadata/metadata-faces.ts';
 import { metadataPlugin } from '@gantry/daemon/plugins/metadata/metadata-plugin.ts';
+import { restartMonitorPlugin } from '@gantry/daemon/plugins/restart-monitor/restart-plugin.ts';
 import { shimManager, taskRuntime } from '@gantry/daemon/plugins/runtime-v2/plugin.ts';
 import {
   blockfilePlugin,
@@ -94,6 +95,7 @@ export const builtinPlugins: readonly Plugin[] = [
   versionPlugin,
   healthcheckPlugin,
   ttrpcServerPlugin,
+  restartMonitorPlugin,
   callMetricsPlugin,
   metricsServerPlugin,
   grpcServerPlugin,
