@@ -8,19 +8,43 @@ import { fetchToken, type Token } from './token.ts';
 /** Proves who we are to one host: remembers what it asked for, and the tokens got, by scope. */
 
 /** A user's right to a host. Exactly one form: a name and password, a refresh token, or a whole header value. */
-export type Credentials =
+export type Credentials = (
   | { kind: 'password'; username: string; secret: string }
   | { kind: 'refresh'; token: string }
-  | { kind: 'header'; value: string };
+  | { kind: 'header'; value: string }
+) & {
+  /** Milliseconds since 1970 after which they are asked for again; never if it is left out. */
+  expiresAt?: number;
+};
 
-/** Looks up credentials; undefined for anonymous access. */
-export type CredentialsProvider = (host: string, signal?: AbortSignal) => Promise<Credentials | undefined>;
+/** What credentials are wanted for. */
+export interface CredentialsRequest {
+  /** The endpoint that asks for them, as in its URL, with port: `registry-1.docker.io` for docker.io, a mirror's own for a mirror. */
+  host: string;
+  /** The image that is being transferred, as its user named it. */
+  reference?: string | undefined;
+  /** Token scopes of the request, as `repository:a/b:pull`. */
+  scopes?: readonly string[];
+}
+
+/** Looks up credentials; undefined for anonymous access. Asked once for each endpoint and reference of a client. */
+export type CredentialsProvider = (
+  request: CredentialsRequest,
+  signal?: AbortSignal,
+) => Promise<Credentials | undefined>;
 
 export interface AuthorizerOptions {
   /** As in the URL, with port. */
   host: string;
   credentials?: CredentialsProvider | undefined;
   transport: HttpTransport;
+}
+
+/** What a request that may need proof is for. */
+interface Purpose {
+  scopes: readonly string[];
+  reference?: string | undefined;
+  signal?: AbortSignal | undefined;
 }
 
 /** Tokens are renewed this long before they end. */
@@ -31,17 +55,18 @@ export class Authorizer {
   /** Tokens by their scopes, joined; a promise, so that parallel requests share one fetch. */
   readonly #tokens = new Map<string, Promise<Token>>();
   #challenge: Challenge | undefined;
-  #credentials: Promise<Credentials | undefined> | undefined;
+  /** By reference: a plugin may give each image its own. */
+  readonly #credentials = new Map<string, Promise<Credentials | undefined>>();
 
   constructor(options: AuthorizerOptions) {
     this.#options = options;
   }
 
   /** The `Authorization` of a request with these scopes; undefined until the host has asked for one. */
-  async header(scopes: readonly string[], signal?: AbortSignal): Promise<string | undefined> {
+  async header({ scopes, reference, signal }: Purpose): Promise<string | undefined> {
     const challenge = this.#challenge;
     if (!challenge) return undefined;
-    const credentials = await this.#lookUp(signal);
+    const credentials = await this.#lookUp({ scopes, reference, signal });
     if (credentials?.kind === 'header') return credentials.value;
     if (challenge.scheme === 'basic') {
       if (credentials?.kind !== 'password')
@@ -108,15 +133,22 @@ export class Authorizer {
     return await fetching;
   }
 
-  #lookUp(signal?: AbortSignal): Promise<Credentials | undefined> {
-    if (!this.#credentials) {
-      const looking = this.#options.credentials?.(this.#options.host, signal) ?? Promise.resolve(undefined);
-      this.#credentials = looking;
-      looking.catch(() => {
-        this.#credentials = undefined;
-      });
+  async #lookUp({ scopes, reference, signal }: Purpose): Promise<Credentials | undefined> {
+    const { host, credentials: provider } = this.#options;
+    if (!provider) return undefined;
+    const id = reference ?? '';
+    const known = this.#credentials.get(id);
+    if (known) {
+      const credentials = await known;
+      if (credentials?.expiresAt === undefined || credentials.expiresAt > Date.now()) return credentials;
     }
-    return this.#credentials;
+    const current = this.#credentials.get(id);
+    if (current && current !== known) return await current;
+    const looking = provider({ host, reference, scopes }, signal);
+    this.#credentials.set(id, looking);
+    // One that was cancelled, or failed, says nothing about the next.
+    looking.catch(() => this.#credentials.delete(id));
+    return await looking;
   }
 }
 

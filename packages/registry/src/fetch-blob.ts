@@ -1,143 +1,94 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Code, failedPrecondition, hasCode, notFound, StatusError } from '@gantry/api';
-import { type Descriptor, isIndexType, isManifestType, type Reference, repositoryOf } from '@gantry/oci';
+import { Code, failedPrecondition, hasCode, StatusError } from '@gantry/api';
 import type { HostClient } from './host-client.ts';
-import { requestFailed, UnexpectedStatusError } from './http-error.ts';
-import { discard, type HttpResponse, header, readBody } from './http-transport.ts';
+import { requestFailed } from './http-error.ts';
+import { answerOf, type BlobRequest, type OpenBlob, openBlob } from './open-blob.ts';
 
-/** Reads one blob from the endpoints that may have it, going on after a broken connection at the byte where it broke. */
-export interface BlobRequest {
-  descriptor: Descriptor;
-  reference: Reference;
-  hosts: () => Promise<HostClient[]>;
-  query: (host: HostClient) => Record<string, string>;
-  scopes: readonly string[];
-  offset: number;
-  signal?: AbortSignal | undefined;
+/** The bytes of a blob, going on after a broken connection at the byte where it broke. */
+export interface BlobSource extends AsyncIterable<Uint8Array> {
+  /**
+   * The last answer that bytes came from, as `GET https://host/v2/… (200 OK)`; '' before the first. For messages about bytes
+   * that turned out wrong.
+   */
+  readonly origin: string;
 }
 
-export type BlobSource = AsyncIterable<Uint8Array>;
-
-/** So many times in a row may a connection break without a byte gained. */
+/** So many times in a row may a connection break without gaining anything worth the name. */
 const maxFailures = 5;
+/** A connection that brought this much is not one of those. */
+const worthwhile = 64 << 10;
 
-export async function* readBlob(request: BlobRequest): AsyncGenerator<Uint8Array> {
-  const { descriptor, signal } = request;
-  const { size } = descriptor;
-  let position = request.offset;
-  let failures = 0;
-  if (position === size && size > 0) return;
-  for (;;) {
-    const response = await open(request, position);
-    try {
-      let skip = bytesToSkip(response, position, descriptor);
-      for await (const piece of response.body as AsyncIterable<Buffer>) {
-        const chunk = skip > 0 ? piece.subarray(Math.min(skip, piece.length)) : piece;
-        skip -= piece.length - chunk.length;
-        if (chunk.length === 0) continue;
-        if (position + chunk.length > size) {
-          throw failedPrecondition(
-            `failed size validation: ${response.url.host} sent more than the ${size} bytes of ${descriptor.digest}: failed precondition`,
-          );
-        }
-        position += chunk.length;
-        failures = 0;
-        yield chunk;
-      }
-      if (position === size) return;
-      throw requestFailed(
-        { method: 'GET', url: response.url },
-        new Error(`connection ended at byte ${position} of ${size}`),
-      );
-    } catch (error) {
-      response.body.destroy();
-      signal?.throwIfAborted();
-      const broken = error instanceof StatusError ? error : requestFailed({ method: 'GET', url: response.url }, error);
-      if (!hasCode(broken, Code.Unavailable) || ++failures > maxFailures) throw broken;
-      await sleep(100 * 2 ** (failures - 1), undefined, { ...(signal && { signal }) });
-    }
-  }
-}
+export class BlobReader implements BlobSource {
+  readonly #request: BlobRequest;
+  /** Endpoints that this blob is not asked of again while there are others. */
+  readonly #avoided = new Set<HostClient>();
+  #opened: OpenBlob | undefined;
+  #origin = '';
 
-/** A registry that ignores Range starts at 0: that much is read and thrown away. */
-function bytesToSkip(response: HttpResponse, position: number, descriptor: Descriptor): number {
-  const { size, digest } = descriptor;
-  if (response.status === 206) {
-    const range = header(response, 'content-range') ?? '';
-    const found = /^bytes (\d+)-(?:\d+)?\/(\d+|\*)$/.exec(range);
-    if (range !== '' && Number(found?.[1]) !== position) {
-      throw failedPrecondition(`unhandled content range in response of ${response.url.host}: ${range}`);
-    }
-    return 0;
+  /** `opened`: an answer that has come already, for the first byte wanted. */
+  constructor(request: BlobRequest, opened?: OpenBlob) {
+    this.#request = request;
+    this.#opened = opened;
   }
-  const length = header(response, 'content-length');
-  if (length !== undefined && Number(length) !== size && header(response, 'content-encoding') === undefined) {
-    throw failedPrecondition(
-      `failed size validation: ${response.url.host} has ${length} != ${size} bytes for ${digest}: failed precondition`,
-    );
-  }
-  return position;
-}
 
-interface Target {
-  path: string | URL;
-  accept: string;
-}
-
-function targets(request: BlobRequest): Target[] {
-  const { descriptor, reference } = request;
-  const { mediaType, digest } = descriptor;
-  const repository = repositoryOf(reference);
-  const accept = [mediaType, '*/*'].filter((type) => type !== '').join(', ');
-  const list: Target[] = [];
-  if (isManifestType(mediaType) || isIndexType(mediaType)) {
-    list.push({ path: `/${repository}/manifests/${digest}`, accept });
+  get origin(): string {
+    return this.#origin;
   }
-  list.push({ path: `/${repository}/blobs/${digest}`, accept });
-  for (const text of descriptor.urls ?? []) {
-    if (/^https?:\/\//.test(text)) list.unshift({ path: new URL(text), accept });
-  }
-  return list;
-}
 
-async function open(request: BlobRequest, position: number): Promise<HttpResponse> {
-  const { descriptor, signal } = request;
-  const hosts = await request.hosts();
-  if (hosts.length === 0) throw notFound('no pull hosts: not found');
-  let first: unknown;
-  for (const target of targets(request)) {
-    for (const [index, host] of hosts.entries()) {
+  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array> {
+    const { descriptor, start, end, signal } = this.#request;
+    let position = start;
+    let failures = 0;
+    if (position === end && descriptor.size > 0) return;
+    for (;;) {
+      const opened = this.#opened ?? (await this.#open(position));
+      this.#opened = undefined;
+      const { response, host } = opened;
+      this.#origin = answerOf(response);
+      const began = position;
+      let { skip } = opened;
       try {
-        const response = await host.send({
-          method: 'GET',
-          path: target.path,
-          query: target.path instanceof URL ? {} : request.query(host),
-          headers: { accept: target.accept, ...(position > 0 && { range: `bytes=${position}-` }) },
-          scopes: request.scopes,
-          patient: index === hosts.length - 1,
-          signal,
-        });
-        if (response.status === 200 || response.status === 206) return response;
-        if (response.status === 404) {
-          await discard(response);
-          first ??= notFound(
-            `could not fetch content descriptor ${descriptor.digest} (${descriptor.mediaType}) from remote: not found`,
-          );
-          continue;
+        for await (const piece of response.body as AsyncIterable<Buffer>) {
+          const chunk = skip > 0 ? piece.subarray(Math.min(skip, piece.length)) : piece;
+          skip -= piece.length - chunk.length;
+          if (chunk.length === 0) continue;
+          if (position + chunk.length > end) {
+            // One that ignores the end of a range goes on with what follows; anything after the blob is a lie.
+            if (end === descriptor.size) throw tooMuch(this.#origin, descriptor);
+            const last = chunk.subarray(0, end - position);
+            position = end;
+            if (last.length > 0) yield last;
+            break;
+          }
+          position += chunk.length;
+          yield chunk;
         }
-        const body = await readBody(response, 64 << 10);
-        throw new UnexpectedStatusError(
-          { method: 'GET', url: response.url },
-          response.status,
-          response.statusText,
-          body,
-        );
+        if (position === end) return;
+        const ended = new Error(`connection ended at byte ${position} of ${descriptor.size}: unexpected EOF`);
+        throw requestFailed({ method: 'GET', url: response.url }, ended);
       } catch (error) {
         signal?.throwIfAborted();
-        // A real refusal says more than another endpoint's 404.
-        if (first === undefined || hasCode(first, Code.NotFound)) first = error;
+        const broken =
+          error instanceof StatusError ? error : requestFailed({ method: 'GET', url: response.url }, error);
+        if (!hasCode(broken, Code.Unavailable)) throw broken;
+        if (position - began >= worthwhile) failures = 0;
+        if (++failures > maxFailures) throw broken;
+        if (failures > 1) this.#avoided.add(host);
+        await sleep(100 * 2 ** (failures - 1), undefined, { ...(signal && { signal }) });
+      } finally {
+        // Read to its end it is closed already; else nobody wants the rest.
+        response.body.destroy();
       }
     }
   }
-  throw first;
+
+  #open(position: number): Promise<OpenBlob> {
+    return openBlob(this.#request, position, this.#avoided);
+  }
+}
+
+function tooMuch(origin: string, { size, digest }: BlobRequest['descriptor']): Error {
+  return failedPrecondition(
+    `failed size validation: ${origin} sent more than the ${size} bytes that the descriptor of ${digest} says: failed precondition`,
+  );
 }

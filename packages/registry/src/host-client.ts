@@ -16,6 +16,8 @@ export interface RegistryRequest {
   body?: HttpRequest['body'];
   /** Token scopes, as `repository:a/b:pull`. */
   scopes: readonly string[];
+  /** The image that the request is for, as its user named it. */
+  reference?: string | undefined;
   signal?: AbortSignal | undefined;
   /** Asks again after 408, 429, 5xx and broken connections; for the last endpoint, when no other is left to try. */
   patient?: boolean;
@@ -88,7 +90,7 @@ export class HostClient implements AsyncDisposable {
     for (let attempt = 0; ; attempt++) {
       request.signal?.throwIfAborted();
       // An upload location at another host gets none of this host's secrets.
-      const sent = own ? await this.#authorizer.header(request.scopes, request.signal) : undefined;
+      const sent = own ? await this.#authorizer.header(request) : undefined;
       const response = await this.#transport.send({
         method: request.method,
         url,

@@ -3,6 +3,7 @@ import { Code, failedPrecondition, hasCode, StatusError } from '@gantry/api';
 import {
   type Descriptor,
   digestOfReference,
+  formatReference,
   isIndexType,
   isManifestType,
   type Reference,
@@ -90,6 +91,7 @@ class Push {
       headers: { 'content-type': mediaType },
       body,
       scopes: this.#scopes,
+      reference: formatReference(this.#reference),
       signal: this.#options.signal,
       patient: true,
     });
@@ -108,6 +110,7 @@ class Push {
       query: mountFrom === undefined ? {} : { mount: digest, from: mountFrom },
       headers: { 'content-length': '0' },
       scopes: this.#scopes,
+      reference: formatReference(this.#reference),
       signal,
       patient: true,
     });
@@ -126,6 +129,7 @@ class Push {
       headers: { 'content-type': 'application/octet-stream', 'content-length': String(this.#descriptor.size) },
       body: () => this.#counted(),
       scopes: this.#scopes,
+      reference: formatReference(this.#reference),
       signal,
     });
     await this.#finish(response, 'PUT');
@@ -140,6 +144,7 @@ class Push {
       path,
       headers,
       scopes: this.#scopes,
+      reference: formatReference(this.#reference),
       signal,
       patient: true,
     });

@@ -4,6 +4,7 @@ import type { IncomingMessage } from 'node:http';
 import { test } from 'node:test';
 import { Code, hasCode, StatusError } from '@gantry/api';
 import { MediaType } from '@gantry/oci';
+import { RangeIgnoredError } from './fetch-range.ts';
 import { RegistryClient, type RegistryClientOptions } from './registry-client.ts';
 import { sendBytes, TestingRegistry, type TestingRegistryOptions } from './testing-registry.ts';
 
@@ -371,4 +372,68 @@ test('a cancelled fetch stops', async () => {
   })();
   await assert.rejects(reading, { name: 'AbortError' });
   assert.ok(StatusError.from(abort.signal.reason).code === Code.Canceled);
+});
+
+test('a large blob comes in several ranges at once, in order', async () => {
+  const bytes = randomBytes(1_000_003);
+  let open = 0;
+  let most = 0;
+  await using it = await start({
+    intercept(request, response) {
+      if (!request.url?.includes('/blobs/')) return false;
+      most = Math.max(most, ++open);
+      response.on('close', () => open--);
+      // Held back until others are there, so that it shows whether they are asked for together.
+      setTimeout(() => sendBytes(request, response, bytes, 'application/octet-stream'), 20);
+      return true;
+    },
+  });
+  const blob = it.registry.addBlob('a', bytes);
+  const reference = `${it.registry.host}/a:1`;
+  const ranges = { size: 100_000, concurrency: 4 };
+  const source = it.client.fetch(reference, layer(blob), { offset: 3, ranges });
+  assert.ok((await collect(source)).equals(bytes.subarray(3)));
+  assert.equal(it.registry.requests.length, 10);
+  assert.ok(most > 1 && most <= 4, `${most} at once`);
+  assert.equal(it.registry.headers[0]?.range, 'bytes=3-100002');
+  assert.match(source.origin, /^GET http:\/\/localhost:\d+\/v2\/a\/blobs\/sha256:\S+ \(206 Partial Content\)$/);
+  const part = it.client.fetchRange(reference, layer(blob), { offset: 500_000, length: 10 });
+  assert.ok((await collect(part)).equals(bytes.subarray(500_000, 500_010)));
+});
+
+test('ranges of a registry that ignores them: one request for the whole, an error for a part', async () => {
+  const bytes = randomBytes(100_000);
+  await using it = await start({
+    intercept(request, response) {
+      if (!request.url?.includes('/blobs/')) return false;
+      delete request.headers.range;
+      sendBytes(request, response, bytes, 'application/octet-stream');
+      return true;
+    },
+  });
+  const blob = it.registry.addBlob('a', bytes);
+  const reference = `${it.registry.host}/a:1`;
+  const ranges = { size: 10_000, concurrency: 4 };
+  assert.ok((await collect(it.client.fetch(reference, layer(blob), { ranges }))).equals(bytes));
+  assert.equal(it.registry.requests.length, 1);
+  const part = it.client.fetchRange(reference, layer(blob), { offset: 50_000, length: 10 });
+  await assert.rejects(collect(part), RangeIgnoredError);
+});
+
+test('ranges left early, or broken, leave no request behind', async () => {
+  const bytes = randomBytes(500_000);
+  await using it = await start({
+    intercept(request, response) {
+      if (!request.url?.includes('/blobs/') || !request.headers.range?.startsWith('bytes=200000-')) return false;
+      response.writeHead(404).end();
+      return true;
+    },
+  });
+  const blob = it.registry.addBlob('a', bytes);
+  const reference = `${it.registry.host}/a:1`;
+  const ranges = { size: 100_000, concurrency: 2 };
+  for await (const _ of it.client.fetch(reference, layer(blob), { ranges })) break;
+  await assert.rejects(collect(it.client.fetch(reference, layer(blob), { ranges })), (error) =>
+    hasCode(error, Code.NotFound),
+  );
 });

@@ -14,11 +14,13 @@ import {
   tagOf,
 } from '@gantry/oci';
 import type { CredentialsProvider } from './authorizer.ts';
-import { type BlobSource, readBlob } from './fetch-blob.ts';
+import { BlobReader, type BlobSource } from './fetch-blob.ts';
+import { ParallelReader, type RangeOptions, RangeReader } from './fetch-range.ts';
 import { HostClient } from './host-client.ts';
 import { defaultHosts, type HostCapability, type HostsProvider } from './hosts.ts';
 import { AuthorizationError, UnexpectedStatusError } from './http-error.ts';
 import { discard, type HttpResponse, header, readBody } from './http-transport.ts';
+import type { BlobRequest } from './open-blob.ts';
 import { type PushOptions, type PushOutcome, pushDescriptor } from './push.ts';
 
 /**
@@ -34,6 +36,13 @@ export interface RegistryClientOptions {
   headers?: Record<string, string> | undefined;
   /** Told one line for each request; never a secret. */
   trace?: ((line: string) => void) | undefined;
+}
+
+export interface FetchOptions {
+  /** The first byte wanted; default 0. */
+  offset?: number;
+  ranges?: RangeOptions | undefined;
+  signal?: AbortSignal;
 }
 
 export const manifestTypes: readonly string[] = [
@@ -98,6 +107,7 @@ export class RegistryClient implements AsyncDisposable {
       query: namespaceQuery(host, reference),
       headers: { accept: acceptManifests },
       scopes: [pullScope(reference)],
+      reference: formatReference(reference),
       patient,
       signal,
     };
@@ -140,20 +150,43 @@ export class RegistryClient implements AsyncDisposable {
   }
 
   /**
-   * The bytes of a blob or manifest of the reference's repository, from `offset` on. Broken connections are taken up again
-   * where they broke. The digest is for the reader to check; a length other than the descriptor's is an error.
+   * The bytes of a blob or manifest of the reference's repository, from `offset` on, in order. Broken connections are taken
+   * up again where they broke. With `ranges` what is longer than one of them is asked for in several requests at once.
+   * The digest is for the reader to check; a length other than the descriptor's is an error (FailedPrecondition).
    */
-  fetch(text: string, descriptor: Descriptor, options: { offset?: number; signal?: AbortSignal } = {}): BlobSource {
+  fetch(text: string, descriptor: Descriptor, options: FetchOptions = {}): BlobSource {
+    const { offset = 0, ranges, signal } = options;
+    const request = this.#blobRequest(text, descriptor, offset, descriptor.size, signal);
+    const several = ranges && ranges.size > 0 && ranges.concurrency > 1 && descriptor.size - offset > ranges.size;
+    return several ? new ParallelReader(request, ranges) : new BlobReader(request);
+  }
+
+  /**
+   * Exactly `length` bytes from `offset` on, by a request of their own.
+   * @throws RangeIgnoredError, before the first byte, if the registry only sends blobs whole.
+   */
+  fetchRange(
+    text: string,
+    descriptor: Descriptor,
+    { offset, length, signal }: { offset: number; length: number; signal?: AbortSignal },
+  ): BlobSource {
+    const end = Math.min(offset + length, descriptor.size);
+    return new RangeReader(this.#blobRequest(text, descriptor, offset, end, signal));
+  }
+
+  #blobRequest(text: string, descriptor: Descriptor, start: number, end: number, signal?: AbortSignal): BlobRequest {
     const reference = parseReference(text);
-    return readBlob({
+    return {
       descriptor,
       reference,
+      image: text,
       hosts: () => this.#endpoints(reference, ['pull']),
       query: (host) => namespaceQuery(host, reference),
       scopes: [pullScope(reference)],
-      offset: options.offset ?? 0,
-      signal: options.signal,
-    });
+      start,
+      end,
+      signal,
+    };
   }
 
   /** Puts one blob or manifest to the reference's repository; a descriptor that the reference's digest names gets its tag. */

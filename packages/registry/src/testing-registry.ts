@@ -131,17 +131,18 @@ export class TestingRegistry implements AsyncDisposable {
 
 /** Answers with bytes, or the range asked for. */
 export function sendBytes(request: IncomingMessage, response: ServerResponse, bytes: Buffer, mediaType: string): void {
-  const range = /^bytes=(\d+)-$/.exec(request.headers.range ?? '');
+  const range = /^bytes=(\d+)-(\d+)?$/.exec(request.headers.range ?? '');
   const start = Number(range?.[1] ?? 0);
+  const end = Math.min(Number(range?.[2] ?? bytes.length) + 1, bytes.length);
   const headers: Record<string, string> = {
     'content-type': mediaType,
-    'content-length': String(bytes.length - start),
+    'content-length': String(end - start),
     'docker-content-digest': sha256(bytes),
   };
-  if (range) headers['content-range'] = `bytes ${start}-${bytes.length - 1}/${bytes.length}`;
+  if (range) headers['content-range'] = `bytes ${start}-${end - 1}/${bytes.length}`;
   response.writeHead(range ? 206 : 200, headers);
   if (request.method === 'HEAD') response.end();
-  else response.end(bytes.subarray(start));
+  else response.end(bytes.subarray(start, end));
 }
 
 export function sha256(bytes: Uint8Array | string): string {

@@ -195,7 +195,7 @@ function askForCredentials(stream: MessageStream, reference: string): Credential
     if (authType === AuthType.CREDENTIALS) return { kind: 'password', username, secret };
     return undefined;
   };
-  return (host) => {
+  return ({ host }) => {
     const mine = last.then(() => ask(host));
     last = mine.catch(() => undefined);
     return mine;
