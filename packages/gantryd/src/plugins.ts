@@ -37,6 +37,7 @@ import { nativePlugin } from '@gantry/daemon/plugins/snapshot-native/native-plug
 import { overlayfsPlugin } from '@gantry/daemon/plugins/snapshot-overlayfs/overlay-plugin.ts';
 import { streamingManager } from '@gantry/daemon/plugins/streaming/streaming-plugin.ts';
 import { localTransfer } from '@gantry/daemon/plugins/transfer-local/transfer-plugin.ts';
+import { bindirVerifierPlugin } from '@gantry/daemon/plugins/verify-bindir/plugin.ts';
 import { containersGrpc, containersServicePlugin } from '@gantry/daemon/services/containers.ts';
 import { contentGrpc } from '@gantry/daemon/services/content.ts';
 import { diffGrpc, diffServicePlugin } from '@gantry/daemon/services/diff.ts';
@@ -53,6 +54,7 @@ import { transferService } from '@gantry/daemon/services/transfer.ts';
 /** The plugins of `gantryd`. An embedder may take them all, or leave some out. */
 export const builtinPlugins: readonly Plugin[] = [
   localContentPlugin,
+  bindirVerifierPlugin,
   optPlugin,
   deprecationsPlugin,
   exchangePlugin,

@@ -10,7 +10,8 @@ import type { NamespaceStore } from '../namespaces/namespace-store.ts';
 import type { SnapshotterRegistry } from '../snapshots/snapshot-service.ts';
 import type { Snapshotter } from '../snapshots/snapshotter.ts';
 import type { StreamManager } from '../streaming/stream-manager.ts';
-import type { ImageVerifier, Transferrer } from '../transfer/transferrer.ts';
+import type { Transferrer } from '../transfer/transferrer.ts';
+import type { ImageVerifier } from '../verification/image-verifier.ts';
 import { pluginType } from './plugin.ts';
 import type { ServiceSet } from './service-set.ts';
 

@@ -25,8 +25,3 @@ export interface Transferrer {
   /** @throws Unimplemented for a pair it does not know, so that the next transferrer is asked. */
   transfer(ctx: RequestContext, source: Any, destination: Any, options?: TransferOptions): Promise<void>;
 }
-
-/** Judges an image before it is pulled. */
-export interface ImageVerifier {
-  verifyImage(ctx: RequestContext, name: string, descriptor: Descriptor): Promise<{ ok: boolean; reason: string }>;
-}

@@ -9,7 +9,7 @@ import type { Logger } from '../../core/log/logger.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { SnapshotterRegistry } from '../../core/snapshots/snapshot-service.ts';
 import type { StreamManager } from '../../core/streaming/stream-manager.ts';
-import type { ImageVerifier } from '../../core/transfer/transferrer.ts';
+import type { ImageVerifier } from '../../core/verification/image-verifier.ts';
 import type { Semaphore } from './semaphore.ts';
 
 /** Platforms and a snapshotter that images may be unpacked for. */

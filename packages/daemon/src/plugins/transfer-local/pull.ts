@@ -1,8 +1,9 @@
-import { failedPrecondition, invalidArgument, StatusError } from '@gantry/api';
+import { invalidArgument, StatusError } from '@gantry/api';
 import { type Descriptor, isConfigType, isLayerType, isManifestType, MediaType } from '@gantry/oci';
 import type { RegistryClient } from '@gantry/registry';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { TransferOptions } from '../../core/transfer/transferrer.ts';
+import { verifyPull } from '../../core/verification/verify-image.ts';
 import { addSource, distributionSource } from './distribution-source.ts';
 import { describe, type ImageStoreEndpoint, type RegistryEndpoint } from './endpoints.ts';
 import { type TransferEnvironment, withLease } from './environment.ts';
@@ -30,7 +31,7 @@ export async function pull(
     if (descriptor.mediaType === MediaType.DockerManifestV1) {
       throw invalidArgument('schema 1 image manifests are no longer supported: invalid argument');
     }
-    await verify(leased, env, name, descriptor);
+    await verifyPull(leased, env.verifiers, { name, descriptor, source: client }, env.log);
     report({ event: `Pulling from ${describe(source)}` });
     report({ event: 'fetching image content', name, descriptor });
     using tracker = new ProgressTracker(name, 'downloading', options);
@@ -52,29 +53,6 @@ async function resolve(
     return await client.resolve(reference, signal);
   } catch (error) {
     throw StatusError.wrap(error, 'failed to resolve image');
-  }
-}
-
-async function verify(
-  ctx: RequestContext,
-  env: TransferEnvironment,
-  name: string,
-  descriptor: Descriptor,
-): Promise<void> {
-  for (const [id, verifier] of env.verifiers) {
-    const what = `pull of ${name} with digest ${descriptor.digest}`;
-    let judgement: { ok: boolean; reason: string };
-    try {
-      judgement = await verifier.verifyImage(ctx, name, descriptor);
-    } catch (error) {
-      throw StatusError.wrap(error, `blocking ${what}: image verifier ${id} returned error`);
-    }
-    const fields = { name, digest: descriptor.digest, verifier: id, reason: judgement.reason };
-    if (!judgement.ok) {
-      env.log.warn('Image verifier blocked pull', fields);
-      throw failedPrecondition(`image verifier ${id} blocked ${what} for reason: ${judgement.reason}`);
-    }
-    env.log.debug('Image verifier allowed pull', fields);
   }
 }
 

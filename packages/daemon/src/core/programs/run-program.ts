@@ -1,0 +1,163 @@
+import net from 'node:net';
+import { canceled, unknown } from '@gantry/api';
+import { type Child, close, type Exit, kill, pipe2, SysError, spawn, waitExit, watchProcess } from '@gantry/sys';
+
+/** Runs helper programs that answer a question and end: image verifiers, credential helpers. */
+
+export interface ProgramOptions {
+  file: string;
+  args?: readonly string[];
+  /** The whole environment; default: the daemon's own. */
+  env?: Readonly<Record<string, string | undefined>>;
+  /** Written to its standard input, which then ends. */
+  input?: Uint8Array;
+  /** Milliseconds until it is killed with all of its process group. */
+  timeoutMs: number;
+  /** Bytes of standard output and of standard error that are kept; the rest is read and dropped. */
+  limit: number;
+  signal?: AbortSignal | undefined;
+}
+
+export interface Output {
+  bytes: Buffer;
+  truncated: boolean;
+}
+
+export interface ProgramResult {
+  /** How it ended by itself. */
+  code: number;
+  stdout: Output;
+  stderr: Output;
+}
+
+/** Go's words for signals, which containerd's users search for. */
+const signalNames: Record<number, string> = {
+  1: 'hangup',
+  2: 'interrupt',
+  3: 'quit',
+  4: 'illegal instruction',
+  5: 'trace/breakpoint trap',
+  6: 'aborted',
+  7: 'bus error',
+  8: 'floating point exception',
+  9: 'killed',
+  10: 'user defined signal 1',
+  11: 'segmentation fault',
+  12: 'user defined signal 2',
+  13: 'broken pipe',
+  14: 'alarm clock',
+  15: 'terminated',
+};
+
+/**
+ * Runs a program in a process group of its own, with no descriptor but its standard ones, until it has ended and nobody holds
+ * its output open; then whatever is left of the group is killed.
+ * @throws StatusError Unknown `starting process: …` if it cannot be started, `waiting on command to exit: …` if it was killed or
+ * took too long; Canceled with the signal
+ */
+export async function runProgram(options: ProgramOptions): Promise<ProgramResult> {
+  options.signal?.throwIfAborted();
+  const { child, stdin, stdout, stderr } = start(options);
+  const pipes = [stdin, stdout, stderr];
+  let late = false;
+  const end = (): void => {
+    killGroup(child);
+    for (const pipe of pipes) pipe.destroy();
+  };
+  const timer = setTimeout(() => {
+    late = true;
+    end();
+  }, options.timeoutMs);
+  options.signal?.addEventListener('abort', end, { once: true });
+  const outputs = Promise.all([collect(stdout, options.limit), collect(stderr, options.limit)]);
+  stdin.end(options.input ?? '');
+  let exit: Exit;
+  try {
+    await watchProcess(child.pidfd);
+    await outputs;
+  } finally {
+    clearTimeout(timer);
+    options.signal?.removeEventListener('abort', end);
+    // Its number is still its own: it is collected only now.
+    end();
+    exit = await waitExit(child);
+  }
+  if (options.signal?.aborted) throw canceled('context canceled', options.signal.reason);
+  if (exit.signal !== undefined) {
+    throw unknown(`waiting on command to exit: signal: ${signalNames[exit.signal] ?? exit.signal}`);
+  }
+  if (late) throw unknown('waiting on command to exit: context deadline exceeded');
+  const [out, err] = await outputs;
+  return { code: exit.exitStatus, stdout: out, stderr: err };
+}
+
+interface Started {
+  child: Child;
+  stdin: net.Socket;
+  stdout: net.Socket;
+  stderr: net.Socket;
+}
+
+/** Pipes, not the sockets that Node's own spawn makes: scripts write to /dev/stderr, which a socket cannot be opened by. */
+function start({ file, args = [], env }: ProgramOptions): Started {
+  const ours: number[] = [];
+  const theirs: number[] = [];
+  const pair = (mine: 0 | 1): void => {
+    const ends = pipe2();
+    ours.push(ends[mine]);
+    theirs.push(ends[mine === 0 ? 1 : 0]);
+  };
+  try {
+    pair(1);
+    pair(0);
+    pair(0);
+    const [input = null, output = null, errors = null] = theirs;
+    const child = spawn({
+      file,
+      args,
+      stdio: [input, output, errors],
+      setsid: true,
+      ...(env && { env }),
+    });
+    const [toChild = -1, fromChild = -1, errorsOfChild = -1] = ours.splice(0);
+    const stdin = new net.Socket({ fd: toChild, readable: false, writable: true });
+    // A program need not read what it is given.
+    stdin.on('error', () => undefined);
+    return { child, stdin, stdout: reader(fromChild), stderr: reader(errorsOfChild) };
+  } catch (error) {
+    for (const fd of ours) close(fd);
+    if (!(error instanceof SysError)) throw error;
+    const reason = error.message.slice(error.message.lastIndexOf(': ') + 2);
+    throw unknown(`starting process: fork/exec ${file}: ${reason}`, error);
+  } finally {
+    for (const fd of theirs) close(fd);
+  }
+}
+
+function reader(fd: number): net.Socket {
+  return new net.Socket({ fd, readable: true, writable: false });
+}
+
+function collect(pipe: net.Socket, limit: number): Promise<Output> {
+  const chunks: Buffer[] = [];
+  let kept = 0;
+  let truncated = false;
+  pipe.on('data', (chunk: Buffer) => {
+    const piece = chunk.subarray(0, limit - kept);
+    if (piece.length < chunk.length) truncated = true;
+    if (piece.length > 0) chunks.push(piece);
+    kept += piece.length;
+  });
+  return new Promise((resolve) => {
+    pipe.on('error', () => undefined);
+    pipe.on('close', () => resolve({ bytes: Buffer.concat(chunks), truncated }));
+  });
+}
+
+function killGroup({ pid }: Child): void {
+  try {
+    kill(-pid, 'SIGKILL');
+  } catch {
+    // Nobody is left in it.
+  }
+}
