@@ -36,6 +36,7 @@ import {
 import { nativePlugin } from '@gantry/daemon/plugins/snapshot-native/native-plugin.ts';
 import { overlayfsPlugin } from '@gantry/daemon/plugins/snapshot-overlayfs/overlay-plugin.ts';
 import { streamingManager } from '@gantry/daemon/plugins/streaming/streaming-plugin.ts';
+import { taskMonitorPlugin } from '@gantry/daemon/plugins/task-monitor/task-monitor-plugin.ts';
 import { localTransfer } from '@gantry/daemon/plugins/transfer-local/transfer-plugin.ts';
 import { bindirVerifierPlugin } from '@gantry/daemon/plugins/verify-bindir/plugin.ts';
 import { containersGrpc, containersServicePlugin } from '@gantry/daemon/services/containers.ts';
@@ -99,6 +100,7 @@ export const builtinPlugins: readonly Plugin[] = [
   ttrpcServerPlugin,
   restartMonitorPlugin,
   callMetricsPlugin,
+  taskMonitorPlugin,
   metricsServerPlugin,
   grpcServerPlugin,
   grpcTcpServerPlugin,

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Counter, Gauge, Histogram, MetricsRegistry } from './metrics-registry.ts';
+import { Counter, FixedMetric, Gauge, Histogram, MetricsRegistry } from './metrics-registry.ts';
 
-test('metrics are written in the text format of Prometheus', () => {
+test('metrics are written in the text format of Prometheus', async () => {
   const registry = new MetricsRegistry();
   const calls = registry.register(new Counter('calls_total', 'Calls.'));
   registry.register(new Gauge('age_seconds', 'Age.', () => 1.5));
@@ -12,7 +12,7 @@ test('metrics are written in the text format of Prometheus', () => {
   calls.add({ method: 'Get"\n' }, 2);
   for (const value of [0.05, 0.5, 5]) spans.observe({ m: 'x' }, value);
   assert.equal(
-    registry.render(),
+    await registry.render(),
     [
       '# HELP age_seconds Age.',
       '# TYPE age_seconds gauge',
@@ -30,4 +30,19 @@ test('metrics are written in the text format of Prometheus', () => {
       '',
     ].join('\n'),
   );
+});
+
+test('metrics that have to be asked for are asked each time', async () => {
+  const registry = new MetricsRegistry();
+  let round = 0;
+  registry.collect(async () => {
+    const metric = new FixedMetric('asked', 'Asked.');
+    metric.add({ a: 'b' }, ++round);
+    return [metric];
+  });
+  registry.collect(async () => {
+    throw new Error('away');
+  });
+  await registry.render();
+  assert.equal(await registry.render(), '# HELP asked Asked.\n# TYPE asked gauge\nasked{a="b"} 2\n');
 });

@@ -122,9 +122,31 @@ export class Histogram implements Metric {
   }
 }
 
+/** Values that were read just now. */
+export class FixedMetric implements Metric {
+  readonly type = 'gauge';
+  readonly name: string;
+  readonly help: string;
+  readonly #samples: { labels: Labels; value: number }[] = [];
+
+  constructor(name: string, help: string) {
+    this.name = name;
+    this.help = help;
+  }
+
+  add(labels: Labels, value: number): void {
+    this.#samples.push({ labels, value });
+  }
+
+  samples(): Iterable<{ labels: Labels; value: number }> {
+    return this.#samples;
+  }
+}
+
 /** All metrics of a daemon. */
 export class MetricsRegistry {
   readonly #metrics = new Map<string, Metric>();
+  readonly #collectors: (() => Promise<Metric[]>)[] = [];
 
   /** Adds a metric, in place of one of the same name. */
   register<M extends Metric>(metric: M): M {
@@ -132,10 +154,17 @@ export class MetricsRegistry {
     return metric;
   }
 
+  /** Adds metrics that have to be asked for when they are shown. One that rejects is left out. */
+  collect(collector: () => Promise<Metric[]>): void {
+    this.#collectors.push(collector);
+  }
+
   /** The text that Prometheus reads, metrics in order of their names. */
-  render(): string {
+  async render(): Promise<string> {
+    const collected = await Promise.all(this.#collectors.map((collector) => collector().catch(() => [])));
     const lines: string[] = [];
-    for (const metric of [...this.#metrics.values()].sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    const metrics = [...this.#metrics.values(), ...collected.flat()];
+    for (const metric of metrics.sort((a, b) => (a.name < b.name ? -1 : 1))) {
       const samples = [...metric.samples()];
       if (samples.length === 0) continue;
       lines.push(`# HELP ${metric.name} ${metric.help}`, `# TYPE ${metric.name} ${metric.type}`);

@@ -63,10 +63,10 @@ export const metricsServerPlugin = definePlugin({
     if (address === '') throw new PluginSkip('no address');
     const metrics = callMetrics(context);
     if (!metrics) throw new PluginSkip('metrics are disabled');
-    return serve(context, address, { uid: 0, gid: 0 }, (request, response) => {
+    return serve(context, address, { uid: 0, gid: 0 }, async (request, response) => {
       if (request.url?.split('?')[0] !== '/v1/metrics') return void response.writeHead(404).end();
       response.setHeader('content-type', 'text/plain; version=0.0.4; charset=utf-8');
-      response.end(metrics.registry.render());
+      response.end(await metrics.registry.render());
     });
   },
 });

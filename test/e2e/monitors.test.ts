@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import http from 'node:http';
 import path from 'node:path';
+import { text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
 import { CtrSession, ctrClients } from '../lib/clients.ts';
 import { TestDaemon } from '../lib/daemon.ts';
@@ -12,11 +14,15 @@ import { makeTempDir } from '../lib/temp-dir.ts';
 const client = ctrClients().find(({ name, missing }) => name === 'ctr 2.3.4' && !missing) ?? ctrClients()[0]!;
 const skip = process.getuid?.() === 0 ? (client.missing ?? false) : 'containers need root';
 
-describe('the restart monitor', { skip }, () => {
+describe('the monitors of containers and tasks', { skip }, () => {
   const temp = makeTempDir('restart');
   const daemon = new TestDaemon(
     path.join(temp.path, 'd'),
-    `[plugins.'io.containerd.monitor.container.v1.restart']\n  interval = '100ms'\n`,
+    `[plugins.'io.containerd.monitor.container.v1.restart']
+  interval = '100ms'
+[metrics]
+  address = '${temp.path}/metrics.sock'
+`,
   );
   const ctr = new CtrSession(client, daemon.address, 'restart');
   const log = path.join(temp.path, 'output.log');
@@ -46,7 +52,7 @@ describe('the restart monitor', { skip }, () => {
     );
 
   async function task(id: string): Promise<{ pid: number; status: string } | undefined> {
-    const line = (await ctr.ok('tasks', 'ls')).split('\n').find((text) => text.split(/\s+/)[0] === id);
+    const line = (await ctr.ok('tasks', 'ls')).split('\n').find((one) => one.split(/\s+/)[0] === id);
     const [, pid, status] = line?.split(/\s+/) ?? [];
     return line === undefined ? undefined : { pid: Number(pid), status: status ?? '' };
   }
@@ -56,11 +62,40 @@ describe('the restart monitor', { skip }, () => {
     return info.Labels[`containerd.io/restart.${name}`];
   }
 
+  function scrape(): Promise<string> {
+    return new Promise((resolve, reject) => {
+      const request = http.get(
+        { socketPath: path.join(temp.path, 'metrics.sock'), path: '/v1/metrics' },
+        (response) => {
+          text(response).then(resolve, reject);
+        },
+      );
+      request.on('error', reject);
+    });
+  }
+
   async function remove(id: string): Promise<void> {
     await ctr.ok('containers', 'label', id, 'containerd.io/restart.status=');
     await ctr.try('tasks', 'rm', '-f', id);
     await ctr.ok('containers', 'rm', id);
   }
+
+  test('a running container shows its numbers to Prometheus, a removed one does not', async () => {
+    await start('counted', {}, 'sleep', '600');
+    const shown = await scrape();
+    const runtime = 'io.containerd.runc.v2';
+    for (const name of ['container_pids_current', 'container_memory_oom_total']) {
+      const line = new RegExp(
+        `^${name}\\{container_id="counted",namespace="restart",runtime="${runtime}"\\} \\d+$`,
+        'm',
+      );
+      assert.match(shown, line);
+    }
+    assert.match(shown, /^container_(cpu_total_nanoseconds|cpu_usage_usec_microseconds)\{[^}]*\} [1-9]/m);
+    assert.match(shown, /^container_(memory_usage_usage_bytes|memory_usage_bytes)\{[^}]*\} [1-9]/m);
+    await remove('counted');
+    assert.doesNotMatch(await scrape(), /counted/);
+  });
 
   test('a killed container comes back, its output in the log', async () => {
     const first = await start('web', { status: 'running', loguri: `file://${log}` }, 'sh', '-c', 'echo up; sleep 600');
