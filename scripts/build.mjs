@@ -20,6 +20,7 @@ const programs = {
 const workers = [
   'packages/archive/src/archive-worker.ts',
   'packages/daemon/src/core/snapshots/tree-worker.ts',
+  'packages/daemon/src/core/trust/module-worker.ts',
   'packages/daemon/src/plugins/content-local/hash-worker.ts',
 ];
 

@@ -39,6 +39,7 @@ import { streamingManager } from '@gantry/daemon/plugins/streaming/streaming-plu
 import { taskMonitorPlugin } from '@gantry/daemon/plugins/task-monitor/task-monitor-plugin.ts';
 import { localTransfer } from '@gantry/daemon/plugins/transfer-local/transfer-plugin.ts';
 import { bindirVerifierPlugin } from '@gantry/daemon/plugins/verify-bindir/plugin.ts';
+import { moduleVerifierPlugin } from '@gantry/daemon/plugins/verify-module/plugin.ts';
 import { containersGrpc, containersServicePlugin } from '@gantry/daemon/services/containers.ts';
 import { contentGrpc } from '@gantry/daemon/services/content.ts';
 import { diffGrpc, diffServicePlugin } from '@gantry/daemon/services/diff.ts';
@@ -56,6 +57,7 @@ import { transferService } from '@gantry/daemon/services/transfer.ts';
 export const builtinPlugins: readonly Plugin[] = [
   localContentPlugin,
   bindirVerifierPlugin,
+  moduleVerifierPlugin,
   optPlugin,
   deprecationsPlugin,
   exchangePlugin,

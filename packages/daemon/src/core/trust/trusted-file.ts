@@ -1,5 +1,4 @@
-import { constants } from 'node:fs';
-import { type FileHandle, lstat, open, readlink } from 'node:fs/promises';
+import { closeSync, constants, fstatSync, lstatSync, openSync, readFileSync, readlinkSync } from 'node:fs';
 import path from 'node:path';
 import { invalidArgument, permissionDenied } from '@gantry/api';
 
@@ -16,43 +15,48 @@ const maxLinks = 40;
 /**
  * Opens a file that is going to be run or loaded: a regular one that belongs to root (or to the daemon's own user) and that
  * nobody else may write, reached only through directories and links of which the same is true. Directories that everybody
- * may write to but only owners may remove from (`/tmp`) count as safe: what root owns there stays.
+ * may write to but only owners may remove from (`/tmp`) count as safe: what root owns there stays. Whoever calls closes the
+ * descriptor.
  * @throws PermissionDenied `<path>: not trusted: …`; Node's own error if it is not there
  */
-export async function openTrusted(file: string): Promise<FileHandle> {
-  const real = await walk(file);
-  const handle = await open(real, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+function openTrusted(file: string): { fd: number; real: string } {
+  const real = walk(file);
+  const fd = openSync(real, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   try {
-    const stat = await handle.stat();
+    const stat = fstatSync(fd);
     if (!stat.isFile()) throw permissionDenied(`${real}: not trusted: it is not a regular file`);
     mustBeOurs(real, stat);
-    return handle;
+    return { fd, real };
   } catch (error) {
-    await handle.close();
+    closeSync(fd);
     throw error;
   }
 }
 
-/** The whole of a trusted file. */
-export async function readTrusted(file: string): Promise<Buffer> {
-  await using handle = await openTrusted(file);
-  return await handle.readFile();
+/** The whole of a trusted file, read through the descriptor that was checked. */
+export function readTrusted(file: string): Buffer {
+  const { fd } = openTrusted(file);
+  try {
+    return readFileSync(fd);
+  } finally {
+    closeSync(fd);
+  }
 }
 
-/** As openTrusted, for a program: the path to start it by, links resolved. */
-export async function trustedProgram(file: string): Promise<string> {
-  const real = await walk(file);
-  await using _ = await openTrusted(real);
+/** Checks a program; answers the path to start it by, links resolved. */
+export function trustedProgram(file: string): string {
+  const { fd, real } = openTrusted(file);
+  closeSync(fd);
   return real;
 }
 
 /** Follows the links of a path one by one, so that no directory on the way goes unseen. */
-async function walk(file: string): Promise<string> {
+function walk(file: string): string {
   if (!path.isAbsolute(file)) throw invalidArgument(`${file}: expected an absolute path`);
   const rest = file.split('/');
   let at = '/';
   let links = 0;
-  mustBeSafe(at, await lstat(at));
+  mustBeSafe(at, lstatSync(at));
   while (rest.length > 0) {
     const name = rest.shift()!;
     if (name === '' || name === '.') continue;
@@ -61,11 +65,11 @@ async function walk(file: string): Promise<string> {
       continue;
     }
     const next = path.join(at, name);
-    const stat = await lstat(next);
+    const stat = lstatSync(next);
     if (stat.isSymbolicLink()) {
       if (!isOurUser(stat.uid)) throw permissionDenied(`${next}: not trusted: it is a link of user ${stat.uid}`);
       if (++links > maxLinks) throw invalidArgument(`${file}: too many symbolic links`);
-      const target = await readlink(next);
+      const target = readlinkSync(next);
       if (path.isAbsolute(target)) at = '/';
       rest.unshift(...target.split('/'));
       continue;
@@ -89,9 +93,8 @@ function mustBeOurs(file: string, stat: Ownership): void {
     throw permissionDenied(`${file}: not trusted: it belongs to user ${stat.uid}, not to root`);
   }
   if (writableByOthers(stat)) {
-    throw permissionDenied(
-      `${file}: not trusted: others may write to it (mode ${(stat.mode & 0o7777).toString(8).padStart(4, '0')})`,
-    );
+    const mode = (stat.mode & 0o7777).toString(8).padStart(4, '0');
+    throw permissionDenied(`${file}: not trusted: others may write to it (mode ${mode})`);
   }
 }
 

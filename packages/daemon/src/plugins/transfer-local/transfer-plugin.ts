@@ -6,6 +6,7 @@ import type { Differ } from '../../core/diff/differ.ts';
 import { type Field, field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
+import { loadedVerifiers } from '../../core/verification/loaded-verifiers.ts';
 import type { UnpackSupport } from './environment.ts';
 import { LocalTransfer } from './local-transfer.ts';
 import { Semaphore } from './semaphore.ts';
@@ -58,7 +59,7 @@ export const localTransfer = definePlugin({
       leases: metadata.leases,
       snapshotters: metadata.snapshotters,
       streams: context.get(PluginTypes.Streaming, 'manager'),
-      verifiers: context.all(PluginTypes.ImageVerifier),
+      verifiers: loadedVerifiers(context),
       unpackSupport: unpackSupport(config.unpack_config, config.check_platform_supported, differs),
       snapshotterMeta: (name) =>
         context.statuses().find(({ type, id }) => type === PluginTypes.Snapshotter && id === name)?.meta ?? {

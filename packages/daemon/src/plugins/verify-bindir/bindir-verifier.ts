@@ -75,7 +75,7 @@ export class BindirVerifier implements ImageVerifier {
   ): Promise<{ code: number; reason: string }> {
     const { binDir, timeoutMs } = this.#options;
     const file = path.join(binDir, program);
-    await mustBeStartable(file);
+    mustBeStartable(file);
     const { code, stdout, stderr } = await runProgram({
       file,
       args: ['-name', name, '-digest', descriptor.digest, '-stdin-media-type', descriptorType],
@@ -93,9 +93,9 @@ export class BindirVerifier implements ImageVerifier {
 }
 
 /** What is no program that root alone can change is not run, and blocks as any other that cannot be started. */
-async function mustBeStartable(file: string): Promise<void> {
+function mustBeStartable(file: string): void {
   try {
-    await trustedProgram(file);
+    trustedProgram(file);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     const reason = { ENOENT: 'no such file or directory', EACCES: 'permission denied' }[code ?? ''];
