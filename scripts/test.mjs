@@ -16,10 +16,18 @@ const packages = {
   xz: 'xz-utils',
   zstd: 'zstd',
   git: 'git',
+  'fuse-overlayfs': 'fuse-overlayfs',
+  'mount.fuse3': 'fuse3',
+  'mkfs.btrfs': 'btrfs-progs',
+  'mkfs.ext4': 'e2fsprogs',
 };
 
 /** Go programs that the tests talk to, as modules of one version. */
-const goTools = { ctr: 'github.com/containerd/containerd/v2/cmd/ctr@v2.3.4' };
+const goTools = {
+  ctr: 'github.com/containerd/containerd/v2/cmd/ctr@v2.3.4',
+  'containerd-fuse-overlayfs-grpc':
+    'github.com/containerd/fuse-overlayfs-snapshotter/v2/cmd/containerd-fuse-overlayfs-grpc@v2.1.7',
+};
 
 function installPrograms() {
   const missing = Object.entries(packages).filter(([program]) => !which(program));

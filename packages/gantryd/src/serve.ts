@@ -1,6 +1,7 @@
 // Assembles the daemon from its plugins and runs it until a signal.
 import path from 'node:path';
 import { createDaemon, parseLogLevel, runUntilSignal } from '@gantry/daemon';
+import { proxyPlugin } from '@gantry/daemon/plugins/proxy/proxy-plugin.ts';
 import { keepHeapSmall, returnMemoryWhenIdle } from '@gantry/sys/idle-memory.ts';
 import { defaultConfigPath, type Flags } from './flags.ts';
 import { builtinPlugins } from './plugins.ts';
@@ -26,6 +27,7 @@ export async function serve(flags: Flags): Promise<void> {
     address: flags.address && path.resolve(flags.address),
     logLevel: level,
     programDir: programDir(),
+    proxy: proxyPlugin,
     ownProcess: true,
   });
   returnMemoryWhenIdle();

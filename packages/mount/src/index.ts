@@ -1,6 +1,7 @@
 export * from './idmap.ts';
 export * from './loop.ts';
 export * from './mount.ts';
+export * from './mount-helper.ts';
 export * from './options.ts';
 export * from './overlay.ts';
 export * from './perform.ts';

@@ -18,6 +18,7 @@ import {
 import { mountIdmapped, withIdmappedLayers } from './idmap.ts';
 import { attachLoop } from './loop.ts';
 import type { Mount } from './mount.ts';
+import { mountByHelper, mountHelper } from './mount-helper.ts';
 import { type ParsedOptions, parseMountOptions } from './options.ts';
 import { mountLongOverlay, optionLimit } from './overlay.ts';
 
@@ -67,6 +68,11 @@ async function mountBeneath(mount: Mount, base: string, inside: readonly string[
 
 /** Performs one mount on exactly `target` (its own `target` is not looked at). Returns the points to unmount to undo it. */
 async function performMount(mount: Mount, target: string, place: string): Promise<string[]> {
+  const helper = mountHelper(mount.type);
+  if (helper) {
+    await mountByHelper(helper, mount, place);
+    return [place];
+  }
   const parsed = parseMountOptions(mount.options);
   const remount = (parsed.flags & MS.REMOUNT) !== 0;
   if (!remount && !mount.type && !(parsed.flags & MS.BIND) && !parsed.propagation) {

@@ -1,9 +1,12 @@
 /** The same mounts, for reading only. */
 import type { Mount } from './mount.ts';
 
+/** `fuse-overlayfs` takes the same options as the kernel's overlay. */
+const overlayTypes = new Set(['overlay', 'fuse3.fuse-overlayfs', 'fuse.fuse-overlayfs']);
+
 /** An overlay loses its work directory and its upper layer becomes the topmost lower one; every other mount becomes `ro`. */
 export function readonlyMounts(mounts: readonly Mount[]): Mount[] {
-  return mounts.map((mount) => ({ ...mount, options: mount.type === 'overlay' ? overlay(mount) : others(mount) }));
+  return mounts.map((mount) => ({ ...mount, options: overlayTypes.has(mount.type) ? overlay(mount) : others(mount) }));
 }
 
 function others(mount: Mount): string[] {

@@ -96,18 +96,24 @@ export interface ContentStore {
 
 /**
  * What is below the namespaced store: bytes on disk (or behind a proxy), one flat set of blobs and of ingests.
- * The metadata layer maps namespaces and refs onto it and keeps the labels.
+ * The metadata layer maps namespaces and refs onto it and keeps the labels. `ctx` says for whom it is called, if for somebody:
+ * those that speak to another process pass it on, others need not look.
  */
 export interface ContentBackend {
-  info(digest: string): Promise<{ digest: string; size: number; createdAt: Time; updatedAt: Time }>;
-  list(): AsyncIterable<{ digest: string; size: number; createdAt: Time; updatedAt: Time }>;
+  /** Runs in another process: it may be away for a while, and it may keep namespaces apart, so `list` is asked for each. */
+  readonly remote?: boolean;
+  info(
+    digest: string,
+    ctx?: RequestContext,
+  ): Promise<{ digest: string; size: number; createdAt: Time; updatedAt: Time }>;
+  list(ctx?: RequestContext): AsyncIterable<{ digest: string; size: number; createdAt: Time; updatedAt: Time }>;
   /** @throws NotFound */
-  delete(digest: string): Promise<void>;
-  status(ref: string): Promise<IngestStatus>;
-  listStatuses(): Promise<IngestStatus[]>;
-  writer(options: WriterOptions): Promise<BackendWriter>;
-  abort(ref: string): Promise<void>;
-  reader(digest: string): Promise<ContentReader>;
+  delete(digest: string, ctx?: RequestContext): Promise<void>;
+  status(ref: string, ctx?: RequestContext): Promise<IngestStatus>;
+  listStatuses(ctx?: RequestContext): Promise<IngestStatus[]>;
+  writer(options: WriterOptions, ctx?: RequestContext): Promise<BackendWriter>;
+  abort(ref: string, ctx?: RequestContext): Promise<void>;
+  reader(digest: string, ctx?: RequestContext): Promise<ContentReader>;
 }
 
 export interface BackendWriter extends Omit<ContentWriter, 'commit'> {

@@ -102,15 +102,15 @@ export class MetadataContentStore implements ContentStore {
   async status(ctx: RequestContext, ref: string): Promise<IngestStatus> {
     const record = this.#settings.store.view((tx) => tx.get<IngestRecord>(keys.ingest(ctx.namespace, ref)));
     if (!record) throw notFound(`reference ${ref}: not found`);
-    return this.#statusOf(ref, record);
+    return this.#statusOf(ctx, ref, record);
   }
 
-  async #statusOf(ref: string, record: IngestRecord): Promise<IngestStatus> {
+  async #statusOf(ctx: RequestContext, ref: string, record: IngestRecord): Promise<IngestStatus> {
     if (record.shared) {
       const { startedAt, total, expected } = record;
       return { ref, offset: total, total, expected, startedAt, updatedAt: startedAt };
     }
-    const status = await this.#settings.backend.status(record.backendRef);
+    const status = await this.#settings.backend.status(record.backendRef, ctx);
     return { ...status, ref, expected: record.expected, total: record.total || status.total };
   }
 
@@ -126,7 +126,7 @@ export class MetadataContentStore implements ContentStore {
     for (const { ref, record } of records) {
       if (!filter.matches((path) => (path.length === 1 && path[0] === 'ref' ? ref : undefined))) continue;
       try {
-        statuses.push(await this.#statusOf(ref, record));
+        statuses.push(await this.#statusOf(ctx, ref, record));
       } catch (error) {
         // Recorded, but nothing written yet, or ended while we looked.
         if (!hasCode(error, Code.NotFound)) throw error;
@@ -143,18 +143,18 @@ export class MetadataContentStore implements ContentStore {
       expected === ''
         ? await this.#openIngest(ctx, options, undefined)
         : // Nobody may collect the blob between the look at the backend and the record that counts on it.
-          await locks.run(expected, async () => this.#openIngest(ctx, options, await this.#presentSize(expected)));
+          await locks.run(expected, async () => this.#openIngest(ctx, options, await this.#presentSize(ctx, expected)));
     if (!record) throw alreadyExists(`content ${expected}: already exists`);
     // The digest is not handed down: another namespace may have the blob already, which is no reason not to write.
-    const open = (): Promise<BackendWriter> => backend.writer({ ref: record.backendRef, size: record.total });
+    const open = (): Promise<BackendWriter> => backend.writer({ ref: record.backendRef, size: record.total }, ctx);
     const inner = record.shared ? undefined : await open();
     return new NamespacedWriter(this.#settings, ctx, options.ref, record, inner, open);
   }
 
   /** Bytes of a blob in the backend, in whatever namespace; undefined if it is not there. */
-  async #presentSize(digest: string): Promise<number | undefined> {
+  async #presentSize(ctx: RequestContext, digest: string): Promise<number | undefined> {
     try {
-      return (await this.#settings.backend.info(digest)).size;
+      return (await this.#settings.backend.info(digest, ctx)).size;
     } catch (error) {
       if (hasCode(error, Code.NotFound)) return undefined;
       throw error;
@@ -205,7 +205,7 @@ export class MetadataContentStore implements ContentStore {
       return found;
     });
     if (record.shared) return;
-    await backend.abort(record.backendRef).catch((error) => {
+    await backend.abort(record.backendRef, ctx).catch((error) => {
       if (!hasCode(error, Code.NotFound)) throw error;
     });
   }
@@ -213,7 +213,7 @@ export class MetadataContentStore implements ContentStore {
   async reader(ctx: RequestContext, digest: string): Promise<ContentReader> {
     validateDigest(digest);
     if (!this.#settings.store.view((tx) => tx.has(keys.blob(ctx.namespace, digest)))) throw missing(digest);
-    return this.#settings.backend.reader(digest);
+    return this.#settings.backend.reader(digest, ctx);
   }
 }
 
@@ -270,7 +270,7 @@ class NamespacedWriter implements ContentWriter {
   /** Goes from the shared blob to an ingest of our own with the same bytes, to be written on. */
   async #takeCopy(): Promise<BackendWriter> {
     const writer = await this.#open();
-    await using reader = await this.#settings.backend.reader(this.#record.expected);
+    await using reader = await this.#settings.backend.reader(this.#record.expected, this.#ctx);
     for (let offset = writer.status().offset; offset < reader.size; ) {
       const bytes = await reader.read(offset, 1 << 20);
       await writer.write(bytes);
@@ -321,7 +321,7 @@ class NamespacedWriter implements ContentWriter {
           return info;
         });
     } finally {
-      if (!this.#inner) await backend.abort(this.#record.backendRef).catch(ignoreNotFound);
+      if (!this.#inner) await backend.abort(this.#record.backendRef, ctx).catch(ignoreNotFound);
     }
   }
 
@@ -338,7 +338,7 @@ class NamespacedWriter implements ContentWriter {
           `${this.#ref} failed digest validation: ${this.#record.expected} != ${digest}: failed precondition`,
         );
       }
-      return (await this.#settings.backend.info(digest)).size;
+      return (await this.#settings.backend.info(digest, this.#ctx)).size;
     }
     try {
       const { size } = await this.#inner.commit({
@@ -348,7 +348,7 @@ class NamespacedWriter implements ContentWriter {
       return size;
     } catch (error) {
       if (!hasCode(error, Code.AlreadyExists)) throw error;
-      return (await this.#settings.backend.info(digest)).size;
+      return (await this.#settings.backend.info(digest, this.#ctx)).size;
     }
   }
 

@@ -8,6 +8,7 @@ import type { EventExchange } from '../events/exchange.ts';
 import type { Logger } from '../log/logger.ts';
 import type { MetadataStore, ReadTransaction } from '../metadata/metadata-store.ts';
 import { keys } from '../metadata/schema.ts';
+import { contextOf, type RequestContext } from '../request-context.ts';
 import type { MetadataSnapshotter, SnapshotRecord } from '../snapshots/metadata-snapshotter.ts';
 import type { CollectionStats } from './garbage-collector.ts';
 import { markAndSweep } from './mark-and-sweep.ts';
@@ -49,33 +50,59 @@ export class Collector {
     for (const { namespace, name } of swept.images) {
       events.publishMessage(namespace, '/images/delete', ImageDeleteSchema, { name });
     }
-    const removedContent = await this.#sweepContent();
-    await this.#sweepIngests();
+    const removedContent = await this.#unlessAway('content', async () => {
+      const removed = await this.#sweepContent();
+      await this.#sweepIngests();
+      return removed;
+    });
     let removedSnapshots = 0;
-    for (const snapshotter of this.#settings.snapshotters())
-      removedSnapshots += await this.#sweepSnapshots(snapshotter);
+    for (const snapshotter of this.#settings.snapshotters()) {
+      removedSnapshots += await this.#unlessAway(snapshotter.name, () => this.#sweepSnapshots(snapshotter));
+    }
     return { lockMs, totalMs: performance.now() - startedAt, removedContent, removedSnapshots };
+  }
+
+  /** What runs in another process and is away is swept by a later collection; the others do not wait for it. */
+  async #unlessAway(name: string, sweep: () => Promise<number>): Promise<number> {
+    try {
+      return await sweep();
+    } catch (error) {
+      if (!hasCode(error, Code.Unavailable)) throw error;
+      this.#settings.log.warn('not collected, as it cannot be reached', { backend: name, error });
+      return 0;
+    }
+  }
+
+  /** For whom a backend is asked what it has: once for all of it, or, where it may keep namespaces apart, for each. */
+  #askedFor(backend: { remote?: boolean }): (RequestContext | undefined)[] {
+    if (!backend.remote) return [undefined];
+    return this.#settings.store.view((tx) => [...tx.children(keys.namespaces())].map((name) => contextOf(name)));
   }
 
   async #sweepContent(): Promise<number> {
     const { store, backend, locks } = this.#settings;
-    let removed = 0;
+    const removed = new Set<string>();
     const wanted = store.view(referencedDigests);
-    for await (const { digest } of backend.list()) {
-      if (wanted.has(digest)) continue;
-      await locks.run(digest, async () => {
-        // A writer may have committed it since: asked again while nobody can.
-        if (store.view((tx) => isReferenced(tx, digest))) return;
-        await backend.delete(digest).catch(ignoreNotFound);
-        removed++;
-      });
+    for (const ctx of this.#askedFor(backend)) {
+      for await (const { digest } of backend.list(ctx)) {
+        if (wanted.has(digest)) continue;
+        await locks.run(digest, async () => {
+          // A writer may have committed it since: asked again while nobody can.
+          if (store.view((tx) => isReferenced(tx, digest))) return;
+          await backend.delete(digest, ctx).catch(ignoreNotFound);
+          removed.add(digest);
+        });
+      }
     }
-    return removed;
+    return removed.size;
   }
 
   async #sweepIngests(): Promise<void> {
     const { store, backend } = this.#settings;
-    const statuses = await backend.listStatuses();
+    const found: { ref: string; ctx: RequestContext | undefined }[] = [];
+    for (const ctx of this.#askedFor(backend)) {
+      for (const { ref } of await backend.listStatuses(ctx)) found.push({ ref, ctx });
+    }
     // Records are written before ingests are opened, so one without a record has none to come.
     const known = new Set<string>();
     store.view((tx) => {
@@ -83,9 +110,9 @@ export class Collector {
         for (const { value } of tx.list<IngestRecord>(keys.ingests(namespace))) known.add(value.backendRef);
       }
     });
-    for (const { ref } of statuses) {
+    for (const { ref, ctx } of found) {
       if (known.has(ref)) continue;
-      await backend.abort(ref).catch((error) => {
+      await backend.abort(ref, ctx).catch((error) => {
         // Its writer is still at it: it will be gone, or recorded, by the next collection.
         if (!hasCode(error, Code.NotFound) && !hasCode(error, Code.Unavailable)) throw error;
       });
@@ -94,8 +121,10 @@ export class Collector {
 
   async #sweepSnapshots(snapshotter: MetadataSnapshotter): Promise<number> {
     const { store, log } = this.#settings;
-    const present: string[] = [];
-    for await (const { name } of snapshotter.backend.list()) present.push(name);
+    const { backend } = snapshotter;
+    const present = new Map<string, RequestContext | undefined>();
+    const askedFor = this.#askedFor(backend);
+    for (const ctx of askedFor) for await (const { name } of backend.list(ctx)) present.set(name, ctx);
     const known = new Set<string>();
     store.view((tx) => {
       for (const namespace of tx.children(keys.namespaces())) {
@@ -105,7 +134,7 @@ export class Collector {
       }
     });
     snapshotter.adopted.clear();
-    let orphans = present.filter((key) => !known.has(key) && !snapshotter.inFlight.has(key));
+    let orphans = [...present.keys()].filter((key) => !known.has(key) && !snapshotter.inFlight.has(key));
     let removed = 0;
     // Leaves first: a parent goes in the round after its last child.
     for (let progress = true; progress && orphans.length > 0; ) {
@@ -115,7 +144,7 @@ export class Collector {
         if (snapshotter.adopted.has(key)) continue;
         snapshotter.leaving.add(key);
         try {
-          await snapshotter.backend.remove(key);
+          await backend.remove(key, present.get(key));
           removed++;
         } catch (error) {
           if (hasCode(error, Code.FailedPrecondition)) left.push(key);
@@ -129,7 +158,7 @@ export class Collector {
       progress = left.length < orphans.length;
       orphans = left;
     }
-    await snapshotter.backend.cleanup?.();
+    for (const ctx of askedFor) await backend.cleanup?.(ctx);
     return removed;
   }
 }

@@ -15,6 +15,8 @@ export async function dropLostSnapshots(
   snapshotter: MetadataSnapshotter,
   log: Logger,
 ): Promise<void> {
+  // The daemon does not wait for another process to start. Such a record stays until somebody removes it, which it lets him.
+  if (snapshotter.backend.remote) return;
   const present = new Set<string>();
   for await (const { name } of snapshotter.backend.list()) present.add(name);
   const suspects = store.view((tx) => {

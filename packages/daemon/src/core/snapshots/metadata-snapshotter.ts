@@ -24,7 +24,7 @@ import { applyLabelMask } from '../metadata/label-mask.ts';
 import type { MetadataStore, WriteTransaction } from '../metadata/metadata-store.ts';
 import { keys } from '../metadata/schema.ts';
 import type { NamespaceStore } from '../namespaces/namespace-store.ts';
-import type { RequestContext } from '../request-context.ts';
+import { contextOf, type RequestContext } from '../request-context.ts';
 import { validateLabels } from '../validation/labels.ts';
 import type { NamespacedSnapshotter } from './snapshot-service.ts';
 import type {
@@ -114,18 +114,18 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
       return found;
     });
     mutated(false);
-    await this.backend.update({ name: record.backendKey, labels: inheritedLabels(record.labels) }, []);
+    await this.backend.update({ name: record.backendKey, labels: inheritedLabels(record.labels) }, [], ctx);
     return infoOf(info.name, record);
   }
 
   async usage(ctx: RequestContext, key: string): Promise<SnapshotUsage> {
     const { backendKey } = this.#get(ctx, key);
-    return this.backend.usage(backendKey).catch((error) => rethrow(error, key));
+    return this.backend.usage(backendKey, ctx).catch((error) => rethrow(error, key));
   }
 
   async mounts(ctx: RequestContext, key: string): Promise<Mount[]> {
     const { backendKey } = this.#get(ctx, key);
-    return this.backend.mounts(backendKey).catch((error) => rethrow(error, key));
+    return this.backend.mounts(backendKey, ctx).catch((error) => rethrow(error, key));
   }
 
   prepare(ctx: RequestContext, key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]> {
@@ -155,8 +155,8 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
     try {
       const backendOptions = { labels: inheritedLabels(labels) };
       const mounts = await (kind === 'active'
-        ? this.backend.prepare(backendKey, backendParent, backendOptions)
-        : this.backend.view(backendKey, backendParent, backendOptions)
+        ? this.backend.prepare(backendKey, backendParent, backendOptions, ctx)
+        : this.backend.view(backendKey, backendParent, backendOptions, ctx)
       ).catch(async (error) => {
         if (target && hasCode(error, Code.AlreadyExists))
           await this.#takeRemote(ctx, target, parent, backendParent, labels);
@@ -165,7 +165,7 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
       try {
         await this.#settings.store.update((tx) => this.#record(tx, ctx, kind, key, parent, backendKey, labels));
       } catch (error) {
-        await this.#drop(backendKey);
+        await this.#drop(ctx, backendKey);
         throw error;
       }
       return mounts;
@@ -219,7 +219,7 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
     backendParent: string,
     labels: Record<string, string>,
   ): Promise<void> {
-    for await (const info of this.backend.list()) {
+    for await (const info of this.backend.list(ctx)) {
       if (info.kind !== 'committed' || info.parent !== backendParent || info.labels[targetLabel] !== target) continue;
       if (this.leaving.has(info.name)) continue;
       this.inFlight.add(info.name);
@@ -250,10 +250,12 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
     this.inFlight.add(backendName);
     try {
       await this.backend
-        .commit(backendName, active.backendKey, {
-          labels: inheritedLabels(labels),
-          ...(backendParent === undefined ? {} : { parent: backendParent }),
-        })
+        .commit(
+          backendName,
+          active.backendKey,
+          { labels: inheritedLabels(labels), ...(backendParent === undefined ? {} : { parent: backendParent }) },
+          ctx,
+        )
         .catch((error) => rethrow(error, key));
       await store.update((tx) => {
         const where = keys.snapshot(ctx.namespace, this.name, name);
@@ -305,13 +307,14 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
       return record;
     });
     mutated(true);
-    await this.#drop(removed.backendKey);
+    await this.#drop(ctx, removed.backendKey);
   }
 
   /** Takes a snapshot that no record names out of the backend; what does not go now, the collector takes. */
-  async #drop(backendKey: string): Promise<void> {
+  async #drop(ctx: RequestContext, backendKey: string): Promise<void> {
     try {
-      await this.backend.remove(backendKey);
+      // Also for a caller who has given up.
+      await this.backend.remove(backendKey, contextOf(ctx.namespace));
     } catch (error) {
       if (!hasCode(error, Code.NotFound)) {
         this.#settings.log.warn('snapshot left for the garbage collector', {
@@ -335,8 +338,8 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
     });
   }
 
-  async cleanup(_ctx: RequestContext): Promise<void> {
-    await this.backend.cleanup?.();
+  async cleanup(ctx: RequestContext): Promise<void> {
+    await this.backend.cleanup?.(ctx);
   }
 }
 

@@ -1,5 +1,6 @@
 import type { Time } from '@gantry/api';
 import type { Mount } from '@gantry/mount';
+import type { RequestContext } from '../request-context.ts';
 
 export type SnapshotKind = 'view' | 'active' | 'committed';
 
@@ -38,20 +39,28 @@ export interface CommitSnapshotOptions extends SnapshotOptions {
  * `snapshotter-contract.ts`. Labels are kept by the metadata layer; those that start with `containerd.io/snapshot` are
  * also handed down here.
  *
+ * `ctx` says for whom it is called, if for somebody: those that speak to another process pass it on, others need not look.
+ *
  * Errors: NotFound for a missing key or parent, AlreadyExists for a taken key or name, InvalidArgument for a parent
  * that is not committed, FailedPrecondition for removing a snapshot that has children or committing one that is not active.
  */
 export interface Snapshotter {
-  stat(key: string): Promise<SnapshotInfo>;
-  update(info: { name: string; labels: Record<string, string> }, paths: string[]): Promise<SnapshotInfo>;
-  usage(key: string): Promise<SnapshotUsage>;
-  mounts(key: string): Promise<Mount[]>;
-  prepare(key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]>;
-  view(key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]>;
-  commit(name: string, key: string, options?: CommitSnapshotOptions): Promise<void>;
-  remove(key: string): Promise<void>;
-  list(): AsyncIterable<SnapshotInfo>;
+  /** Runs in another process: it may be away for a while, and it may keep namespaces apart, so `list` is asked for each. */
+  readonly remote?: boolean;
+  stat(key: string, ctx?: RequestContext): Promise<SnapshotInfo>;
+  update(
+    info: { name: string; labels: Record<string, string> },
+    paths: string[],
+    ctx?: RequestContext,
+  ): Promise<SnapshotInfo>;
+  usage(key: string, ctx?: RequestContext): Promise<SnapshotUsage>;
+  mounts(key: string, ctx?: RequestContext): Promise<Mount[]>;
+  prepare(key: string, parent: string, options?: SnapshotOptions, ctx?: RequestContext): Promise<Mount[]>;
+  view(key: string, parent: string, options?: SnapshotOptions, ctx?: RequestContext): Promise<Mount[]>;
+  commit(name: string, key: string, options?: CommitSnapshotOptions, ctx?: RequestContext): Promise<void>;
+  remove(key: string, ctx?: RequestContext): Promise<void>;
+  list(ctx?: RequestContext): AsyncIterable<SnapshotInfo>;
   /** Frees what removed snapshots and broken operations left on disk. */
-  cleanup?(): Promise<void>;
+  cleanup?(ctx?: RequestContext): Promise<void>;
   close(): Promise<void>;
 }

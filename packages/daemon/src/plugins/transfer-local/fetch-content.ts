@@ -4,6 +4,7 @@ import { bufferCollector } from '@gantry/archive/buffer-garbage.ts';
 import { type Descriptor, refKey } from '@gantry/oci';
 import type { BlobSource } from '@gantry/registry';
 import type { ContentStore, ContentWriter } from '../../core/content/content-store.ts';
+import { BackendAway } from '../../core/remote/backend-away.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 import { checkDocumentSize, hasContent } from './content-access.ts';
 import { GrowingFile } from './growing-file.ts';
@@ -106,7 +107,7 @@ async function openWriter(ctx: RequestContext, content: ContentStore, descriptor
     try {
       return await content.writer(ctx, options);
     } catch (error) {
-      if (!hasCode(error, Code.Unavailable)) throw error;
+      if (!hasCode(error, Code.Unavailable) || error instanceof BackendAway) throw error;
       await sleep(wait, undefined, { ...(ctx.signal && { signal: ctx.signal }) });
     }
   }
