@@ -2,6 +2,7 @@
 import { statSync } from 'node:fs';
 import type { Client } from '@gantry/client';
 import type { Invocation } from './command.ts';
+import { log } from './output.ts';
 
 /** A command's work, given the daemon in the namespace that the command line names. Answers the exit code; 0 if nothing. */
 export type ClientCommand = (client: Client, invocation: Invocation) => Promise<number> | Promise<void>;
@@ -38,6 +39,17 @@ export async function connect(invocation: Invocation): Promise<Client> {
 export function withClient(work: ClientCommand): (invocation: Invocation) => Promise<number> {
   return async (invocation) => {
     await using client = await connect(invocation);
+    await warnOfDeprecations(client);
     return (await work(client, invocation)) ?? 0;
   };
+}
+
+/**
+ * Tells first what the daemon was seen to use that is deprecated, as containerd's ctr does, unless
+ * CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS is set. A daemon that cannot say is older.
+ */
+async function warnOfDeprecations(client: Client): Promise<void> {
+  if (/^(1|t|true)$/i.test(process.env['CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS'] ?? '')) return;
+  const info = await client.introspection.server().catch(() => undefined);
+  for (const { message } of info?.deprecations ?? []) log('warning', `DEPRECATION: ${message}`);
 }

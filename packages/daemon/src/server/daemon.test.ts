@@ -232,3 +232,16 @@ test('the dump of state tells of plugins, servers and the calls that run', async
     await daemon.close();
   }
 });
+
+test('deprecated settings are warned of, under containerd’s ids', async () => {
+  const registry = { registry: { mirrors: { 'docker.io': { endpoint: ['https://mirror.example'] } } } };
+  const daemon = await createDaemon(options({ config: { plugins: { 'io.containerd.cri.v1.images': registry } } }));
+  await daemon.start();
+  try {
+    const [warning] = daemon.get(PluginTypes.Warning, 'deprecations').warnings();
+    assert.equal(warning?.id, 'io.containerd.deprecation/cri-registry-mirrors');
+    assert.match(warning?.message ?? '', /Use `config_path`/);
+  } finally {
+    await daemon.close();
+  }
+});

@@ -7,6 +7,8 @@ import type { Logger, LogLevel } from '../core/log/logger.ts';
 import type { Plugin, PluginContext, PluginStatus, PluginType } from '../core/plugin/plugin.ts';
 import { PluginTypes } from '../core/plugin/plugin-types.ts';
 import { version } from '../core/version/version.ts';
+import { warnOf } from '../core/warnings/deprecations.ts';
+import { deprecatedSettings } from './config/deprecated-settings.ts';
 import { type LoadedConfig, loadConfig } from './config/load-config.ts';
 import { activeResources } from './dump.ts';
 import { lockRoot } from './lock.ts';
@@ -186,7 +188,19 @@ class AssembledDaemon implements Daemon {
       config: (plugin) => this.config.pluginConfig(plugin),
     });
     await this.#plugins.init();
+    await this.#warnOfSettings(this.#plugins);
     await this.#listen(this.#plugins);
+  }
+
+  /** Deprecated settings in use are shown to clients too. */
+  async #warnOfSettings(plugins: PluginSet): Promise<void> {
+    const service = plugins.all(PluginTypes.Warning).get('deprecations');
+    if (!service) return;
+    try {
+      await Promise.all(deprecatedSettings(this.config.raw).map((name) => warnOf(service, name)));
+    } catch (error) {
+      this.log.warn('cannot keep deprecation warnings', { error });
+    }
   }
 
   /** What each plugin is told of the daemon. */

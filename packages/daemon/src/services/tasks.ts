@@ -1,11 +1,14 @@
-import { invalidArgument, toTimestamp } from '@gantry/api';
+import type { Any } from '@bufbuild/protobuf/wkt';
+import { invalidArgument, isAny, toTimestamp, unpackAny } from '@gantry/api';
 import { Tasks } from '@gantry/api/gen/services/tasks/v1/tasks_pb.js';
+import { OptionsSchema } from '@gantry/api/gen/types/runc/options/oci_pb.js';
 import { field, schema } from '../core/plugin/config-schema.ts';
 import { definePlugin } from '../core/plugin/plugin.ts';
 import { PluginTypes } from '../core/plugin/plugin-types.ts';
 import type { ServiceSet } from '../core/plugin/service-set.ts';
 import type { ProcessExit, ProcessState, TaskRuntime } from '../core/tasks/task-runtime.ts';
 import { TaskService } from '../core/tasks/task-service.ts';
+import { type Deprecation, warnOf } from '../core/warnings/deprecations.ts';
 import { requestContext } from './request-context.ts';
 
 /** `io.containerd.service.v1.tasks-service`: the one TaskService that gRPC faces share. */
@@ -39,18 +42,35 @@ function wireProcess(state: ProcessState) {
   return { ...rest, ...(exitedAt && { exitedAt: toTimestamp(exitedAt) }) };
 }
 
+/** Where older clients name a task API that already listens: in the options of runc. */
+function deprecatedTaskApi(options: Any | undefined): {
+  address: string;
+  version: number;
+  deprecations: Deprecation[];
+} {
+  if (!isAny(options, OptionsSchema)) return { address: '', version: 0, deprecations: [] };
+  const { taskApiAddress, taskApiVersion } = unpackAny(OptionsSchema, options!);
+  const deprecations: Deprecation[] = [];
+  if (taskApiAddress !== '') deprecations.push('runc-options-task-api-address');
+  if (taskApiVersion !== 0) deprecations.push('runc-options-task-api-version');
+  return { address: taskApiAddress, version: taskApiVersion, deprecations };
+}
+
 /** `io.containerd.grpc.v1.tasks`: containerd.services.tasks.v1.Tasks, without Checkpoint. */
 export const tasksGrpc = definePlugin({
   type: PluginTypes.Grpc,
   id: 'tasks',
-  requires: [PluginTypes.Service],
+  requires: [PluginTypes.Service, PluginTypes.Warning],
   init(context): ServiceSet {
     const service = context.get(PluginTypes.Service, 'tasks-service') as TaskService;
+    const warnings = context.get(PluginTypes.Warning, 'deprecations');
     return {
       register(grpc): void {
         grpc.add(Tasks, {
           async create(request, call) {
             const { containerId, rootfs, stdin, stdout, stderr, terminal, checkpoint, options } = request;
+            const old = deprecatedTaskApi(options);
+            for (const name of old.deprecations) await warnOf(warnings, name);
             const { pid } = await service.create(requestContext(call), {
               containerId,
               rootfs,
@@ -58,8 +78,8 @@ export const tasksGrpc = definePlugin({
               checkpoint: checkpoint?.digest ?? '',
               options,
               runtimePath: request.runtimePath,
-              address: request.taskApiAddress,
-              apiVersion: request.taskApiVersion,
+              address: request.taskApiAddress || old.address,
+              apiVersion: request.taskApiVersion || old.version,
             });
             return { containerId, pid };
           },

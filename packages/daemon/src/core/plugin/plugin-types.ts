@@ -12,6 +12,7 @@ import type { Snapshotter } from '../snapshots/snapshotter.ts';
 import type { StreamManager } from '../streaming/stream-manager.ts';
 import type { Transferrer } from '../transfer/transferrer.ts';
 import type { ImageVerifier } from '../verification/image-verifier.ts';
+import type { WarningService } from '../warnings/warning-service.ts';
 import { pluginType } from './plugin.ts';
 import type { ServiceSet } from './service-set.ts';
 
@@ -54,6 +55,6 @@ export const PluginTypes = {
   MountHandler: pluginType<unknown>('io.containerd.mount-handler.v1'),
   SandboxStore: pluginType<unknown>('io.containerd.sandbox.store.v1'),
   SandboxController: pluginType<unknown>('io.containerd.sandbox.controller.v1'),
-  Warning: pluginType<unknown>('io.containerd.warning.v1'),
+  Warning: pluginType<WarningService>('io.containerd.warning.v1'),
   Metrics: pluginType<unknown>('io.containerd.metrics.v1'),
 } as const;

@@ -1,21 +1,24 @@
 import { isAny, unpackAny } from '@gantry/api';
 import { TaskDeleteSchema, TaskOOMSchema } from '@gantry/api/gen/events/task_pb.js';
+import { cgroupMode } from '@gantry/cgroups';
 import type { MetricsRegistry } from '../../core/metrics/metrics-registry.ts';
 import { field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
 import { contextOf } from '../../core/request-context.ts';
 import type { TaskService } from '../../core/tasks/task-service.ts';
+import { warnOf } from '../../core/warnings/deprecations.ts';
 import { type TaskSample, taskMetrics } from './task-metrics.ts';
 
 /** `io.containerd.monitor.task.v1.cgroups`: numbers of running tasks' cgroups on `/v1/metrics`. */
 export const taskMonitorPlugin = definePlugin({
   type: PluginTypes.TaskMonitor,
   id: 'cgroups',
-  requires: [PluginTypes.Event, PluginTypes.Metadata, PluginTypes.Service, PluginTypes.Metrics],
+  requires: [PluginTypes.Event, PluginTypes.Metadata, PluginTypes.Service, PluginTypes.Metrics, PluginTypes.Warning],
   platforms: [`linux/${process.arch === 'x64' ? 'amd64' : process.arch}`],
   config: schema({ no_prometheus: field.boolean(false) }),
-  init(context): unknown {
+  async init(context): Promise<unknown> {
+    if ((await cgroupMode()) !== 'unified') await warnOf(context.get(PluginTypes.Warning, 'deprecations'), 'cgroup-v1');
     const metrics = context.all(PluginTypes.Metrics).get('grpc-prometheus') as
       | { registry: MetricsRegistry }
       | undefined;

@@ -26,7 +26,7 @@ async function load(file: string): Promise<Map<string, DeprecationWarning>> {
 export const deprecationsPlugin = definePlugin({
   type: PluginTypes.Warning,
   id: 'deprecations',
-  init: async (context): Promise<unknown> => {
+  init: async (context): Promise<WarningService> => {
     const file = `${context.root}/warnings.json`;
     const warnings = await load(file).catch((error) => {
       context.log.warn('cannot read earlier deprecation warnings', { file, error });

@@ -13,7 +13,6 @@ import type {
 import { parseFilters } from '../../core/filters/parse-filters.ts';
 import { definePlugin, type PluginContext, type PluginStatus } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
-import type { WarningService } from '../../core/warnings/warning-service.ts';
 
 /** Implemented by an instance that has more to say of itself, such as the features of a runtime binary. */
 export interface PluginInfoProvider {
@@ -86,7 +85,7 @@ function lookup(status: PluginStatus): (path: readonly string[]) => string | und
 
 async function makeService(context: PluginContext<unknown>): Promise<IntrospectionService> {
   const uuid = await readUuid(`${context.daemon.root}/io.containerd.grpc.v1.introspection/uuid`);
-  const warnings = context.get(PluginTypes.Warning, 'deprecations') as WarningService;
+  const warnings = context.get(PluginTypes.Warning, 'deprecations');
   return {
     plugins: (filters) => {
       const filter = parseFilters(filters);
