@@ -62,12 +62,18 @@ export class ContentWriter implements AsyncDisposable {
     }
   }
 
+  /** Drops what was written, so that the next write is the first: for bytes that could differ from those of a broken attempt. */
+  async restart(): Promise<void> {
+    if (this.#offset > 0) await this.#ask({ action: WriteAction.WRITE, offset: 0n });
+  }
+
   /**
-   * Ends the write: the blob is there under its digest. One that was there already is as good.
+   * Ends the write: the blob is there under its digest, with these labels or those it was opened with. One that was there
+   * already is as good, and keeps its labels.
    * @throws StatusError FailedPrecondition if size or digest are not as expected
    */
-  async commit(): Promise<{ digest: string; size: number }> {
-    const { expected, size, labels } = this.#settings;
+  async commit(labels = this.#settings.labels): Promise<{ digest: string; size: number }> {
+    const { expected, size } = this.#settings;
     try {
       await this.#ask({
         action: WriteAction.COMMIT,

@@ -24,6 +24,8 @@ export * from './client.ts';
 export * from './containers.ts';
 export * from './content.ts';
 export * from './content-writer.ts';
+export * from './convert-image.ts';
+export * from './convert-layer.ts';
 export * from './daemon-version.ts';
 export * from './diff.ts';
 export * from './events.ts';
