@@ -5,7 +5,8 @@
 import { createHash } from 'node:crypto';
 import { bufferCollector } from './buffer-garbage.ts';
 import { type ByteSource, readSource } from './byte-source.ts';
-import { type Compression, createDecompressor, detectCompression, MAGIC_LENGTH } from './compression.ts';
+import type { Compression } from './compression.ts';
+import { decompress } from './decompress.ts';
 import type { JobContext } from './job.ts';
 import { type ApplyTarget, LayerApplier } from './layer-applier.ts';
 import { TarParser } from './tar-parser.ts';
@@ -94,52 +95,4 @@ export async function applyLayer(params: ApplyLayerParams, context: JobContext):
   } finally {
     applier.close();
   }
-}
-
-/**
- * Gives `sink` the uncompressed bytes of `source`, in order; answers what the compression was. While `sink` works on a piece,
- * the thread pool inflates the next.
- */
-export async function decompress(
-  source: AsyncGenerator<Buffer>,
-  known: Compression | undefined,
-  sink: (chunk: Buffer) => void,
-): Promise<Compression> {
-  const head: Buffer[] = [];
-  let headLength = 0;
-  while (known === undefined && headLength < MAGIC_LENGTH) {
-    const next = await source.next();
-    if (next.done) break;
-    // Copied: a source may use its buffer again.
-    head.push(Buffer.from(next.value));
-    headLength += next.value.length;
-  }
-  const compression = known ?? detectCompression(Buffer.concat(head));
-  const inflater = createDecompressor(compression);
-  if (!inflater) {
-    for (const chunk of head) sink(chunk);
-    for await (const chunk of source) sink(chunk);
-    return compression;
-  }
-  const closed = Promise.withResolvers<void>();
-  inflater.once('close', closed.resolve);
-  const feed = async () => {
-    const write = async (chunk: Buffer) => {
-      if (inflater.destroyed) throw new Error('decompression has ended');
-      const { promise, resolve, reject } = Promise.withResolvers<void>();
-      inflater.write(chunk, (error) => (error ? reject(error) : resolve()));
-      // A stream that fails forgets the write under way.
-      await Promise.race([promise, closed.promise]);
-    };
-    for (const chunk of head) await write(chunk);
-    for await (const chunk of source) await write(chunk);
-    inflater.end();
-  };
-  const feeding = feed().catch((error: unknown) => {
-    inflater.destroy(error instanceof Error ? error : new Error(String(error)));
-  });
-  // After a failure nobody waits for the source: it may be a download that stands still. The end of the job ends it.
-  for await (const chunk of inflater) sink(chunk as Buffer);
-  await feeding;
-  return compression;
 }

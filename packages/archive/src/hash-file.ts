@@ -1,8 +1,8 @@
 /** Job `hash-file`: the digest of a file's bytes. */
 import { createHash } from 'node:crypto';
-import { decompress } from './apply-layer.ts';
 import { type ByteSource, readSource } from './byte-source.ts';
 import { type Compression, detectCompression } from './compression.ts';
+import { decompress } from './decompress.ts';
 import type { JobContext } from './job.ts';
 
 export interface HashFileParams {

@@ -1,6 +1,8 @@
 export type { ApplyLayerParams, ApplyLayerProgress, ApplyLayerResult } from './apply-layer.ts';
 export type { ByteSource, GrowthMessage } from './byte-source.ts';
 export { type Compression, detectCompression } from './compression.ts';
+export { chooseDecompressor, type Unpacked, unpack } from './decompress.ts';
+export { CompressionError, type CompressionFault, type Decompressor } from './decompressor.ts';
 export type { DiffLayerParams, DiffLayerResult } from './diff-layer.ts';
 export type { HashFileParams, HashFileResult } from './hash-file.ts';
 export { JobError } from './job.ts';

@@ -37,7 +37,6 @@ const compressed: Record<string, Buffer> = {
     zlib.gzipSync(archive.subarray(0, 1000)),
     zlib.gzipSync(archive.subarray(1000)),
   ]),
-  'gzip padded with zeros': Buffer.concat([zlib.gzipSync(archive), Buffer.alloc(100)]),
   zstd: zlib.zstdCompressSync(archive),
   'zstd of several frames': Buffer.concat([
     zlib.zstdCompressSync(archive.subarray(0, 1000)),
@@ -75,6 +74,8 @@ test('fails on blobs cut short or followed by rubbish', async (t) => {
     zlib.gzipSync(archive).subarray(0, -10),
     zlib.zstdCompressSync(archive).subarray(0, -10),
     Buffer.concat([zlib.gzipSync(archive), Buffer.from('rubbish')]),
+    Buffer.concat([zlib.gzipSync(archive), Buffer.alloc(100)]),
+    Buffer.concat([zlib.zstdCompressSync(archive), Buffer.from('rubbish')]),
     archive.subarray(0, 1 << 20),
   ];
   for (const blob of cases) {
