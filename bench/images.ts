@@ -1,11 +1,13 @@
-import { randomBytes } from 'node:crypto';
-import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { packAny } from '@gantry/api';
 import { ImageStoreSchema } from '@gantry/api/gen/types/transfer/imagestore_pb.js';
 import { OCIRegistrySchema } from '@gantry/api/gen/types/transfer/registry_pb.js';
-import { buildImage, type LayerBuilder } from '../test/lib/images.ts';
+import { run } from '../test/lib/processes.ts';
+import { TestRegistry } from '../test/lib/registry.ts';
+import { FreshDisk } from './disk.ts';
+import { buildBenchImages, sharingImages } from './image-data.ts';
 import type { Peer } from './peers.ts';
+import type { Row } from './report.ts';
 
 const platform = { os: 'linux', architecture: process.arch === 'x64' ? 'amd64' : process.arch };
 
@@ -21,6 +23,13 @@ export async function pull(peer: Peer, reference: string): Promise<number> {
     }),
   });
   return performance.now() - startedAt;
+}
+
+async function push(peer: Peer, name: string, reference: string): Promise<void> {
+  await peer.transfer.transfer({
+    source: packAny(ImageStoreSchema, { name }),
+    destination: packAny(OCIRegistrySchema, { reference, resolver: { defaultScheme: 'http' } }),
+  });
 }
 
 /** Removes an image and all that only it used. */
@@ -43,42 +52,162 @@ export async function topSnapshot(peer: Peer): Promise<string> {
   return top;
 }
 
-/** About 42,000 small files in four layers. */
-export function manyFiles(layout: string): Promise<void> {
-  const layer =
-    (which: number): LayerBuilder =>
-    (directory) => {
-      for (let folder = 0; folder < 105; folder++) {
-        const parent = path.join(directory, `usr/share/l${which}/d${folder}`);
-        mkdirSync(parent, { recursive: true });
-        for (let file = 0; file < 100; file++) {
-          writeFileSync(
-            path.join(parent, `file-${file}.txt`),
-            `layer ${which} folder ${folder} file ${file}\n`.repeat(1 + (file % 60)),
-          );
-        }
-      }
-    };
-  return buildImage(layout, [0, 1, 2, 3].map(layer), {});
+/** What one piece of work took. */
+interface Cost {
+  seconds: number;
+  /** User and system time of the daemon and of the helpers it ran. */
+  cpu: number;
+  /** Bytes. */
+  peak: number;
+  /** The longest that a JavaScript event loop was held up, seconds; undefined for others. */
+  blocked: number | undefined;
 }
 
-/** `megabytes` of half-compressible data in four layers. */
-export function largeImage(layout: string, megabytes: number): Promise<void> {
-  const layer =
-    (which: number): LayerBuilder =>
-    (directory) => {
-      const noise = randomBytes(512 << 10);
-      const block = Buffer.concat([noise, Buffer.alloc(512 << 10, `layer ${which} `)]);
-      const perLayer = Math.round(megabytes / 4);
-      for (let file = 0; file < 8; file++) {
-        const bytes = Buffer.alloc(Math.round((perLayer / 8) * (1 << 20)));
-        for (let at = 0; at < bytes.length; at += block.length) {
-          block.writeUInt32LE(at >>> 0, at % 4096);
-          block.copy(bytes, at);
-        }
-        mkdirSync(path.join(directory, 'opt'), { recursive: true });
-        writeFileSync(path.join(directory, `opt/blob-${which}-${file}`), bytes);
-      }
+async function measured(peer: Peer, work: () => Promise<unknown>): Promise<Cost> {
+  await run('sync', []);
+  peer.resetPeak();
+  await peer.longestBlock();
+  const cpu = peer.cpuSeconds();
+  const startedAt = performance.now();
+  await work();
+  const seconds = (performance.now() - startedAt) / 1000;
+  return { seconds, cpu: peer.cpuSeconds() - cpu, peak: peer.peakMemory(), blocked: await peer.longestBlock() };
+}
+
+/** The better time of each, the worst memory: noise adds to the first, chance takes from the second. */
+function merged(a: Cost | undefined, b: Cost): Cost {
+  if (!a) return b;
+  return {
+    seconds: Math.min(a.seconds, b.seconds),
+    cpu: Math.min(a.cpu, b.cpu),
+    peak: Math.max(a.peak, b.peak),
+    blocked: b.blocked === undefined ? undefined : Math.max(a.blocked ?? 0, b.blocked),
+  };
+}
+
+export interface ImageBench {
+  /** Where file systems and the registries lie. */
+  directory: string;
+  /** Where built images are kept, and found again. */
+  images: string;
+  /** A small image in `registry`, to warm up with. */
+  warmUp: string;
+  registry: TestRegistry;
+  /** Makes the daemons anew, to be started by this. */
+  peers: readonly ((directory: string) => Peer)[];
+  ctr: string;
+  quick: boolean;
+  only: ReadonlySet<string>;
+}
+
+interface Case {
+  key: string;
+  what: string;
+  /** Runs before the measurement; answers the work to measure. */
+  prepare(peer: Peer, round: number): Promise<() => Promise<unknown>>;
+}
+
+/**
+ * Every case and round: a fresh file system, a daemon started on it and warmed up by a small pull, then the work; the daemons take turns.
+ */
+export async function* benchImages(bench: ImageBench): AsyncGenerator<Row> {
+  const { quick, registry, directory } = bench;
+  const megabytes = quick ? 200 : 1200;
+  const layouts = await buildBenchImages(bench.images, { large: megabytes, shared: quick ? 40 : 200 });
+  const second = await TestRegistry.start(path.join(directory, 'second'));
+  try {
+    const names = {
+      many: await registry.fill(layouts.many, 'bench/many-files:latest'),
+      large: await registry.fill(layouts.large, 'bench/large:latest'),
+      real: await registry.fill(layouts.real, 'bench/real:latest'),
+      small: await registry.fill(layouts.small, 'bench/small-layers:latest'),
     };
-  return buildImage(layout, [0, 1, 2, 3].map(layer), {});
+    const sharing: string[] = [];
+    for (let tag = 0; tag < sharingImages; tag++) {
+      sharing.push(await registry.fill(layouts.sharing, `bench/sharing-${tag}:latest`, String(tag)));
+    }
+    const pulled = (reference: string) => async (peer: Peer) => () => pull(peer, reference);
+    const archive = path.join(directory, 'exported.tar');
+    const ctr = (peer: Peer, ...args: string[]) =>
+      run(bench.ctr, ['-a', peer.socket, '-n', 'bench', 'image', ...args], { timeoutMs: 600_000 });
+    const cases: Case[] = [
+      { key: 'many', what: 'pull, 42,000 files in 4 layers', prepare: pulled(names.many) },
+      { key: 'large', what: `pull, ${megabytes} MB made up in 4 layers`, prepare: pulled(names.large) },
+      { key: 'real', what: `pull, ${megabytes} MB of real files in 4 layers`, prepare: pulled(names.real) },
+      { key: 'small', what: 'pull, 61 small layers', prepare: pulled(names.small) },
+      {
+        key: 'sharing',
+        what: 'ten pulls at once that share layers',
+        prepare: async (peer) => () => Promise.all(sharing.map((reference) => pull(peer, reference))),
+      },
+      {
+        key: 'push',
+        what: `push, ${megabytes} MB of real files`,
+        prepare: async (peer, round) => {
+          await pull(peer, names.real);
+          return () => push(peer, names.real, `${second.address}/pushed/${peer.name}-${round}:latest`);
+        },
+      },
+      {
+        key: 'export',
+        what: `export, ${megabytes} MB of real files`,
+        prepare: async (peer) => {
+          await pull(peer, names.real);
+          return () => ctr(peer, 'export', archive, names.real);
+        },
+      },
+      {
+        key: 'import',
+        what: `import, ${megabytes} MB of real files`,
+        prepare: async (peer) => {
+          await run('skopeo', [
+            '--insecure-policy',
+            'copy',
+            '-q',
+            `oci:${layouts.real}:latest`,
+            `oci-archive:${archive}`,
+          ]);
+          return () => ctr(peer, 'import', archive);
+        },
+      },
+    ];
+    for (const one of cases) {
+      if (bench.only.size > 0 && !bench.only.has(one.key)) continue;
+      const costs = new Map<number, Cost>();
+      const names: string[] = [];
+      for (let round = 0; round < (quick ? 1 : 3); round++) {
+        for (const [index, make] of bench.peers.entries()) {
+          await using disk = await FreshDisk.make(path.join(directory, `disk-${index}`));
+          const peer = make(path.join(disk.path, 'd'));
+          names[index] = peer.name;
+          await peer.start();
+          try {
+            await pull(peer, bench.warmUp);
+            const cost = await measured(peer, await one.prepare(peer, round));
+            costs.set(index, merged(costs.get(index), cost));
+            console.error(`  ${one.what}: ${peer.name} ${describe(cost)}`);
+          } finally {
+            await peer.stop();
+          }
+        }
+      }
+      yield* rowsOf(one.what, costs.get(0)!, costs.get(1)!);
+    }
+  } finally {
+    await second.close();
+  }
+}
+
+function describe({ seconds, cpu, peak, blocked }: Cost): string {
+  const loop = blocked === undefined ? '' : `, event loop ${(blocked * 1000).toFixed(0)} ms`;
+  return `${seconds.toFixed(2)} s, CPU ${cpu.toFixed(2)} s, peak ${(peak / 1e6).toFixed(0)} MB${loop}`;
+}
+
+function* rowsOf(what: string, gantry: Cost, peer: Cost): Generator<Row> {
+  yield { what, unit: 's', gantry: gantry.seconds, peer: peer.seconds, better: 'less' };
+  yield { what: '  CPU time', unit: 's', gantry: gantry.cpu, peer: peer.cpu, better: 'less' };
+  yield { what: '  peak memory (RSS)', unit: 'MB', gantry: gantry.peak / 1e6, peer: peer.peak / 1e6, better: 'less' };
+  if (gantry.blocked !== undefined) {
+    yield { what: '  event loop held up at most', unit: 'ms', gantry: gantry.blocked * 1000, better: 'less' };
+  }
 }

@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- --peer PATH-TO-containerd [--runtime runc] [--quick] [containers] [images] [calls] [memory] [start]`:
+ * `npm run bench -- --peer PATH-TO-containerd [--runtime runc] [--quick] [--images DIR] [containers] [images[:CASE]] [calls] [memory] [start]`:
  * both daemons, the same work in turns in one run, ratios. Absolute numbers are this machine's; the ratios are the point.
  */
 import { existsSync } from 'node:fs';
@@ -11,7 +11,7 @@ import { TestRegistry } from '../test/lib/registry.ts';
 import { makeTempDir } from '../test/lib/temp-dir.ts';
 import { callsPerSecond, contentThroughput, versionCommand } from './calls.ts';
 import { containersPerSecond, memoryWith } from './containers.ts';
-import { forget, largeImage, manyFiles, pull, topSnapshot } from './images.ts';
+import { benchImages, forget, pull, topSnapshot } from './images.ts';
 import { Peer } from './peers.ts';
 import { type Row, report } from './report.ts';
 
@@ -21,10 +21,19 @@ const { values, positionals } = parseArgs({
     peer: { type: 'string' },
     runtime: { type: 'string', default: 'runc' },
     quick: { type: 'boolean', default: false },
+    images: { type: 'string' },
+    'no-igzip': { type: 'boolean', default: false },
   },
 });
 if (!values.peer || !existsSync(values.peer)) {
-  console.error('usage: npm run bench -- --peer PATH-TO-containerd [--runtime runc] [--quick] [sections]');
+  console.error(
+    'usage: npm run bench -- --peer PATH-TO-containerd [--runtime runc] [--quick] [--images DIR] [--no-igzip] [sections]',
+  );
+  console.error('  sections: start calls containers memory images, or of the last only images:CASE');
+  console.error(
+    '  cases: many large real small sharing push export import; --images keeps the built images for the next run',
+  );
+  console.error('  --no-igzip: neither daemon may use igzip or unpigz');
   console.error(
     '  the peer is containerd 2.3.4: go install github.com/containerd/containerd/v2/cmd/{containerd,containerd-shim-runc-v2,ctr}@v2.3.4',
   );
@@ -36,7 +45,7 @@ if (process.getuid?.() !== 0) {
 }
 
 const sections = new Set(positionals.length > 0 ? positionals : ['start', 'calls', 'containers', 'memory', 'images']);
-const { runtime, quick } = values;
+const { runtime, quick, peer: peerPath } = values;
 const temp = makeTempDir('bench');
 const rows: Row[] = [];
 const gantry = Peer.gantry(path.join(temp.path, 'g'));
@@ -55,18 +64,6 @@ async function both(
   for (const peer of peers) numbers.push(await measure(peer));
   rows.push({ what, unit, gantry: numbers[0]!, peer: numbers[1]!, better });
   console.error(`${what}: gantry ${numbers[0]!.toFixed(1)} ${unit}, containerd ${numbers[1]!.toFixed(1)} ${unit}`);
-}
-
-/** The best of three, the daemons taking turns. */
-async function bestPull(what: string, reference: string): Promise<void> {
-  const best = new Map(peers.map((peer) => [peer, Number.POSITIVE_INFINITY]));
-  for (let round = 0; round < (quick ? 1 : 3); round++) {
-    for (const peer of peers) {
-      best.set(peer, Math.min(best.get(peer)!, await pull(peer, reference)));
-      await forget(peer, reference);
-    }
-  }
-  await both(what, 's', 'less', async (peer) => best.get(peer)! / 1000);
 }
 
 try {
@@ -122,15 +119,29 @@ try {
     }
     for (const peer of peers) await forget(peer, busybox);
   }
-  if (sections.has('images')) {
-    const many = path.join(temp.path, 'images/many-files');
-    await manyFiles(many);
-    await bestPull('pull and unpack, 42,000 files in 4 layers', await registry.fill(many, 'bench/many-files:latest'));
-    const megabytes = quick ? 200 : 1200;
-    const large = path.join(temp.path, 'images/large');
-    await largeImage(large, megabytes);
-    await bestPull(`pull and unpack, ${megabytes} MB in 4 layers`, await registry.fill(large, 'bench/large:latest'));
-    await both('peak memory of the daemon after pulls (RSS)', 'MB', 'less', async (peer) => peer.peakMemory() / 1e6);
+  const cases = [...sections].filter((section) => section.startsWith('images:')).map((section) => section.slice(7));
+  if (sections.has('images') || cases.length > 0) {
+    for (const peer of peers) await peer.stop();
+    const environment = values['no-igzip'] ? { CONTAINERD_DISABLE_IGZIP: '1', CONTAINERD_DISABLE_PIGZ: '1' } : {};
+    const withEnvironment = (make: (directory: string) => Peer) => (directory: string) => {
+      const peer = make(directory);
+      Object.assign(peer.environment, environment);
+      return peer;
+    };
+    const bench = benchImages({
+      directory: temp.path,
+      images: values.images ?? path.join(temp.path, 'images'),
+      warmUp: busybox,
+      registry,
+      peers: [
+        withEnvironment((directory) => Peer.gantry(directory)),
+        withEnvironment((directory) => Peer.containerd(directory, path.resolve(peerPath))),
+      ],
+      ctr: containerd.ctr,
+      quick,
+      only: new Set(sections.has('images') ? [] : cases),
+    });
+    for await (const row of bench) rows.push(row);
   }
   console.log(report(rows));
 } finally {

@@ -10,7 +10,7 @@ import { Tasks } from '@gantry/api/gen/services/tasks/v1/tasks_pb.js';
 import { Transfer } from '@gantry/api/gen/services/transfer/v1/transfer_pb.js';
 import { Version } from '@gantry/api/gen/services/version/v1/version_pb.js';
 import { createClient, type GrpcTransport, grpcTransport } from '@gantry/rpc';
-import { endProcess, eventually, processesMentioning } from '../test/lib/processes.ts';
+import { endProcess, eventually, freePort, processesMentioning } from '../test/lib/processes.ts';
 
 const top = path.resolve(import.meta.dirname, '..');
 
@@ -23,7 +23,10 @@ export class Peer {
   readonly ctr: string;
   readonly #command: string;
   readonly #path: string;
+  /** Added to the daemon's environment. */
+  readonly environment: Record<string, string> = {};
   #child: ChildProcess | undefined;
+  #metrics = 0;
   #transport: GrpcTransport | undefined;
 
   constructor(name: string, directory: string, command: string, ctr: string) {
@@ -49,6 +52,7 @@ export class Peer {
   async start(): Promise<number> {
     mkdirSync(this.directory, { recursive: true });
     const config = path.join(this.directory, 'config.toml');
+    this.#metrics = this.name === 'gantry' ? await freePort() : 0;
     writeFileSync(
       config,
       `version = 3
@@ -63,13 +67,13 @@ imports = []
   path = '${this.directory}/opt'
 [plugins.'io.containerd.nri.v1.nri']
   disable = true
-`,
+${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  address = '127.0.0.1:${this.#metrics}'\n`}`,
     );
     const log = openSync(path.join(this.directory, 'log'), 'a');
     const startedAt = performance.now();
     const child = spawn(this.#command, ['--config', config], {
       stdio: ['ignore', log, log],
-      env: { ...process.env, PATH: this.#path },
+      env: { ...process.env, ...this.environment, PATH: this.#path },
     });
     closeSync(log);
     this.#child = child;
@@ -135,7 +139,27 @@ imports = []
     return total;
   }
 
-  /** The largest resident size the daemon ever had, bytes. */
+  /** User and system time of the daemon and of processes it has waited for, seconds. */
+  cpuSeconds(): number {
+    const stat = readFileSync(`/proc/${this.#child?.pid}/stat`, 'latin1');
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    // utime, stime, cutime, cstime, in hundredths.
+    return fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0) / 100;
+  }
+
+  /** From now on `peakMemory` is of what follows. */
+  resetPeak(): void {
+    writeFileSync(`/proc/${this.#child?.pid}/clear_refs`, '5');
+  }
+
+  /** The longest that Gantry's main thread was held up since the last look, seconds. */
+  async longestBlock(): Promise<number | undefined> {
+    if (this.#metrics === 0) return undefined;
+    const text = await (await fetch(`http://127.0.0.1:${this.#metrics}/v1/metrics`)).text();
+    return Number(/^nodejs_eventloop_lag_max_seconds (\S+)$/m.exec(text)?.[1]);
+  }
+
+  /** The largest resident size of the daemon since `resetPeak`, or ever, bytes. */
   peakMemory(): number {
     const status = readFileSync(`/proc/${this.#child?.pid}/status`, 'utf8');
     return Number(/^VmHWM:\s+(\d+)/m.exec(status)?.[1] ?? 0) * 1024;

@@ -3,14 +3,16 @@ export interface Row {
   what: string;
   unit: string;
   gantry: number;
-  peer: number;
+  /** Absent: the other has no such thing. */
+  peer?: number | undefined;
   /** Whether more is better (rates) or less (times, memory). */
   better: 'more' | 'less';
 }
 
 /** How many times better Gantry is: above 1 it wins. */
-export function ratio(row: Row): number {
-  return row.better === 'more' ? row.gantry / row.peer : row.peer / row.gantry;
+export function ratio({ better, gantry, peer }: Row): number | undefined {
+  if (peer === undefined) return undefined;
+  return better === 'more' ? gantry / peer : peer / gantry;
 }
 
 function format(value: number): string {
@@ -21,7 +23,13 @@ function format(value: number): string {
 export function report(rows: readonly Row[]): string {
   const cells = [
     ['what', 'unit', 'gantry', 'containerd', 'times better'],
-    ...rows.map((row) => [row.what, row.unit, format(row.gantry), format(row.peer), ratio(row).toFixed(2)]),
+    ...rows.map((row) => [
+      row.what,
+      row.unit,
+      format(row.gantry),
+      row.peer === undefined ? '–' : format(row.peer),
+      ratio(row)?.toFixed(2) ?? '–',
+    ]),
   ];
   const widths = cells[0]!.map((_, column) => Math.max(...cells.map((line) => line[column]!.length)));
   const line = (words: readonly string[]): string =>

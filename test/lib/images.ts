@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import {
   chmodSync,
   copyFileSync,
+  existsSync,
   linkSync,
   mkdirSync,
   readFileSync,
@@ -32,43 +33,52 @@ function blob(layout: string, bytes: Buffer): { digest: string; size: number } {
   return { digest: `sha256:${hex}`, size: bytes.length };
 }
 
-/** Builds an OCI layout with one image under the tag `latest`. Times are fixed, so that the same content has the same digest. */
-export async function buildImage(
-  layout: string,
-  layers: readonly LayerBuilder[],
-  config: ImageConfigInput,
-): Promise<void> {
+/** One layer in a layout: its descriptor and the digest of what is in it. */
+export interface BuiltLayer {
+  descriptor: { mediaType: string; digest: string; size: number };
+  diffId: string;
+}
+
+/** Packs what `build` leaves in a directory, by GNU tar and gzip -6. Times are fixed, so that the same content has the same digest. */
+export async function buildLayer(layout: string, build: LayerBuilder): Promise<BuiltLayer> {
   mkdirSync(path.join(layout, 'blobs/sha256'), { recursive: true });
-  const descriptors: object[] = [];
-  const diffIds: string[] = [];
-  for (const build of layers) {
-    const directory = `${layout}.layer`;
-    mkdirSync(directory);
-    build(directory);
-    const file = `${layout}.tar`;
-    await run('tar', [
-      '--sort=name',
-      '--mtime=@1700000000',
-      '--numeric-owner',
-      '--xattrs',
-      // Times of access and change would make every build another layer.
-      '--pax-option=delete=atime,delete=ctime',
-      '-C',
-      directory,
-      '-cf',
-      file,
-      '.',
-    ]);
-    const tar = readFileSync(file);
-    diffIds.push(`sha256:${createHash('sha256').update(tar).digest('hex')}`);
-    descriptors.push({
-      mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip',
-      ...blob(layout, gzipSync(tar, { level: 6 })),
-    });
-    rmSync(directory, { recursive: true });
-    rmSync(file);
-  }
+  const directory = `${layout}.layer`;
+  mkdirSync(directory);
+  build(directory);
+  const file = `${layout}.tar`;
+  await run('tar', [
+    '--sort=name',
+    '--mtime=@1700000000',
+    '--numeric-owner',
+    '--xattrs',
+    // Times of access and change would make every build another layer.
+    '--pax-option=delete=atime,delete=ctime',
+    '-C',
+    directory,
+    '-cf',
+    file,
+    '.',
+  ]);
+  const tar = readFileSync(file);
+  const diffId = `sha256:${createHash('sha256').update(tar).digest('hex')}`;
+  const descriptor = {
+    mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip',
+    ...blob(layout, gzipSync(tar, { level: 6 })),
+  };
+  rmSync(directory, { recursive: true });
+  rmSync(file);
+  return { descriptor, diffId };
+}
+
+/** Adds an image of layers that are in the layout, under a tag. */
+export function writeImage(
+  layout: string,
+  layers: readonly BuiltLayer[],
+  config: ImageConfigInput,
+  tag = 'latest',
+): void {
   const architecture = process.arch === 'x64' ? 'amd64' : process.arch;
+  const diffIds = layers.map(({ diffId }) => diffId);
   const configBlob = blob(
     layout,
     Buffer.from(JSON.stringify({ architecture, os: 'linux', config, rootfs: { type: 'layers', diff_ids: diffIds } })),
@@ -80,25 +90,33 @@ export async function buildImage(
         schemaVersion: 2,
         mediaType: 'application/vnd.oci.image.manifest.v1+json',
         config: { mediaType: 'application/vnd.oci.image.config.v1+json', ...configBlob },
-        layers: descriptors,
+        layers: layers.map(({ descriptor }) => descriptor),
       }),
     ),
   );
   writeFileSync(path.join(layout, 'oci-layout'), JSON.stringify({ imageLayoutVersion: '1.0.0' }));
-  writeFileSync(
-    path.join(layout, 'index.json'),
-    JSON.stringify({
-      schemaVersion: 2,
-      manifests: [
-        {
-          mediaType: 'application/vnd.oci.image.manifest.v1+json',
-          ...manifest,
-          annotations: { 'org.opencontainers.image.ref.name': 'latest' },
-          platform: { architecture, os: 'linux' },
-        },
-      ],
-    }),
-  );
+  const index = path.join(layout, 'index.json');
+  const before = existsSync(index)
+    ? (JSON.parse(readFileSync(index, 'utf8')) as { manifests: object[] }).manifests
+    : [];
+  const entry = {
+    mediaType: 'application/vnd.oci.image.manifest.v1+json',
+    ...manifest,
+    annotations: { 'org.opencontainers.image.ref.name': tag },
+    platform: { architecture, os: 'linux' },
+  };
+  writeFileSync(index, JSON.stringify({ schemaVersion: 2, manifests: [...before, entry] }));
+}
+
+/** Builds an OCI layout with one image under the tag `latest`. */
+export async function buildImage(
+  layout: string,
+  layers: readonly LayerBuilder[],
+  config: ImageConfigInput,
+): Promise<void> {
+  const built: BuiltLayer[] = [];
+  for (const build of layers) built.push(await buildLayer(layout, build));
+  writeImage(layout, built, config);
 }
 
 const applets =

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { endProcess, eventually, freePort, run } from './processes.ts';
 
@@ -14,6 +14,7 @@ export class TestRegistry {
   }
 
   static async start(directory: string): Promise<TestRegistry> {
+    mkdirSync(directory, { recursive: true });
     const port = await freePort();
     const config = path.join(directory, 'registry.yml');
     writeFileSync(
@@ -35,14 +36,14 @@ http: {addr: 127.0.0.1:${port}}
   }
 
   /** Copies an OCI layout into it with skopeo; answers the reference. */
-  async fill(layout: string, name: string): Promise<string> {
+  async fill(layout: string, name: string, tag = 'latest'): Promise<string> {
     const reference = `${this.address}/${name}`;
     await run('skopeo', [
       'copy',
       '--insecure-policy',
       '--dest-tls-verify=false',
       '-q',
-      `oci:${layout}:latest`,
+      `oci:${layout}:${tag}`,
       `docker://${reference}`,
     ]);
     return reference;
