@@ -3,6 +3,7 @@ export * from './digest.ts';
 export * from './image.ts';
 export * from './json-codec.ts';
 export * from './media-type-forms.ts';
+export * from './platform-matchers.ts';
 export * from './platforms.ts';
 export * from './references.ts';
 export * from './spec/capabilities.ts';

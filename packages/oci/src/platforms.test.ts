@@ -1,16 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import {
-  anyOfPlatforms,
-  formatPlatform,
-  formatPlatformAll,
-  hostArchitecture,
-  normalizePlatform,
-  onlyOs,
-  onlyPlatform,
-  orderedPlatforms,
-  parsePlatform,
-} from './platforms.ts';
+import type { Platform } from './descriptor.ts';
+import { anyOfPlatforms, onlyOs, onlyPlatform, orderedPlatforms, strictPlatform } from './platform-matchers.ts';
+import { formatPlatform, formatPlatformAll, hostArchitecture, normalizePlatform, parsePlatform } from './platforms.ts';
 
 test('parses and formats', () => {
   const cases: [string, string][] = [
@@ -28,6 +20,8 @@ test('parses and formats', () => {
     ['linux', `linux/${hostArchitecture()}`],
     ['windows(10.0.17763)/amd64', 'windows(10.0.17763)/amd64'],
     ['windows(10.0.17763+win32k)/amd64', 'windows(10.0.17763+win32k)/amd64'],
+    ['linux(+erofs)/amd64', 'linux(+erofs)/amd64'],
+    ['linux(1%2B2+b+a%2F)/amd64', 'linux(1%2B2+a%2F+b)/amd64'],
   ];
   for (const [text, wanted] of cases) assert.equal(formatPlatformAll(parsePlatform(text)), wanted, text);
   assert.equal(formatPlatform({ os: '', architecture: 'amd64' }), 'unknown');
@@ -81,4 +75,45 @@ test('lists of platforms, and any processor of an OS', () => {
   assert.ok(os.compare(parsePlatform('linux/amd64'), parsePlatform('linux/s390x')) < 0);
   // An image that needs a feature the host does not have.
   assert.ok(!os.match({ os: 'linux', architecture: 'amd64', osFeatures: ['erofs'] }));
+});
+
+test('an OS version fits by Windows’ own rules, and means nothing elsewhere', () => {
+  const fits = (host: string, image: string): boolean =>
+    strictPlatform(parsePlatform(`windows(${host})/amd64`)).match(
+      image === '' ? { os: 'windows', architecture: 'amd64' } : parsePlatform(`windows(${image})/amd64`),
+    );
+  const cases: [string, string, boolean][] = [
+    ['10.0.17763', '10.0.17763.1', true],
+    ['10.0.17763', '10.0.17764', false],
+    ['10.0.20348', '10.0.17763', false],
+    ['10.0.22621', '10.0.20348', true],
+    ['10.0.22621', '10.0.25398', false],
+    ['10.0.26100', '10.0.20348', true],
+    ['10.0.27000', '10.0.25398', false],
+    ['10.0.27000', '10.0.26100', true],
+    ['10.1.17763', '10.0.17763', false],
+    ['10.0.17763', '', true],
+    ['10.0.17763', '10.0', false],
+    ['10.0', '10.0.17763', true],
+  ];
+  for (const [host, image, wanted] of cases) assert.equal(fits(host, image), wanted, `${image} on ${host}`);
+  assert.ok(strictPlatform(parsePlatform('linux(1)/amd64')).match(parsePlatform('linux(2)/amd64')));
+});
+
+test('features: what needs others does not fit, what uses more is better', () => {
+  const wanted: Platform = { os: 'linux', architecture: 'amd64', osFeatures: ['b', 'a'] };
+  const offer = (...osFeatures: string[]): Platform => ({ os: 'linux', architecture: 'amd64', osFeatures });
+  for (const matcher of [orderedPlatforms(wanted), anyOfPlatforms(wanted), onlyOs(wanted), onlyPlatform(wanted)]) {
+    assert.ok(!matcher.match(offer('c')));
+    assert.ok(!matcher.match(offer('a', 'c')));
+    const sorted = [offer('c'), offer(), offer('b'), offer('a', 'b')].sort(matcher.compare);
+    assert.deepEqual(
+      sorted.map(({ osFeatures }) => osFeatures),
+      [['a', 'b'], ['b'], [], ['c']],
+    );
+  }
+  // The processor matters more than features; of what does not fit, the better processor still comes first.
+  const both = orderedPlatforms(parsePlatform('linux(+a)/amd64'), parsePlatform('linux(+a)/386'));
+  assert.ok(both.compare(parsePlatform('linux/amd64'), parsePlatform('linux(+a)/386')) < 0);
+  assert.ok(both.compare(parsePlatform('linux(+x)/amd64'), parsePlatform('linux(+y)/386')) < 0);
 });

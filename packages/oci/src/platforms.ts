@@ -2,10 +2,7 @@ import { arch } from 'node:os';
 import { invalidArgument } from '@gantry/api';
 import type { Platform } from './descriptor.ts';
 
-/**
- * Platforms such as `linux/arm64/v8`: parsing, normal form, and which of several an image offers fits best. The rules are
- * containerd's, so that the same image is chosen.
- */
+/** Platforms such as `linux/arm64/v8`: parsing and normal form, by containerd's rules. */
 
 const knownOs = new Set(
   'aix android darwin dragonfly freebsd hurd illumos ios js linux nacl netbsd openbsd plan9 solaris windows zos'.split(
@@ -142,119 +139,15 @@ export function formatPlatform(platform: Platform): string {
   return [platform.os, platform.architecture, platform.variant ?? ''].filter((part) => part !== '').join('/');
 }
 
-/** The same with OS version and features: `windows(10.0.17763+win32k)/amd64`. */
+/** The same with OS version and features: `windows(10.0.17763+win32k)/amd64`. What it gives can be parsed again. */
 export function formatPlatformAll(platform: Platform): string {
-  const features = platform.osFeatures ?? [];
+  const features = [...(platform.osFeatures ?? [])].sort();
   if (platform.os === '' || (!platform.osVersion && features.length === 0)) return formatPlatform(platform);
-  const options = `${platform.osVersion ?? ''}${features.map((feature) => `+${feature}`).join('')}`;
+  const options = [platform.osVersion ?? '', ...features].map(encodeOption).join('+');
   return formatPlatform({ ...platform, os: `${platform.os}(${options})` });
 }
 
-/** Chooses among platforms: which fit, and in what order (best first, as a sort comparator). */
-export interface PlatformMatcher {
-  match(platform: Platform): boolean;
-  compare(a: Platform, b: Platform): number;
-}
-
-/** Windows images fit a host by their build number; without a wanted version every one does. */
-function osVersionMatches(wanted: string | undefined, offered: string | undefined): boolean {
-  if (!wanted || !offered) return true;
-  const build = (version: string): string => version.split('.').slice(0, 3).join('.');
-  return build(wanted) === build(offered);
-}
-
-function matches(wanted: Platform, offered: Platform): boolean {
-  const other = normalizePlatform(offered);
-  if (wanted.os !== other.os || wanted.architecture !== other.architecture) return false;
-  if ((wanted.variant ?? '') !== (other.variant ?? '')) return false;
-  return matchesOs(wanted, other);
-}
-
-function matchesOs(wanted: Platform, other: Platform): boolean {
-  if (wanted.os !== other.os) return false;
-  if (wanted.os === 'windows') return osVersionMatches(wanted.osVersion, other.osVersion);
-  return (other.osFeatures ?? []).every((feature) => wanted.osFeatures?.includes(feature));
-}
-
-const first = (index: number): number => (index < 0 ? Number.POSITIVE_INFINITY : index);
-const order = (a: number, b: number): number => (a === b ? 0 : a < b ? -1 : 1);
-
-/** Of an offer with more of the wanted features, more is better. */
-const byFeatures = (a: Platform, b: Platform): number => (b.osFeatures?.length ?? 0) - (a.osFeatures?.length ?? 0);
-
-/** Any of these, the earlier the better. */
-export function orderedPlatforms(...platforms: Platform[]): PlatformMatcher {
-  const wanted = platforms.map(normalizePlatform);
-  const rank = (offered: Platform): number => first(wanted.findIndex((platform) => matches(platform, offered)));
-  return {
-    match: (platform) => rank(platform) !== Number.POSITIVE_INFINITY,
-    compare: (a, b) => order(rank(a), rank(b)) || byFeatures(a, b),
-  };
-}
-
-/** Any of these, none better than another. */
-export function anyOfPlatforms(...platforms: Platform[]): PlatformMatcher {
-  const ordered = orderedPlatforms(...platforms);
-  return {
-    match: ordered.match,
-    compare: (a, b) => order(ordered.match(a) ? 0 : 1, ordered.match(b) ? 0 : 1),
-  };
-}
-
-/** Every platform. */
-export const allPlatforms: PlatformMatcher = { match: () => true, compare: () => 0 };
-
-/** A platform and those its processor runs as well, best first: arm v7 runs v6 and v5, amd64 runs 386, arm64 runs arm. */
-export function onlyPlatform(platform: Platform): PlatformMatcher {
-  return orderedPlatforms(...compatiblePlatforms(normalizePlatform(platform)));
-}
-
-/** Exactly this one. */
-export function strictPlatform(platform: Platform): PlatformMatcher {
-  return orderedPlatforms(platform);
-}
-
-/** Whatever the processor, as long as the OS (with version and features) is this; the better processor first. */
-export function onlyOs(platform: Platform): PlatformMatcher {
-  const wanted = normalizePlatform(platform);
-  const rank = (offered: Platform): number =>
-    matches(wanted, offered) ? 0 : matchesOs(wanted, normalizePlatform(offered)) ? 1 : 2;
-  return { match: (offered) => rank(offered) < 2, compare: (a, b) => order(rank(a), rank(b)) };
-}
-
-function compatiblePlatforms(platform: Platform): Platform[] {
-  const { variant = '', ...rest } = platform;
-  const version = Number(variant.replace(/^v/, ''));
-  const down = (from: number, to: number): Platform[] =>
-    Array.from({ length: Math.max(0, from - to + 1) }, (_, index) => ({ ...rest, variant: `v${from - index}` }));
-  switch (platform.architecture) {
-    case 'amd64':
-      return [platform, ...(version > 1 ? down(version - 1, 1) : []), { ...rest, architecture: '386' }];
-    case 'arm':
-      return [platform, ...(version > 5 ? down(version - 1, 5) : [])];
-    case 'arm64':
-      return compatibleArm64(variant === '' ? 'v8' : variant, rest);
-    default:
-      return [platform];
-  }
-}
-
-/** v9.n includes v8.(n+5), and v8.n all below it; every arm64 also runs 32-bit arm v8 and below. */
-function compatibleArm64(variant: string, rest: Omit<Platform, 'variant'>): Platform[] {
-  const found = /^v([89])(?:\.(\d+))?$/.exec(variant);
-  const vector: Platform[] = [];
-  if (!found) return [{ ...rest, variant }];
-  const minor = Number(found[2] ?? 0);
-  const add = (major: number, from: number): void => {
-    for (let step = from; step >= 0; step--) {
-      vector.push({ ...rest, variant: step === 0 ? `v${major}` : `v${major}.${step}` });
-    }
-  };
-  if (found[1] === '9') {
-    add(9, minor);
-    add(8, Math.min(minor + 5, 9));
-  } else {
-    add(8, minor);
-  }
-  return [...vector, ...compatiblePlatforms({ ...rest, architecture: 'arm', variant: 'v8' })];
+/** The characters that a specifier gives a meaning. */
+function encodeOption(text: string): string {
+  return text.replace(/[%+()/]/g, (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`);
 }

@@ -22,6 +22,20 @@ export async function readContent(ctx: RequestContext, content: ContentStore, di
   return Buffer.concat(chunks);
 }
 
+/** A manifest or index, whole. @throws NotFound if it is larger than any that containerd takes */
+export async function readManifest(
+  ctx: RequestContext,
+  content: ContentStore,
+  descriptor: Descriptor,
+): Promise<Uint8Array> {
+  checkDocumentSize(descriptor);
+  const { digest } = descriptor;
+  // Its descriptor may be wrong about it.
+  const { size } = await content.info(ctx, digest);
+  checkDocumentSize({ ...descriptor, size });
+  return await readContent(ctx, content, digest);
+}
+
 export async function hasContent(ctx: RequestContext, content: ContentStore, digest: string): Promise<boolean> {
   try {
     await content.info(ctx, digest);

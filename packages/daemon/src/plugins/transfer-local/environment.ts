@@ -17,6 +17,10 @@ export interface UnpackSupport {
   matcher: PlatformMatcher;
   /** Absent: every snapshotter there is. */
   snapshotter?: string | undefined;
+  /** Media type of image configurations it is for; absent: those of OCI and Docker. */
+  configType?: string | undefined;
+  /** Media types that count as layers besides those of OCI and Docker. */
+  layerTypes?: readonly string[] | undefined;
   /** Asked in order until one knows the layer's type. */
   differs: readonly Differ[];
 }

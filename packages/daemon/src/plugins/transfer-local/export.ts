@@ -23,7 +23,7 @@ import {
 import type { Image } from '../../core/images/image-store.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { TransferOptions } from '../../core/transfer/transferrer.ts';
-import { contentBytes, readContent } from './content-access.ts';
+import { contentBytes, readManifest } from './content-access.ts';
 import type { ExportEndpoint, ImageStoreEndpoint } from './endpoints.ts';
 import { type TransferEnvironment, withLease } from './environment.ts';
 import { checkDepth, sortByPlatform } from './image-walk.ts';
@@ -112,7 +112,7 @@ class LayoutExport {
 
   async #addIndex(target: Descriptor): Promise<void> {
     this.#blob(target);
-    const index = parseIndex(await readContent(this.#ctx, this.#env.content, target.digest), target.mediaType);
+    const index = parseIndex(await readManifest(this.#ctx, this.#env.content, target), target.mediaType);
     const fits = ({ platform }: Descriptor): boolean => platform === undefined || this.#matcher.match(platform);
     const fitting = index.manifests.filter(fits);
     for (const manifest of index.manifests) {

@@ -12,7 +12,7 @@ import {
 } from '@gantry/oci';
 import type { ContentStore } from '../../core/content/content-store.ts';
 import type { RequestContext } from '../../core/request-context.ts';
-import { readContent } from './content-access.ts';
+import { readManifest } from './content-access.ts';
 import type { ImageStoreEndpoint } from './endpoints.ts';
 
 /** Which children of a stored blob a transfer goes on to, by the platforms asked for; and the labels that hold them. */
@@ -42,6 +42,23 @@ export function checkDepth(depth: number): void {
     throw failedPrecondition(`image indexes are nested more than ${maxDepth} deep: failed precondition`);
 }
 
+/** What has been visited: an index that names the same child many times, level upon level, must not multiply the work. */
+export class Visited {
+  readonly #seen = new Set<string>();
+  readonly #selection: Selection | undefined;
+
+  constructor(selection?: Selection) {
+    this.#selection = selection;
+  }
+
+  /** Whether this is its first time. A blob counts again as another type, or for a platform that fits. */
+  first({ digest, mediaType, platform }: Descriptor): boolean {
+    const fits = platform === undefined || this.#selection === undefined || this.#selection.matcher.match(platform);
+    const key = `${digest} ${mediaType} ${fits}`;
+    return this.#seen.size < this.#seen.add(key).size;
+  }
+}
+
 /** Reads the children of a stored blob and sets the labels that keep them from collection. */
 export async function labelledChildren(
   ctx: RequestContext,
@@ -50,12 +67,12 @@ export async function labelledChildren(
 ): Promise<Descriptor[]> {
   const { mediaType, digest } = descriptor;
   if (!isManifestType(mediaType) && !isIndexType(mediaType)) return [];
-  const children = childrenOf(descriptor, await readContent(ctx, content, digest));
+  const children = childrenOf(descriptor, await readManifest(ctx, content, descriptor));
   await labelChildren(ctx, content, digest, children);
   return children;
 }
 
-export async function labelChildren(
+async function labelChildren(
   ctx: RequestContext,
   content: ContentStore,
   digest: string,

@@ -1,16 +1,23 @@
 import { Code, hasCode, unknown } from '@gantry/api';
-import { childrenOf, type Descriptor, isConfigType, isLayerType, isManifestType, parseIndex } from '@gantry/oci';
+import { type Descriptor, isIndexType, isManifestType, parseIndex } from '@gantry/oci';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { TransferOptions } from '../../core/transfer/transferrer.ts';
-import { hasContent, readContent } from './content-access.ts';
+import { hasContent, readManifest } from './content-access.ts';
 import type { ImageStoreEndpoint, ImportEndpoint } from './endpoints.ts';
 import { type TransferEnvironment, withLease } from './environment.ts';
 import { arrived } from './growing-file.ts';
-import { checkDepth, labelChildren, type Selection, selectChildren, selectionOf } from './image-walk.ts';
+import {
+  checkDepth,
+  labelledChildren,
+  type Selection,
+  selectChildren,
+  selectionOf,
+  Visited,
+} from './image-walk.ts';
 import { importArchive } from './import-archive.ts';
 import { ProgressTracker } from './progress-tracker.ts';
 import { storeImages, storeImported } from './store-images.ts';
-import { type UnpackTarget, unpackImage, unpackTargets } from './unpack.ts';
+import { splitManifest, type UnpackTarget, unpackImage, unpackTargets } from './unpack.ts';
 
 /** Import: an archive's blobs into the content store, its images unpacked and recorded under the names that fit. */
 export async function importImages(
@@ -24,7 +31,7 @@ export async function importImages(
   await withLease(ctx, env.leases, async (leased) => {
     report({ event: 'Importing' });
     const index = await importArchive(leased, env.content, source);
-    const { manifests } = parseIndex(await readContent(leased, env.content, index.digest), index.mediaType);
+    const { manifests } = parseIndex(await readManifest(leased, env.content, index), index.mediaType);
     using tracker = new ProgressTracker(store.name, 'importing', options);
     const targets = unpackTargets(leased, env, store.unpacks);
     const walk = new ImportWalk(leased, env, selectionOf(store), targets, tracker);
@@ -55,7 +62,7 @@ class ImportWalk {
   readonly #selection: Selection;
   readonly #targets: readonly UnpackTarget[];
   readonly #tracker: ProgressTracker;
-  readonly #seen = new Set<string>();
+  readonly #seen: Visited;
 
   constructor(
     ctx: RequestContext,
@@ -67,6 +74,7 @@ class ImportWalk {
     this.#ctx = ctx;
     this.#env = env;
     this.#selection = selection;
+    this.#seen = new Visited(selection);
     this.#targets = targets;
     this.#tracker = tracker;
   }
@@ -74,23 +82,20 @@ class ImportWalk {
   async visit(descriptor: Descriptor, depth: number): Promise<void> {
     checkDepth(depth);
     this.#ctx.signal?.throwIfAborted();
-    if (this.#seen.has(descriptor.digest)) return;
-    this.#seen.add(descriptor.digest);
+    if (!this.#seen.first(descriptor)) return;
     this.visited++;
     const { mediaType, digest } = descriptor;
-    if (isLayerType(mediaType) || isConfigType(mediaType)) return;
+    if (!isManifestType(mediaType) && !isIndexType(mediaType)) return;
     // An archive of one platform keeps the index of all: what is not in it is passed over.
     if (depth > 1 && !(await hasContent(this.#ctx, this.#env.content, digest))) return;
-    const all = childrenOf(descriptor, await readContent(this.#ctx, this.#env.content, digest));
-    await labelChildren(this.#ctx, this.#env.content, digest, all);
+    const all = await labelledChildren(this.#ctx, this.#env.content, descriptor);
     const children = selectChildren(descriptor, all, this.#selection);
     if (isManifestType(mediaType)) await this.#unpack(children);
     for (const child of children) await this.visit(child, depth + 1);
   }
 
   async #unpack(children: readonly Descriptor[]): Promise<void> {
-    const config = children.find((child) => isConfigType(child.mediaType));
-    const layers = children.filter((child) => isLayerType(child.mediaType));
+    const { config, layers } = splitManifest(children, this.#targets);
     if (!config || layers.length === 0 || this.#targets.length === 0) return;
     await unpackImage(this.#ctx, this.#env, {
       targets: this.#targets,

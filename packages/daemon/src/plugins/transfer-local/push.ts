@@ -11,7 +11,7 @@ import {
 import type { RegistryClient } from '@gantry/registry';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { TransferOptions } from '../../core/transfer/transferrer.ts';
-import { contentBytes, readContent } from './content-access.ts';
+import { contentBytes, readManifest } from './content-access.ts';
 import { addSource, distributionSource, mountCandidate } from './distribution-source.ts';
 import { describe, type ImageStoreEndpoint, type RegistryEndpoint } from './endpoints.ts';
 import { type TransferEnvironment, withLease } from './environment.ts';
@@ -92,7 +92,7 @@ class ImagePush {
       if (!isNonDistributable(mediaType)) this.#blobs.push(descriptor);
       return;
     }
-    const children = childrenOf(descriptor, await readContent(this.#ctx, this.#env.content, digest));
+    const children = childrenOf(descriptor, await readManifest(this.#ctx, this.#env.content, descriptor));
     this.#tracker.addChildren(descriptor, children);
     for (const child of children.filter(fits)) await this.#collect(child, depth + 1, fits);
     this.#manifests.push(descriptor);

@@ -16,6 +16,10 @@ interface UnpackConfig {
   platform?: string;
   snapshotter?: string;
   differ?: string;
+  /** Of image configurations, and of layers, that are not OCI's or Docker's. */
+  config_type?: string;
+  layer_types?: string[];
+  /** Left out if its snapshotter or differ is not there. */
   optional?: boolean;
 }
 
@@ -60,7 +64,12 @@ export const localTransfer = definePlugin({
       snapshotters: metadata.snapshotters,
       streams: context.get(PluginTypes.Streaming, 'manager'),
       verifiers: loadedVerifiers(context),
-      unpackSupport: unpackSupport(config.unpack_config, config.check_platform_supported, differs),
+      unpackSupport: unpackSupport(
+        config.unpack_config,
+        config.check_platform_supported,
+        differs,
+        metadata.snapshotters.names(),
+      ),
       snapshotterMeta: (name) =>
         context.statuses().find(({ type, id }) => type === PluginTypes.Snapshotter && id === name)?.meta ?? {
           exports: {},
@@ -86,12 +95,17 @@ function unpackSupport(
   configs: readonly UnpackConfig[] | undefined,
   checkPlatform: boolean,
   differs: ReadonlyMap<string, Differ>,
+  snapshotters: readonly string[],
 ): UnpackSupport[] {
   const matcherOf = checkPlatform ? onlyPlatform : onlyOs;
   const all = [...differs.values()];
   if (configs === undefined) return [{ matcher: matcherOf(defaultPlatform()), differs: all }];
   const support: UnpackSupport[] = [];
-  for (const { platform = '', snapshotter, differ, optional } of configs) {
+  for (const { platform = '', snapshotter, differ, config_type, layer_types, optional } of configs) {
+    if (snapshotter && !snapshotters.includes(snapshotter)) {
+      if (optional) continue;
+      throw invalidArgument(`unpack_config: snapshotter "${snapshotter}" not found`);
+    }
     const named = differ ? differs.get(differ) : undefined;
     if (differ && !named) {
       if (optional) continue;
@@ -99,7 +113,9 @@ function unpackSupport(
     }
     support.push({
       matcher: matcherOf(platform === '' ? defaultPlatform() : parsePlatform(platform)),
-      snapshotter,
+      snapshotter: snapshotter || undefined,
+      configType: config_type || undefined,
+      layerTypes: layer_types,
       differs: named ? [named] : all,
     });
   }

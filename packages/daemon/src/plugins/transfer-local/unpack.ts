@@ -1,7 +1,10 @@
-import { unknown } from '@gantry/api';
+import { invalidArgument, unknown } from '@gantry/api';
 import {
   type Descriptor,
   formatPlatform,
+  formatPlatformAll,
+  isConfigType,
+  isLayerType,
   normalizePlatform,
   type Platform,
   parseImageConfig,
@@ -33,7 +36,10 @@ export interface UnpackRequest {
   tracker?: ProgressTracker | undefined;
 }
 
-/** The configurations that fit what the daemon supports; the others are logged and left out, as in containerd. */
+/**
+ * The configurations that fit what the daemon supports; the others are logged and left out, as in containerd.
+ * @throws InvalidArgument if none of those asked for does
+ */
 export function unpackTargets(
   ctx: RequestContext,
   env: TransferEnvironment,
@@ -41,19 +47,56 @@ export function unpackTargets(
 ): UnpackTarget[] {
   const targets: UnpackTarget[] = [];
   for (const { platform, snapshotter: wanted } of unpacks) {
-    const snapshotter = env.snapshotters.get(ctx, wanted);
-    const support = env.unpackSupport.find(
-      ({ matcher, snapshotter: only }) => matcher.match(platform) && (only === undefined || only === snapshotter.name),
-    );
-    if (support) targets.push({ support, snapshotter, name: snapshotter.name });
-    else {
+    const preferred = env.snapshotters.get(ctx, wanted);
+    const fitting = env.unpackSupport.filter(({ matcher }) => matcher.match(platform));
+    const exact = fitting.find(({ snapshotter: only }) => only === undefined || only === preferred.name);
+    // Who names no snapshotter takes that of the first configuration for the platform, if the default is not among them.
+    const support = exact ?? (wanted === '' ? fitting[0] : undefined);
+    if (support) {
+      const snapshotter = exact ? preferred : env.snapshotters.get(ctx, support.snapshotter ?? '');
+      targets.push({ support, snapshotter, name: snapshotter.name });
+    } else {
       env.log.warn('Unpack configuration not supported, skipping', {
-        platform: formatPlatform(platform),
-        snapshotter: snapshotter.name,
+        platform: formatPlatformAll(platform),
+        snapshotter: wanted,
       });
     }
   }
+  if (unpacks.length > 0 && targets.length === 0) {
+    throw invalidArgument('unable to initialize unpacker: no unpack platforms defined: invalid argument');
+  }
   return targets;
+}
+
+/** The parts of a manifest as unpacking sees them; without a configuration it is no container image. */
+export function splitManifest(
+  children: readonly Descriptor[],
+  targets: readonly UnpackTarget[],
+): { config: Descriptor | undefined; layers: Descriptor[]; others: Descriptor[] } {
+  const supports = targets.map(({ support }) => support);
+  const isLayer = ({ mediaType }: Descriptor): boolean =>
+    isLayerType(mediaType) || supports.some(({ layerTypes }) => layerTypes?.includes(mediaType));
+  const isConfig = ({ mediaType }: Descriptor): boolean =>
+    isConfigType(mediaType) || supports.some(({ configType }) => configType === mediaType);
+  const layers = children.filter(isLayer);
+  const others = children.filter((child) => !isLayer(child));
+  return { config: others.find(isConfig), layers, others };
+}
+
+/** The configuration that an image with this config is unpacked by. "layers" is all that rootfs means to OCI images. */
+function targetFor(
+  targets: readonly UnpackTarget[],
+  { mediaType }: Descriptor,
+  platform: Platform,
+  rootfsType = '',
+): UnpackTarget | undefined {
+  const plainRootfs = rootfsType === '' || rootfsType === 'layers';
+  return targets.find(({ support }) => {
+    const { matcher, configType } = support;
+    if (configType !== undefined && configType !== mediaType) return false;
+    if (!plainRootfs && (configType === undefined || isConfigType(configType))) return false;
+    return matcher.match(platform);
+  });
 }
 
 export async function unpackImage(
@@ -68,8 +111,7 @@ export async function unpackImage(
     throw unknown(`number of layers and diffIDs don't match: ${layers.length} != ${diffIds.length}`);
   }
   const platform = normalizePlatform(platformFromJson(image));
-  const plainRootfs = !image.rootfs?.type || image.rootfs.type === 'layers';
-  const target = plainRootfs ? targets.find(({ support }) => support.matcher.match(platform)) : undefined;
+  const target = targetFor(targets, config, platform, image.rootfs?.type);
   if (!target) {
     env.log.debug('unpacker does not support platform, only fetching layers', { platform: formatPlatform(platform) });
     await Promise.all(layers.map((layer) => request.fetchLayer(layer).stored));
