@@ -21,6 +21,8 @@ export interface ApplyOptions {
   standalone?: boolean;
   /** fsync the file system afterwards. */
   syncFs?: boolean;
+  /** Told now and then how many of the blob's bytes have been read. */
+  onProgress?: (read: number) => void;
   /** Options of stream processors, by media type of the payload. */
   processorPayloads?: Record<string, Any>;
 }

@@ -7,6 +7,7 @@ import { MessageChannel } from 'node:worker_threads';
 import { Code, hasCode, StatusError, unimplemented } from '@gantry/api';
 import {
   type ApplyLayerParams,
+  type ApplyLayerProgress,
   type ApplyLayerResult,
   type ApplyTarget,
   chunksFromPort,
@@ -17,6 +18,7 @@ import {
   LayerMediaType,
   layerCompression,
   pumpToPort,
+  type RunOptions,
   UPPER_UNSUPPORTED,
   type WorkerPool,
 } from '@gantry/archive';
@@ -38,6 +40,13 @@ export interface WalkingDifferOptions {
 
 function applyParams(target: ApplyTarget, options: ApplyOptions): Omit<ApplyLayerParams, 'source'> {
   return { target, ...(options.syncFs && { sync: true }), ...(options.standalone && { standalone: true }) };
+}
+
+function runOptions(ctx: RequestContext, { onProgress }: ApplyOptions): RunOptions {
+  return {
+    signal: ctx.signal,
+    ...(onProgress && { onProgress: (progress) => onProgress((progress as ApplyLayerProgress).read) }),
+  };
 }
 
 export class WalkingDiffer implements Differ {
@@ -78,7 +87,7 @@ export class WalkingDiffer implements Differ {
       return await this.apply(ctx, descriptor, mounts, options);
     }
     const params = { ...applyParams(direct, options), source: { kind: 'growing' as const, path: blob.path } };
-    const job = this.#options.pool.start<ApplyLayerResult>('apply-layer', params, { signal: ctx.signal });
+    const job = this.#options.pool.start<ApplyLayerResult>('apply-layer', params, runOptions(ctx, options));
     const stop = blob.onGrowth((available) => job.post({ available }));
     blob.complete.then(
       () => job.post({ end: true }),
@@ -98,7 +107,10 @@ export class WalkingDiffer implements Differ {
     target: ApplyTarget,
     options: ApplyOptions,
   ): Promise<Descriptor> {
-    return this.#unpacked(descriptor, await this.#runApply(ctx, reader, applyParams(target, options)));
+    return this.#unpacked(
+      descriptor,
+      await this.#runApply(reader, applyParams(target, options), runOptions(ctx, options)),
+    );
   }
 
   #unpacked(descriptor: Descriptor, result: ApplyLayerResult): Descriptor {
@@ -110,23 +122,19 @@ export class WalkingDiffer implements Differ {
 
   /** A worker reads a local blob itself; the bytes of a remote store are sent to it. */
   async #runApply(
-    ctx: RequestContext,
     reader: ContentReader,
     params: Omit<ApplyLayerParams, 'source'>,
+    options: RunOptions,
   ): Promise<ApplyLayerResult> {
     const { pool } = this.#options;
     if (reader.path !== undefined) {
       const source = { kind: 'file' as const, path: reader.path, length: reader.size };
-      return await pool.run<ApplyLayerResult>('apply-layer', { ...params, source }, { signal: ctx.signal });
+      return await pool.run<ApplyLayerResult>('apply-layer', { ...params, source }, options);
     }
     const { port1, port2 } = new MessageChannel();
     const source = { kind: 'port' as const, port: port2 };
     try {
-      const job = pool.run<ApplyLayerResult>(
-        'apply-layer',
-        { ...params, source },
-        { signal: ctx.signal, transfer: [port2] },
-      );
+      const job = pool.run<ApplyLayerResult>('apply-layer', { ...params, source }, { ...options, transfer: [port2] });
       // A failure to read reaches the job through the port, and is reported by it.
       const pumping = pumpToPort(readAll(reader), port1).catch(() => {});
       const result = await job;

@@ -207,8 +207,9 @@ export class ChainUnpack {
     const blob = along ? await growing : undefined;
     if (!blob) await stored;
     const unpacked = await this.#env.unpacks.run(async () => {
-      tracker?.extracting(layer);
-      return await this.#apply(layer, mounts, options, blob);
+      tracker?.extracting(layer, 0);
+      const onProgress = (read: number): void => tracker?.extracting(layer, read);
+      return await this.#apply(layer, mounts, { ...options, ...(tracker && { onProgress }) }, blob);
     }, this.#ctx.signal);
     await stored;
     if (unpacked.digest !== diffId) {

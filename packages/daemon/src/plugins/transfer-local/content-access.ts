@@ -1,5 +1,6 @@
-import { Code, hasCode, notFound } from '@gantry/api';
-import { type Descriptor, isIndexType, isManifestType, maxManifestSize } from '@gantry/oci';
+import { Code, hasCode, notFound, unknown } from '@gantry/api';
+import { archivePool, type HashFileParams, type HashFileResult } from '@gantry/archive';
+import { type Descriptor, hashFor, isIndexType, isManifestType, maxManifestSize, parseDigest } from '@gantry/oci';
 import type { ContentStore } from '../../core/content/content-store.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 
@@ -68,6 +69,34 @@ export async function* contentBytes(
     at += chunk.length;
     yield chunk;
   }
+}
+
+/** The same, failing at its end if they are not what the digest says. Local files are hashed off the main thread. */
+export async function* verifiedBytes(
+  ctx: RequestContext,
+  content: ContentStore,
+  digest: string,
+): AsyncGenerator<Uint8Array> {
+  const { algorithm } = parseDigest(digest);
+  await using reader = await content.reader(ctx, digest);
+  const { path, size } = reader;
+  // A worker is slower than a small blob, and does not see one behind a proxy.
+  const elsewhere = path !== undefined && size > 256 << 10;
+  const hashing = elsewhere
+    ? archivePool().run<HashFileResult>(
+        'hash-file',
+        { source: { kind: 'file', path, length: size }, algorithm } as HashFileParams,
+        { signal: ctx.signal },
+      )
+    : undefined;
+  hashing?.catch(() => undefined);
+  const hash = elsewhere ? undefined : hashFor(digest);
+  for await (const chunk of contentBytes(ctx, content, digest)) {
+    hash?.update(chunk);
+    yield chunk;
+  }
+  const actual = hash ? `${algorithm}:${hash.digest('hex')}` : (await hashing)?.digest;
+  if (actual !== digest) throw unknown(`unexpected digest ${actual} copied, expected ${digest}`);
 }
 
 /** Writes a small document of our own. It being there already is fine. */

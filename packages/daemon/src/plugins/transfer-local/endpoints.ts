@@ -67,6 +67,8 @@ export interface ExportEndpoint {
   allPlatforms: boolean;
   skipCompatibilityManifest: boolean;
   skipNonDistributable: boolean;
+  /** Leave out what the store does not have, instead of failing. */
+  skipMissing: boolean;
 }
 
 export interface UnknownEndpoint {
@@ -133,6 +135,7 @@ export function readEndpoint(any: Any, context: EndpointContext): Endpoint {
       allPlatforms: message.allPlatforms,
       skipCompatibilityManifest: message.skipCompatibilityManifest,
       skipNonDistributable: message.skipNonDistributable,
+      skipMissing: false,
     };
   }
   return { kind: 'unknown', typeUrl: any.typeUrl };

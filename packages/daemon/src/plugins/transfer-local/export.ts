@@ -1,4 +1,4 @@
-import { failedPrecondition, invalidArgument, notFound, unimplemented, unknown } from '@gantry/api';
+import { failedPrecondition, invalidArgument, notFound, unimplemented } from '@gantry/api';
 import { TarWriter } from '@gantry/archive/tar-writer.ts';
 import {
   Annotation,
@@ -8,7 +8,6 @@ import {
   descriptorToJson,
   encodeJson,
   familiarDockerReference,
-  hashFor,
   isIndexType,
   isManifestType,
   isNonDistributable,
@@ -23,10 +22,10 @@ import {
 import type { Image } from '../../core/images/image-store.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { TransferOptions } from '../../core/transfer/transferrer.ts';
-import { contentBytes, readManifest } from './content-access.ts';
+import { hasContent, readManifest, verifiedBytes } from './content-access.ts';
 import type { ExportEndpoint, ImageStoreEndpoint } from './endpoints.ts';
 import { type TransferEnvironment, withLease } from './environment.ts';
-import { checkDepth, sortByPlatform } from './image-walk.ts';
+import { checkDepth, sortByPlatform, Visited } from './image-walk.ts';
 
 /** Export: images as an OCI layout in a tar stream, with a `manifest.json` so that `docker load` takes it too. */
 export async function exportImages(
@@ -75,6 +74,9 @@ class LayoutExport {
   readonly #entries = new Map<string, Entry>();
   readonly #manifests: Descriptor[] = [];
   readonly #docker = new Map<string, DockerEntry>();
+  readonly #collected = new Visited();
+  /** Manifests of images that are not whole. */
+  readonly #incomplete = new Set<string>();
   /** The manifest that stands for an index in `manifest.json`. */
   readonly #chosen = new Map<string, string>();
 
@@ -113,15 +115,31 @@ class LayoutExport {
   async #addIndex(target: Descriptor): Promise<void> {
     this.#blob(target);
     const index = parseIndex(await readManifest(this.#ctx, this.#env.content, target), target.mediaType);
-    const fits = ({ platform }: Descriptor): boolean => platform === undefined || this.#matcher.match(platform);
-    const fitting = index.manifests.filter(fits);
     for (const manifest of index.manifests) {
-      if (this.#options.allPlatforms || fits(manifest)) await this.#collect(manifest, 1);
+      if (this.#options.allPlatforms || this.#fits(manifest)) await this.#collect(manifest, 1);
     }
-    const best = sortByPlatform(fitting, this.#matcher)[0];
-    if (!best) throw notFound('no manifest found for platform: not found');
+    const best = await this.#best(index.manifests, 1);
+    if (!best) return;
     this.#chosen.set(target.digest, best.digest);
     if (!this.#docker.has(best.digest)) this.#docker.set(best.digest, { manifest: best, names: [] });
+  }
+
+  #fits({ platform }: Descriptor): boolean {
+    return platform === undefined || this.#matcher.match(platform);
+  }
+
+  /** The image for the platform, down through indexes in the index. */
+  async #best(manifests: readonly Descriptor[], depth: number): Promise<Descriptor | undefined> {
+    checkDepth(depth);
+    const [best] = sortByPlatform(
+      manifests.filter((manifest) => this.#fits(manifest)),
+      this.#matcher,
+    );
+    if (!best) throw notFound('no manifest found for platform: not found');
+    if (isManifestType(best.mediaType)) return best;
+    if (!isIndexType(best.mediaType) || !this.#entries.has(blobName(best))) return undefined;
+    const inner = parseIndex(await readManifest(this.#ctx, this.#env.content, best), best.mediaType);
+    return await this.#best(inner.manifests, depth + 1);
   }
 
   #dockerName(manifest: Descriptor, name: string): void {
@@ -132,17 +150,40 @@ class LayoutExport {
 
   async #collect(descriptor: Descriptor, depth: number): Promise<void> {
     checkDepth(depth);
-    this.#blob(descriptor);
+    if (!this.#collected.first(descriptor)) return;
     const { mediaType, digest } = descriptor;
-    if (!isManifestType(mediaType) && !isIndexType(mediaType)) return;
-    const children = childrenOf(descriptor, await readContent(this.#ctx, this.#env.content, digest));
+    if (!isManifestType(mediaType) && !isIndexType(mediaType)) {
+      this.#blob(descriptor);
+      return;
+    }
+    const { skipMissing } = this.#options;
+    if (skipMissing && depth > 0 && !(await this.#has(descriptor))) return;
+    this.#blob(descriptor);
+    const children = childrenOf(descriptor, await readManifest(this.#ctx, this.#env.content, descriptor));
+    // An image of which something is missing would not run: nothing but its manifest goes along.
+    if (skipMissing && isManifestType(mediaType) && !(await this.#hasAll(children))) {
+      this.#incomplete.add(digest);
+      return;
+    }
     for (const child of children) await this.#collect(child, depth + 1);
+  }
+
+  #has({ digest }: Descriptor): Promise<boolean> {
+    return hasContent(this.#ctx, this.#env.content, digest);
+  }
+
+  async #hasAll(descriptors: readonly Descriptor[]): Promise<boolean> {
+    for (const descriptor of descriptors) {
+      const left = this.#options.skipNonDistributable && isNonDistributable(descriptor.mediaType);
+      if (!left && !(await this.#has(descriptor))) return false;
+    }
+    return true;
   }
 
   #blob(descriptor: Descriptor): void {
     if (this.#options.skipNonDistributable && isNonDistributable(descriptor.mediaType)) return;
-    const { algorithm, encoded } = parseDigest(descriptor.digest);
-    const name = `blobs/${algorithm}/${encoded}`;
+    const { algorithm } = parseDigest(descriptor.digest);
+    const name = blobName(descriptor);
     this.#entries.set(name, { name, blob: descriptor });
     for (const folder of ['blobs/', `blobs/${algorithm}/`]) {
       this.#entries.set(folder, { name: folder, bytes: new Uint8Array(), mode: 0o755 });
@@ -178,25 +219,31 @@ class LayoutExport {
   async #dockerManifests(): Promise<unknown[]> {
     const list: unknown[] = [];
     for (const { manifest, names } of this.#docker.values()) {
-      const bytes = await readContent(this.#ctx, this.#env.content, manifest.digest);
+      // Not there, or not whole, and passed over.
+      if (!this.#entries.has(blobName(manifest)) || this.#incomplete.has(manifest.digest)) continue;
+      const bytes = await readManifest(this.#ctx, this.#env.content, manifest);
       const { config, layers } = parseManifest(bytes, manifest.mediaType);
-      const file = ({ digest }: Descriptor): string => `blobs/${digest.replace(':', '/')}`;
-      list.push({ Config: file(config), RepoTags: names.map(familiarDockerReference), Layers: layers.map(file) });
+      list.push({
+        Config: blobName(config),
+        RepoTags: names.map(familiarDockerReference),
+        Layers: layers.map(blobName),
+      });
     }
     return list;
   }
 
   /** A blob's bytes; at their end they have to be what the digest says. */
   async *#verified({ digest, size }: Descriptor): AsyncGenerator<Uint8Array> {
-    const hash = hashFor(digest);
     let sent = 0;
-    for await (const chunk of contentBytes(this.#ctx, this.#env.content, digest)) {
-      hash.update(chunk);
+    for await (const chunk of verifiedBytes(this.#ctx, this.#env.content, digest)) {
       sent += chunk.length;
       yield chunk;
     }
     if (sent !== size) throw failedPrecondition(`unexpected copy size for ${digest}: failed precondition`);
-    const actual = hash.digest('hex');
-    if (!digest.endsWith(`:${actual}`)) throw unknown(`unexpected digest ${actual} copied`);
   }
+}
+
+function blobName({ digest }: Descriptor): string {
+  const { algorithm, encoded } = parseDigest(digest);
+  return `blobs/${algorithm}/${encoded}`;
 }

@@ -109,6 +109,35 @@ export function selectChildren(
   return selected;
 }
 
+const labelLimit = 4096;
+
+/**
+ * The layers of a manifest with what remote snapshotters want to know of them, as annotations that become labels of their
+ * snapshots: the image, its manifest, the layer, and this and the layers above it, as many as a label holds.
+ */
+export function annotateForSnapshotter(
+  layers: readonly Descriptor[],
+  image: { name: string; manifest: string },
+): Descriptor[] {
+  const prefix = 'containerd.io/snapshot/cri.';
+  return layers.map((layer, index) => {
+    let list = '';
+    for (const { digest } of layers.slice(index)) {
+      const longer = list === '' ? digest : `${list},${digest}`;
+      if (`${prefix}image-layers`.length + longer.length > labelLimit) break;
+      list = longer;
+    }
+    const annotations = {
+      ...layer.annotations,
+      [`${prefix}image-ref`]: image.name,
+      [`${prefix}layer-digest`]: layer.digest,
+      [`${prefix}image-layers`]: list,
+      [`${prefix}manifest-digest`]: image.manifest,
+    };
+    return { ...layer, annotations };
+  });
+}
+
 /** Best first; those without a platform last; otherwise in the order of the index. */
 export function sortByPlatform(descriptors: readonly Descriptor[], matcher: PlatformMatcher): Descriptor[] {
   return [...descriptors].sort((a, b) => {

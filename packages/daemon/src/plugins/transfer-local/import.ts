@@ -6,14 +6,7 @@ import { hasContent, readManifest } from './content-access.ts';
 import type { ImageStoreEndpoint, ImportEndpoint } from './endpoints.ts';
 import { type TransferEnvironment, withLease } from './environment.ts';
 import { arrived } from './growing-file.ts';
-import {
-  checkDepth,
-  labelledChildren,
-  type Selection,
-  selectChildren,
-  selectionOf,
-  Visited,
-} from './image-walk.ts';
+import { checkDepth, labelledChildren, type Selection, selectChildren, selectionOf, Visited } from './image-walk.ts';
 import { importArchive } from './import-archive.ts';
 import { ProgressTracker } from './progress-tracker.ts';
 import { storeImages, storeImported } from './store-images.ts';

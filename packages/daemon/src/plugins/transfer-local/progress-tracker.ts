@@ -71,12 +71,16 @@ export class ProgressTracker implements Disposable {
     this.#finish(descriptor, 'complete', 'complete');
   }
 
-  extracting(descriptor: Descriptor): void {
+  /** `read`: bytes of the blob that have been unpacked. */
+  extracting(descriptor: Descriptor, read: number): void {
     this.add(descriptor);
     const job = this.#jobs.get(descriptor.digest);
-    if (!job) return;
+    if (!job || job.state === 'extracted') return;
+    job.progress = read;
+    if (job.state === 'extracting') return;
     job.state = 'extracting';
-    this.#send('extracting', job, 0);
+    job.reported = read;
+    this.#send('extracting', job, read);
   }
 
   extracted(descriptor: Descriptor): void {
@@ -93,9 +97,9 @@ export class ProgressTracker implements Disposable {
 
   #tick(): void {
     for (const job of this.#jobs.values()) {
-      if (job.state !== 'active' || job.progress <= job.reported) continue;
+      if ((job.state !== 'active' && job.state !== 'extracting') || job.progress <= job.reported) continue;
       job.reported = job.progress;
-      this.#send(this.#activeEvent, job, job.progress);
+      this.#send(job.state === 'active' ? this.#activeEvent : 'extracting', job, job.progress);
     }
   }
 

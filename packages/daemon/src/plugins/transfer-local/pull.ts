@@ -1,6 +1,6 @@
 import { invalidArgument, StatusError } from '@gantry/api';
-import { type Descriptor, isConfigType, isLayerType, isManifestType, MediaType } from '@gantry/oci';
-import type { RegistryClient } from '@gantry/registry';
+import { type Descriptor, isLayerType, isManifestType, MediaType } from '@gantry/oci';
+import type { BlobSource, RegistryClient } from '@gantry/registry';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { TransferOptions } from '../../core/transfer/transferrer.ts';
 import { verifyPull } from '../../core/verification/verify-image.ts';
@@ -9,11 +9,20 @@ import { describe, type ImageStoreEndpoint, type RegistryEndpoint } from './endp
 import { type TransferEnvironment, withLease } from './environment.ts';
 import { fetchContent } from './fetch-content.ts';
 import type { BlobArrival, GrowingFile } from './growing-file.ts';
-import { checkDepth, labelledChildren, type Selection, selectChildren, selectionOf } from './image-walk.ts';
+import {
+  annotateForSnapshotter,
+  checkDepth,
+  labelledChildren,
+  type Selection,
+  selectChildren,
+  selectionOf,
+  Visited,
+} from './image-walk.ts';
 import { ProgressTracker } from './progress-tracker.ts';
+import { Semaphore } from './semaphore.ts';
 import { storeImages } from './store-images.ts';
 import { TaskGroup } from './task-group.ts';
-import { type UnpackTarget, unpackImage, unpackTargets } from './unpack.ts';
+import { splitManifest, type UnpackTarget, unpackImage, unpackTargets } from './unpack.ts';
 
 /** Pull: resolve, ask the verifiers, fetch index → manifest → configuration → layers, unpack, and record the image. */
 export async function pull(
@@ -56,6 +65,9 @@ async function resolve(
   }
 }
 
+/** Blobs of one image that are looked up, waited for or fetched at once: an index may name thousands. */
+const maxOpen = 64;
+
 class ImagePull {
   readonly #ctx: RequestContext;
   readonly #env: TransferEnvironment;
@@ -66,6 +78,10 @@ class ImagePull {
   readonly #tracker: ProgressTracker;
   readonly #group: TaskGroup;
   readonly #source: { key: string; repository: string };
+  readonly #visited: Visited;
+  /** A snapshotter of the targets may have layers by itself, if it is told which. */
+  readonly #remote: boolean;
+  readonly #open = new Semaphore(maxOpen);
   /** One fetch for each blob of the image, however often it is referred to. */
   readonly #arrivals = new Map<string, BlobArrival>();
   readonly #files: GrowingFile[] = [];
@@ -88,6 +104,10 @@ class ImagePull {
     this.#targets = targets;
     this.#tracker = tracker;
     this.#source = distributionSource(name);
+    this.#visited = new Visited(selection);
+    this.#remote = targets.some(
+      (target) => env.snapshotterMeta(target.name).exports.enable_remote_snapshot_annotations === 'true',
+    );
   }
 
   async run(root: Descriptor): Promise<void> {
@@ -101,22 +121,21 @@ class ImagePull {
 
   async #visit(descriptor: Descriptor, depth: number): Promise<void> {
     checkDepth(depth);
+    if (!this.#visited.first(descriptor)) return;
     await this.#fetch(descriptor);
     const all = await labelledChildren(this.#ctx, this.#env.content, descriptor);
     this.#tracker.addChildren(descriptor, all);
     const children = selectChildren(descriptor, all, this.#selection);
     if (isManifestType(descriptor.mediaType) && this.#targets.length > 0) {
-      await this.#unpack(children, depth);
+      await this.#unpack(descriptor, children, depth);
       return;
     }
     for (const child of children) this.#group.run(() => this.#visit(child, depth + 1));
   }
 
   /** The configuration first: it says which layers have to be fetched at all. */
-  async #unpack(children: readonly Descriptor[], depth: number): Promise<void> {
-    const layers = children.filter((child) => isLayerType(child.mediaType));
-    const others = children.filter((child) => !isLayerType(child.mediaType));
-    const config = others.find((child) => isConfigType(child.mediaType));
+  async #unpack(manifest: Descriptor, children: readonly Descriptor[], depth: number): Promise<void> {
+    const { config, layers, others } = splitManifest(children, this.#targets);
     for (const child of others) {
       if (child !== config) this.#group.run(() => this.#visit(child, depth + 1));
     }
@@ -130,7 +149,7 @@ class ImagePull {
     await unpackImage(this.#ctx, this.#env, {
       targets: this.#targets,
       config,
-      layers,
+      layers: this.#remote ? annotateForSnapshotter(layers, { name: this.#name, manifest: manifest.digest }) : layers,
       fetchLayer: (layer) => this.#arrival(layer),
       tracker: this.#tracker,
     });
@@ -171,21 +190,31 @@ class ImagePull {
     const { key, repository } = this.#source;
     const source = addSource(undefined, key, repository);
     this.#tracker.add(descriptor);
-    const fetched = await fetchContent(this.#ctx, {
-      content,
-      descriptor,
-      labels: source === undefined ? {} : { [key]: source },
-      open: (offset, signal) => this.#client.fetch(this.#name, descriptor, { offset, ...(signal && { signal }) }),
-      download: (copy) => downloads.run(copy, this.#ctx.signal),
-      onProgress: (bytes) => this.#tracker.update(descriptor, bytes),
-      ...(isLayerType(descriptor.mediaType) && { onGrowing }),
-    });
+    const { signal } = this.#ctx;
+    const fetching = (): Promise<boolean> =>
+      fetchContent(this.#ctx, {
+        content,
+        descriptor,
+        labels: source === undefined ? {} : { [key]: source },
+        open: (offset, signal) => this.#read(descriptor, offset, signal),
+        download: (copy) => downloads.run(copy, signal),
+        onProgress: (bytes) => this.#tracker.update(descriptor, bytes),
+        ...(isLayerType(descriptor.mediaType) && { onGrowing }),
+      });
+    const fetched = await this.#open.run(fetching, signal);
     if (fetched) {
       this.#tracker.complete(descriptor);
     } else {
       await this.#labelSource(descriptor);
       this.#tracker.exists(descriptor);
     }
+  }
+
+  #read(descriptor: Descriptor, offset: number, signal: AbortSignal | undefined): BlobSource {
+    const { data, size } = descriptor;
+    // It came along in the document that names it; whether it is what the digest says is seen at the commit.
+    if (data && data.length === size) return inlined(data.subarray(offset));
+    return this.#client.fetch(this.#name, descriptor, { offset, ...(signal && { signal }) });
   }
 
   async #labelSource({ digest }: Descriptor): Promise<void> {
@@ -195,4 +224,13 @@ class ImagePull {
     if (value === undefined) return;
     await this.#env.content.update(this.#ctx, { digest, labels: { [key]: value } }, [`labels.${key}`]);
   }
+}
+
+function inlined(bytes: Uint8Array): BlobSource {
+  return {
+    origin: '',
+    async *[Symbol.asyncIterator]() {
+      yield bytes;
+    },
+  };
 }

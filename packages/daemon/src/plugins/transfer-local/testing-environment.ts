@@ -103,7 +103,7 @@ export class MemoryContent {
 }
 
 export class MemorySnapshotter implements NamespacedSnapshotter {
-  readonly name = 'overlayfs';
+  readonly name: string = 'overlayfs';
   readonly snapshots = new Map<string, SnapshotInfo>();
 
   async stat(_ctx: RequestContext, key: string): Promise<SnapshotInfo> {
