@@ -1,9 +1,12 @@
+import { Code, hasCode } from '@gantry/api';
 import type { Challenge } from './challenge.ts';
 import { parseChallenges } from './challenge.ts';
 import { AuthorizationError } from './http-error.ts';
 import type { HttpResponse, HttpTransport } from './http-transport.ts';
 import { headerValues } from './http-transport.ts';
+import { scrub } from './redact.ts';
 import { fetchToken, type Token } from './token.ts';
+import { TokenCache } from './token-cache.ts';
 
 /** Proves who we are to one host: remembers what it asked for, and the tokens got, by scope. */
 
@@ -38,6 +41,9 @@ export interface AuthorizerOptions {
   host: string;
   credentials?: CredentialsProvider | undefined;
   transport: HttpTransport;
+  /** Sent to a token server at the same host; elsewhere only what names no user. */
+  headers?: Readonly<Record<string, string | string[]>>;
+  tokens?: TokenCache | undefined;
 }
 
 /** What a request that may need proof is for. */
@@ -52,28 +58,47 @@ const margin = 5_000;
 
 export class Authorizer {
   readonly #options: AuthorizerOptions;
-  /** Tokens by their scopes, joined; a promise, so that parallel requests share one fetch. */
-  readonly #tokens = new Map<string, Promise<Token>>();
+  readonly #tokens: TokenCache;
   #challenge: Challenge | undefined;
+  /** What the host wanted for requests with certain scopes, joined, when it wanted something else. */
+  readonly #wanted = new Map<string, readonly string[]>();
   /** By reference: a plugin may give each image its own. */
   readonly #credentials = new Map<string, Promise<Credentials | undefined>>();
 
   constructor(options: AuthorizerOptions) {
     this.#options = options;
+    this.#tokens = options.tokens ?? new TokenCache();
   }
 
-  /** The `Authorization` of a request with these scopes; undefined until the host has asked for one. */
-  async header({ scopes, reference, signal }: Purpose): Promise<string | undefined> {
+  /**
+   * The `Authorization` of a request with these scopes; undefined until the host has asked for one, or if an earlier
+   * transfer's token is not at hand either.
+   */
+  async header(purpose: Purpose): Promise<string | undefined> {
+    const { scopes } = purpose;
     const challenge = this.#challenge;
-    if (!challenge) return undefined;
-    const credentials = await this.#lookUp({ scopes, reference, signal });
+    if (!challenge) return await this.#remembered(purpose);
+    const credentials = await this.#lookUp(purpose);
     if (credentials?.kind === 'header') return credentials.value;
     if (challenge.scheme === 'basic') {
-      if (credentials?.kind !== 'password')
-        throw new AuthorizationError('no basic auth credentials: authorization failed');
+      if (credentials?.kind !== 'password' || credentials.username === '') {
+        throw new AuthorizationError('authorization failed: no basic auth credentials');
+      }
       return basic(credentials.username, credentials.secret);
     }
-    const token = await this.#token(challenge, scopes, credentials, signal);
+    return `Bearer ${(await this.#token(challenge, scopes, credentials, purpose.signal)).value}`;
+  }
+
+  async #remembered(purpose: Purpose): Promise<string | undefined> {
+    const challenge = this.#tokens.challenge(this.#options.host);
+    if (!challenge) return undefined;
+    const credentials = await this.#lookUp(purpose);
+    if (credentials?.kind === 'header') return undefined;
+    const token = await this.#tokens
+      .get(TokenCache.key(challenge, purpose.scopes, credentials))
+      ?.catch(() => undefined);
+    if (!token || !isFresh(token)) return undefined;
+    this.#challenge = challenge;
     return `Bearer ${token.value}`;
   }
 
@@ -81,7 +106,8 @@ export class Authorizer {
    * Takes in a 401. True if the request is worth sending again.
    * @throws AuthorizationError if what was sent was refused, or the host asks for what is not known here.
    */
-  async challenged(response: HttpResponse, scopes: readonly string[], sent: string | undefined): Promise<boolean> {
+  async challenged(response: HttpResponse, purpose: Purpose, sent: string | undefined): Promise<boolean> {
+    const { scopes } = purpose;
     const challenges = parseChallenges(headerValues(response, 'www-authenticate'));
     for (const challenge of challenges) {
       const { scheme, parameters } = challenge;
@@ -92,17 +118,20 @@ export class Authorizer {
         const covered = wanted.every((scope) => scopes.includes(scope));
         const { error } = parameters;
         if (scheme === 'basic' || (error !== undefined && error !== 'invalid_token' && covered)) {
-          throw new AuthorizationError(`server message: ${error ?? 'unauthorized'}: authorization failed`);
+          const words = scrub(error ?? 'unauthorized').slice(0, 64);
+          throw new AuthorizationError(`server message: ${words}: authorization failed`);
         }
-        this.#tokens.delete(key(scopes, this.#challenge));
+        const old = this.#challenge ?? challenge;
+        this.#tokens.delete(TokenCache.key(old, scopes, await this.#lookUp(purpose)));
       }
       this.#challenge = challenge;
+      if (parameters.scope !== undefined) this.#wanted.set(scopes.join(' '), parameters.scope.split(' '));
+      if (scheme === 'bearer') this.#tokens.remember(this.#options.host, challenge);
       return true;
     }
     if (challenges.length === 0) return false;
-    throw new AuthorizationError(
-      `failed to find supported auth scheme: ${challenges.map(({ scheme }) => scheme).join(', ')}`,
-    );
+    const schemes = challenges.map(({ scheme }) => scheme).join(', ');
+    throw new AuthorizationError(`failed to find supported auth scheme: ${schemes}: not implemented`);
   }
 
   async #token(
@@ -111,25 +140,31 @@ export class Authorizer {
     credentials: Credentials | undefined,
     signal: AbortSignal | undefined,
   ): Promise<Token> {
-    const id = key(scopes, challenge);
-    const known = this.#tokens.get(id);
-    if (known) {
-      const token = await known;
-      if (token.expiresAt - margin > Date.now()) return token;
+    const id = TokenCache.key(challenge, scopes, credentials);
+    for (;;) {
+      const known = this.#tokens.get(id);
+      if (!known) break;
+      const token = await untilAborted(known, signal).catch((error) => {
+        signal?.throwIfAborted();
+        // The transfer that asked for it was cancelled: this one asks itself.
+        if (!hasCode(error, Code.Canceled)) throw error;
+        return undefined;
+      });
+      if (token && isFresh(token)) return token;
+      // Another request may have begun to renew it while this one waited.
+      if (this.#tokens.get(id) === known) this.#tokens.delete(id);
     }
-    // Another request may have begun to renew it while this one waited.
-    const current = this.#tokens.get(id);
-    if (current && current !== known) return await current;
+    const { transport, host, headers } = this.#options;
     const fetching = fetchToken({
-      transport: this.#options.transport,
+      transport,
       challenge,
-      scopes: mergeScopes([...scopes, ...(challenge.parameters.scope?.split(' ') ?? [])]),
+      scopes: mergeScopes([...scopes, ...(this.#wanted.get(scopes.join(' ')) ?? [])]),
       credentials,
-      host: this.#options.host,
+      host,
+      headers: headers ?? {},
       signal,
     });
     this.#tokens.set(id, fetching);
-    fetching.catch(() => this.#tokens.delete(id));
     return await fetching;
   }
 
@@ -152,8 +187,19 @@ export class Authorizer {
   }
 }
 
-function key(scopes: readonly string[], challenge: Challenge | undefined): string {
-  return [challenge?.parameters.realm ?? '', ...scopes].join(' ');
+function isFresh(token: Token): boolean {
+  return token.expiresAt - margin > Date.now();
+}
+
+/** One of those who wait for the same thing may give up while the others go on. */
+function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return promise;
+  return new Promise<T>((resolve, reject) => {
+    const abort = (): void => reject(signal.reason);
+    if (signal.aborted) return abort();
+    signal.addEventListener('abort', abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
 }
 
 export function basic(username: string, secret: string): string {

@@ -1,9 +1,9 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { Code, hasCode } from '@gantry/api';
 import { Authorizer, type CredentialsProvider } from './authorizer.ts';
 import type { RegistryHost } from './hosts.ts';
 import { AuthorizationError } from './http-error.ts';
-import { discard, type HttpRequest, type HttpResponse, HttpTransport, header } from './http-transport.ts';
+import { discard, type HttpRequest, type HttpResponse, HttpTransport } from './http-transport.ts';
+import { patiently } from './patience.ts';
+import type { TokenCache } from './token-cache.ts';
 
 /** Requests to one endpoint of a registry, with its credentials, headers and patience. */
 
@@ -28,12 +28,9 @@ export interface HostClientOptions {
   /** Sent with every request, from the caller. */
   headers?: Record<string, string> | undefined;
   trace?: ((line: string) => void) | undefined;
+  /** Shared with other clients, so that their tokens serve here too. */
+  tokens?: TokenCache | undefined;
 }
-
-const maxAttempts = 5;
-const maxRetryAfter = 60_000;
-const worthRepeating = (status: number): boolean =>
-  status === 408 || status === 429 || (status >= 500 && status !== 501 && status !== 505);
 
 export class HostClient implements AsyncDisposable {
   readonly host: RegistryHost;
@@ -48,15 +45,18 @@ export class HostClient implements AsyncDisposable {
       ...(host.tls && { tls: host.tls }),
       ...(host.dialTimeout !== undefined && { dialTimeout: host.dialTimeout }),
       ...(host.httpFallback && { httpFallback: true }),
+      ...(host.proxy && { proxy: host.proxy }),
       trace: options.trace,
     });
+    this.#headers = { 'user-agent': 'gantry', ...lower(options.headers ?? {}) };
+    for (const [name, values] of Object.entries(host.headers)) this.#headers[name.toLowerCase()] = [...values];
     this.#authorizer = new Authorizer({
       host: host.host,
       credentials: options.credentials,
       transport: this.#transport,
+      headers: this.#headers,
+      tokens: options.tokens,
     });
-    this.#headers = { 'user-agent': 'gantry', ...lower(options.headers ?? {}) };
-    for (const [name, values] of Object.entries(host.headers)) this.#headers[name.toLowerCase()] = [...values];
   }
 
   url(path: string | URL, query: Record<string, string> = {}): URL {
@@ -68,52 +68,64 @@ export class HostClient implements AsyncDisposable {
 
   /** Sends until there is an answer that is not a refusal for want of credentials. Any other status is the caller's. */
   async send(request: RegistryRequest): Promise<HttpResponse> {
-    for (let attempt = 1; ; attempt++) {
-      const last = request.patient !== true || attempt === maxAttempts;
-      try {
-        const response = await this.#authorized(request);
-        if (last || !worthRepeating(response.status)) return response;
-        const wait = retryAfter(response) ?? backoff(attempt);
-        if (wait > maxRetryAfter) return response;
-        await discard(response);
-        await sleep(wait, undefined, { ...(request.signal && { signal: request.signal }) });
-      } catch (error) {
-        if (last || !hasCode(error, Code.Unavailable) || isHopeless(error.cause)) throw error;
-        await sleep(backoff(attempt), undefined, { ...(request.signal && { signal: request.signal }) });
-      }
-    }
+    if (request.patient !== true) return await this.#authorized(request);
+    return await patiently(() => this.#authorized(request), request.signal);
   }
 
   async #authorized(request: RegistryRequest): Promise<HttpResponse> {
     const url = this.url(request.path, request.query);
-    const own = url.host === this.host.host;
-    for (let attempt = 0; ; attempt++) {
-      request.signal?.throwIfAborted();
-      // An upload location at another host gets none of this host's secrets.
-      const sent = own ? await this.#authorizer.header(request) : undefined;
-      const response = await this.#transport.send({
-        method: request.method,
-        url,
-        headers: {
-          ...(own ? this.#headers : {}),
-          ...lower(request.headers ?? {}),
-          ...(sent !== undefined && { authorization: sent }),
-        },
-        ...(request.body !== undefined && { body: request.body }),
-        signal: request.signal,
-      });
-      if (response.status !== 401 || !own) return response;
-      if (attempt === 3) {
+    const own = this.#isOwn(url);
+    /** As it went out: plain HTTP, perhaps, where HTTPS was tried first. */
+    let asked = url;
+    try {
+      for (let attempt = 0; ; attempt++) {
+        request.signal?.throwIfAborted();
+        // An upload location at another host gets none of this host's secrets.
+        const sent = own ? await this.#authorizer.header(request) : undefined;
+        const response = await this.#transport.send(this.#prepare(request, url, own, sent));
+        // Where a redirect led to has no say in who gets this host's credentials.
+        if (response.status !== 401 || !own || !this.#isOwn(response.url)) return response;
+        asked = response.url;
+        if (!(await this.#again(response, request, sent, attempt))) return response;
         await discard(response);
-        throw new AuthorizationError('server message: unauthorized: authorization failed');
       }
-      const again = await this.#authorizer.challenged(response, request.scopes, sent).catch(async (error) => {
-        await discard(response);
-        throw error;
-      });
-      if (!again) return response;
-      await discard(response);
+    } catch (error) {
+      throw error instanceof AuthorizationError ? error.during({ method: request.method, url: asked }) : error;
     }
+  }
+
+  #prepare(request: RegistryRequest, url: URL, own: boolean, authorization: string | undefined): HttpRequest {
+    return {
+      method: request.method,
+      url,
+      headers: {
+        ...(own ? this.#headers : {}),
+        ...lower(request.headers ?? {}),
+        ...(authorization !== undefined && { authorization }),
+      },
+      ...(request.body !== undefined && { body: request.body }),
+      signal: request.signal,
+    };
+  }
+
+  async #again(
+    response: HttpResponse,
+    request: RegistryRequest,
+    sent: string | undefined,
+    attempt: number,
+  ): Promise<boolean> {
+    try {
+      if (attempt === 3) throw new AuthorizationError('server message: unauthorized: authorization failed');
+      return await this.#authorizer.challenged(response, request, sent);
+    } catch (error) {
+      await discard(response);
+      throw error;
+    }
+  }
+
+  /** By HTTP or HTTPS, with the scheme's own port named or not. */
+  #isOwn(url: URL): boolean {
+    return url.host === new URL(`${url.protocol}//${this.host.host}`).host;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -123,22 +135,4 @@ export class HostClient implements AsyncDisposable {
 
 function lower(headers: Record<string, string>): Record<string, string> {
   return Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]));
-}
-
-function backoff(attempt: number): number {
-  return 100 * 2 ** (attempt - 1) * (0.75 + Math.random() / 2);
-}
-
-/** Milliseconds of a `Retry-After` in seconds or as a date. */
-function retryAfter(response: HttpResponse): number | undefined {
-  const value = header(response, 'retry-after');
-  if (value === undefined) return undefined;
-  const wait = /^\d+$/.test(value) ? Number(value) * 1000 : Date.parse(value) - Date.now();
-  return Number.isNaN(wait) ? undefined : Math.max(0, wait);
-}
-
-/** Failures that the next second will not change. */
-function isHopeless(reason: unknown): boolean {
-  const code = (reason as NodeJS.ErrnoException | undefined)?.code ?? '';
-  return ['ECONNREFUSED', 'ENOTFOUND', 'EHOSTUNREACH'].includes(code) || /CERT|ERR_SSL|ERR_TLS/.test(code);
 }

@@ -1,4 +1,4 @@
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { invalidArgument } from '@gantry/api';
 import { parse } from 'smol-toml';
@@ -11,16 +11,18 @@ import {
   splitPort,
   type TlsOptions,
 } from './hosts.ts';
+import { loadCertificates, readAuthority, readPair } from './hosts-tls.ts';
+import { parseProxy } from './proxy.ts';
 
 /**
  * Endpoints from files under a configuration directory, as containerd's hosts.md describes: `<root>/<host>/hosts.toml`,
- * else certificates in Docker's `certs.d` layout, else `<root>/_default`. Read anew on each use, so that an edit counts
- * at the next pull.
+ * else certificates in Docker's `certs.d` layout, else `<root>/_default`. The first root with a folder for the host counts.
+ * Relative roots start at the process's working directory. Read anew on each use, so that an edit counts at the next pull.
+ * @throws InvalidArgument for a file that cannot be read as meant: going on without it could ask a registry that must not be.
  */
-export function hostsFromDirectory(roots: string, defaultScheme?: string): HostsProvider {
-  const list = roots.split(':').filter((root) => root !== '');
+export function hostsFromDirectory(roots: readonly string[], defaultScheme?: string): HostsProvider {
   return async (host) => {
-    for (const root of list) {
+    for (const root of roots) {
       const directory = await findDirectory(root, host);
       if (directory !== undefined) return await loadDirectory(directory, host, defaultScheme);
     }
@@ -60,22 +62,9 @@ async function loadDirectory(directory: string, host: string, defaultScheme?: st
   }
 }
 
-/** Docker's layout: `*.crt` are authorities, `x.cert` with `x.key` a client's pair. */
-async function loadCertificates(directory: string): Promise<TlsOptions | undefined> {
-  const names = (await readdir(directory)).sort();
-  const tls: TlsOptions = {};
-  for (const name of names) {
-    const file = path.join(directory, name);
-    if (name.endsWith('.crt')) {
-      tls.ca = [...(tls.ca ?? []), await readFile(file, 'utf8')];
-    } else if (name.endsWith('.cert')) {
-      const key = `${name.slice(0, -5)}.key`;
-      if (!names.includes(key)) throw invalidArgument(`missing key ${key} for client certificate ${name}`);
-      const pair = { cert: await readFile(file, 'utf8'), key: await readFile(path.join(directory, key), 'utf8') };
-      tls.pairs = [...(tls.pairs ?? []), pair];
-    }
-  }
-  return tls.ca || tls.pairs ? tls : undefined;
+/** The folders of a daemon's `config_path`: several, with colons between. */
+export function splitConfigPath(configPath: string): string[] {
+  return configPath.split(':').filter((root) => root !== '');
 }
 
 type Table = Record<string, unknown>;
@@ -105,9 +94,14 @@ export async function parseHostsFile(
   } else {
     // Settings at the top of a file without a server belong to the registry's own endpoint.
     const settings = await readHost(host, document, directory);
-    const own = defaultHost(host, defaultScheme, settings.tls);
-    const merged = { ...own, headers: settings.headers, capabilities: settings.capabilities };
-    hosts.push(settings.dialTimeout === undefined ? merged : { ...merged, dialTimeout: settings.dialTimeout });
+    const { tls, headers, dialTimeout, proxy } = settings;
+    hosts.push({
+      // It can do everything, whatever the file says: as containerd has it.
+      ...defaultHost(host, defaultScheme, tls),
+      headers,
+      ...(dialTimeout !== undefined && { dialTimeout }),
+      ...(proxy && { proxy }),
+    });
   }
   return hosts;
 }
@@ -115,11 +109,13 @@ export async function parseHostsFile(
 async function readHost(address: string, table: Table, directory: string): Promise<RegistryHost> {
   const at = (key: string): string => `"${address}": ${key}`;
   const url = new URL(/^https?:\/\//.test(address) ? address : `https://${address}`);
+  const { port } = splitPort(/^(?:https?:\/\/)?([^/?#]*)/.exec(address)?.[1] ?? '');
   let prefix = url.pathname.replace(/\/+$/, '');
   if (table.override_path !== true && !prefix.endsWith('/v2')) prefix += '/v2';
   const host: RegistryHost = {
     scheme: url.protocol === 'http:' ? 'http' : 'https',
-    host: url.host,
+    // A URL forgets the port that is its scheme's own; mirrors are told from registries by what is written.
+    host: port === '' || url.port !== '' ? url.host : `${url.host}:${port}`,
     path: prefix,
     capabilities: readCapabilities(table.capabilities, at('capabilities')),
     headers: readHeaders(table.header, at('header')),
@@ -127,11 +123,19 @@ async function readHost(address: string, table: Table, directory: string): Promi
   const tls = await readTls(table, directory, at);
   if (tls) host.tls = tls;
   if (table.dial_timeout !== undefined) host.dialTimeout = readDuration(table.dial_timeout, at('dial_timeout'));
-  if (host.scheme === 'http' && tls && splitPort(url.host).port !== '' && url.port !== '80') {
+  if (table.proxy !== undefined) host.proxy = readProxy(table.proxy, at('proxy'));
+  if (host.scheme === 'http' && tls && port !== '80') {
     host.scheme = 'https';
     host.httpFallback = true;
   }
   return host;
+}
+
+function readProxy(value: unknown, where: string): URL {
+  if (typeof value !== 'string' || !value.includes('://')) {
+    throw new Error(`${where}: expected a URL such as "http://proxy:8080"`);
+  }
+  return parseProxy(value, where);
 }
 
 function readCapabilities(value: unknown, where: string): readonly HostCapability[] {
@@ -161,14 +165,17 @@ function strings(value: unknown, where: string): string[] {
 
 async function readTls(table: Table, directory: string, at: (key: string) => string): Promise<TlsOptions | undefined> {
   const tls: TlsOptions = {};
-  const read = (file: string): Promise<string> => readFile(path.resolve(directory, file), 'utf8');
-  if (table.ca !== undefined) tls.ca = await Promise.all(strings(table.ca, at('ca')).map(read));
+  const resolve = (file: string): string => (file === '' ? '' : path.resolve(directory, file));
+  if (table.ca !== undefined) {
+    tls.ca = await Promise.all(strings(table.ca, at('ca')).map((file) => readAuthority(resolve(file))));
+  }
   if (table.client !== undefined) {
     const entries = Array.isArray(table.client) ? table.client : [table.client];
     tls.pairs = await Promise.all(
       entries.map(async (entry) => {
-        const [cert = '', key = ''] = strings(entry, at('client'));
-        return { cert: await read(cert), key: await read(key === '' ? cert : key) };
+        const files = strings(entry, at('client'));
+        if (Array.isArray(entry) && files.length !== 2) throw new Error(`${at('client')}: invalid pair`);
+        return await readPair(resolve(files[0] ?? ''), resolve(files[1] ?? ''));
       }),
     );
   }

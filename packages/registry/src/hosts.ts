@@ -26,6 +26,8 @@ export interface RegistryHost {
   tls?: TlsOptions;
   /** Milliseconds to connect. */
   dialTimeout?: number;
+  /** What its connections go through, instead of what the environment names. */
+  proxy?: URL;
   /** Tries HTTPS, and HTTP if what answers does not speak TLS: containerd's rule for localhost with an unknown port. */
   httpFallback?: boolean;
 }

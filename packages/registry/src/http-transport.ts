@@ -1,8 +1,10 @@
 import type { Readable } from 'node:stream';
 import { getCACertificates } from 'node:tls';
 import type { Dispatcher } from 'undici';
+import { decodeBody } from './content-encoding.ts';
 import type { TlsOptions } from './hosts.ts';
 import { requestFailed } from './http-error.ts';
+import { environmentProxy } from './proxy.ts';
 
 /** One way to one host: connections with its TLS settings, kept open between requests. Knows nothing of registries. */
 
@@ -35,24 +37,31 @@ export interface TransportOptions {
   dialTimeout?: number;
   /** See `RegistryHost.httpFallback`. */
   httpFallback?: boolean;
-  /** Told of every request and answer, for debugging; never of tlsOptions. */
+  /** Instead of those that the environment names. */
+  proxy?: URL | undefined;
+  /** Told of every request and answer, for debugging; never of secrets. */
   trace?: ((line: string) => void) | undefined;
 }
 
 /** What a TLS client sees when the other side speaks plain HTTP. */
 const notTls = new Set(['ERR_SSL_WRONG_VERSION_NUMBER', 'ERR_SSL_PACKET_LENGTH_TOO_LONG', 'EPROTO', 'ECONNRESET']);
-const hasProxy = (): boolean =>
-  ['http_proxy', 'HTTP_PROXY', 'https_proxy', 'HTTPS_PROXY'].some((name) => (process.env[name] ?? '') !== '');
 
-/** Headers that say who we are: never sent on to another host by a redirect. */
-const credentialHeaders = new Set(['authorization', 'cookie', 'proxy-authorization']);
+/** Headers that may follow a redirect to another host. The others may say who we are, as `hosts.toml` can name any. */
+const harmlessHeaders = new Set(['accept', 'accept-encoding', 'range', 'if-range', 'user-agent']);
+
+/** Flow control of HTTP/2: what may be under way at once, so that a long way does not make a fast line slow. */
+const h2Options = { settings: { initialWindowSize: 4 << 20 }, connectionWindowSize: 16 << 20 };
+
+type Undici = typeof import('undici');
 
 const maxRedirects = 10;
 
 export class HttpTransport implements AsyncDisposable {
   readonly #options: TransportOptions;
   readonly #plainHosts = new Set<string>();
-  #dispatcher: Promise<{ request: typeof import('undici').request; dispatcher: Dispatcher }> | undefined;
+  #undici: Promise<Undici> | undefined;
+  /** By the address of the proxy; '' for none. */
+  readonly #dispatchers = new Map<string, Dispatcher>();
 
   constructor(options: TransportOptions = {}) {
     this.#options = options;
@@ -72,7 +81,7 @@ export class HttpTransport implements AsyncDisposable {
       if (redirects === maxRedirects)
         throw requestFailed(current, new Error(`stopped after ${maxRedirects} redirects`));
       const url = new URL(location, current.url);
-      const headers = url.origin === current.url.origin ? current.headers : withoutCredentials(current.headers);
+      const headers = url.origin === current.url.origin ? current.headers : harmless(current.headers);
       current = { ...current, url, headers };
     }
   }
@@ -96,14 +105,15 @@ export class HttpTransport implements AsyncDisposable {
   }
 
   async #dispatch(request: HttpRequest): Promise<HttpResponse> {
-    const { request: send, dispatcher } = await this.#undici();
+    const undici = await this.#load();
     const { body } = request;
-    const answer = await send(request.url, {
+    const answer = await undici.request(request.url, {
       method: request.method,
-      headers: request.headers,
+      // Ranges of an encoded answer would be ranges of something else.
+      headers: { 'accept-encoding': 'identity', ...request.headers },
       body: typeof body === 'function' ? (body() as unknown as Readable) : (body ?? null),
       ...(request.signal && { signal: request.signal }),
-      dispatcher,
+      dispatcher: this.#dispatcher(undici, request.url),
     });
     const { statusCode: status } = answer;
     // Whoever reads the body gets its errors; one destroyed unread must not bring the process down.
@@ -114,38 +124,50 @@ export class HttpTransport implements AsyncDisposable {
       status,
       statusText: process.getBuiltinModule('node:http').STATUS_CODES[status] ?? '',
       headers: answer.headers,
-      body: answer.body,
+      body: decodeBody(answer.body, answer.headers['content-encoding']),
     };
   }
 
   /** undici is loaded at the first request: a daemon that never pulls never pays for it. */
-  #undici(): Promise<{ request: typeof import('undici').request; dispatcher: Dispatcher }> {
-    this.#dispatcher ??= import('undici').then((module) => {
-      // undici is CommonJS: in a bundle all that it exports is the default.
-      const { Agent, EnvHttpProxyAgent, request } =
-        'Agent' in module ? module : (module as { default: typeof module }).default;
-      const { tls, secure = false, dialTimeout = 30_000 } = this.#options;
-      const tlsOptions = secure ? connectOptions(tls ?? {}) : {};
-      const options = {
-        connect: { timeout: dialTimeout, ...tlsOptions },
-        headersTimeout: 60_000,
-        // A body that stalls counts as a broken connection, to be resumed.
-        bodyTimeout: 60_000,
-        keepAliveTimeout: 10_000,
-      };
-      return {
-        request,
-        dispatcher: hasProxy() ? new EnvHttpProxyAgent({ ...options, requestTls: tlsOptions }) : new Agent(options),
-      };
-    });
-    return this.#dispatcher;
+  #load(): Promise<Undici> {
+    // undici is CommonJS: in a bundle all that it exports is the default.
+    this.#undici ??= import('undici').then((module) =>
+      'Agent' in module ? module : (module as { default: Undici }).default,
+    );
+    return this.#undici;
+  }
+
+  #dispatcher({ Agent, ProxyAgent }: Undici, url: URL): Dispatcher {
+    const proxy = this.#options.proxy ?? environmentProxy(url);
+    const name = proxy?.href ?? '';
+    const known = this.#dispatchers.get(name);
+    if (known) return known;
+    const { tls, secure = false, dialTimeout = 30_000 } = this.#options;
+    const tlsOptions = secure ? connectOptions(tls ?? {}) : {};
+    const options = {
+      connect: { timeout: dialTimeout, ...tlsOptions },
+      headersTimeout: 60_000,
+      // A body that stalls counts as a broken connection, to be resumed.
+      bodyTimeout: 60_000,
+      keepAliveTimeout: 10_000,
+      h2Options,
+    };
+    const dispatcher = proxy
+      ? new ProxyAgent({
+          ...options,
+          uri: proxy.href.replace(/^socks5h:/, 'socks5:'),
+          requestTls: tlsOptions,
+          connectTimeout: dialTimeout,
+        })
+      : new Agent(options);
+    this.#dispatchers.set(name, dispatcher);
+    return dispatcher;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // One that could not be made has told so where it was needed.
-    const made = await this.#dispatcher?.catch(() => undefined);
-    await made?.dispatcher.destroy();
-    this.#dispatcher = undefined;
+    const made = [...this.#dispatchers.values()];
+    this.#dispatchers.clear();
+    await Promise.all(made.map((dispatcher) => dispatcher.destroy()));
   }
 }
 
@@ -171,8 +193,8 @@ function plain(request: HttpRequest): HttpRequest {
   return { ...request, url };
 }
 
-function withoutCredentials(headers: HttpRequest['headers']): HttpRequest['headers'] {
-  return Object.fromEntries(Object.entries(headers).filter(([name]) => !credentialHeaders.has(name.toLowerCase())));
+function harmless(headers: HttpRequest['headers']): HttpRequest['headers'] {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => harmlessHeaders.has(name.toLowerCase())));
 }
 
 /** The first value of a header. */

@@ -1,5 +1,6 @@
 import { Code, failedPrecondition, hasCode, notFound } from '@gantry/api';
 import { type Descriptor, isIndexType, isManifestType, type Reference, repositoryOf } from '@gantry/oci';
+import { encodingsOf } from './content-encoding.ts';
 import type { HostClient } from './host-client.ts';
 import { safeUrl, UnexpectedStatusError } from './http-error.ts';
 import { discard, type HttpResponse, header, readBody } from './http-transport.ts';
@@ -112,6 +113,9 @@ function bytesToSkip(response: HttpResponse, position: number, descriptor: Descr
 
 function checkRange(response: HttpResponse, position: number, { size, digest }: Descriptor): number {
   const range = header(response, 'content-range') ?? '';
+  if (encodingsOf(response.headers['content-encoding']).length > 0) {
+    throw failedPrecondition(`${answerOf(response)} is part of an encoded answer, though none was asked for`);
+  }
   if (range === '') return 0;
   const [, start, whole] = /^bytes (\d+)-(?:\d+)?\/(\d+|\*)$/.exec(range) ?? [];
   if (start === undefined || Number(start) !== position) {
@@ -123,7 +127,8 @@ function checkRange(response: HttpResponse, position: number, { size, digest }: 
 
 function checkWhole(response: HttpResponse, position: number, { size, digest }: Descriptor): number {
   const length = header(response, 'content-length');
-  if (length !== undefined && Number(length) !== size && header(response, 'content-encoding') === undefined) {
+  const encoded = encodingsOf(response.headers['content-encoding']).length > 0;
+  if (length !== undefined && Number(length) !== size && !encoded) {
     throw wrongSize(response, length, size, digest);
   }
   return position;

@@ -81,7 +81,7 @@ test('nothing listening is said with the host', async () => {
   const client = new RegistryClient();
   await assert.rejects(
     client.resolve('localhost:1/a:1'),
-    /failed to do request: Head .*nothing listens at localhost:1/,
+    /failed to do request: Head "http.*": connect: connection refused: .*nothing listens at localhost:1/,
   );
   await client[Symbol.asyncDispose]();
 });
@@ -209,7 +209,7 @@ test('basic access is refused without a password and with a wrong one', async ()
   await using anonymous = await start({ intercept });
   await assert.rejects(
     anonymous.client.resolve(`${anonymous.registry.host}/a:1`),
-    /pull access denied, repository does not exist or may require authorization: .*no basic auth credentials/,
+    /pull access denied, repository does not exist or may require authorization: authorization failed: no basic auth credentials \(HEAD http:.*: 401 Unauthorized; log in with "ctr registry login localhost:\d+", or pass --user\)/,
   );
   await using wrong = await start(
     { intercept },

@@ -14,6 +14,7 @@ import {
   tagOf,
 } from '@gantry/oci';
 import type { CredentialsProvider } from './authorizer.ts';
+import { encodingsOf } from './content-encoding.ts';
 import { BlobReader, type BlobSource } from './fetch-blob.ts';
 import { ParallelReader, type RangeOptions, RangeReader } from './fetch-range.ts';
 import { HostClient } from './host-client.ts';
@@ -22,6 +23,7 @@ import { AuthorizationError, UnexpectedStatusError } from './http-error.ts';
 import { discard, type HttpResponse, header, readBody } from './http-transport.ts';
 import type { BlobRequest } from './open-blob.ts';
 import { type PushOptions, type PushOutcome, pushDescriptor } from './push.ts';
+import type { TokenCache } from './token-cache.ts';
 
 /**
  * A client of the OCI distribution specification for one reference after another: resolves names to digests, reads blobs
@@ -36,6 +38,8 @@ export interface RegistryClientOptions {
   headers?: Record<string, string> | undefined;
   /** Told one line for each request; never a secret. */
   trace?: ((line: string) => void) | undefined;
+  /** Shared with other clients, so that tokens are used again by the next transfer; default: the client's own. */
+  tokens?: TokenCache | undefined;
 }
 
 export interface FetchOptions {
@@ -111,31 +115,30 @@ export class RegistryClient implements AsyncDisposable {
       patient,
       signal,
     };
-    const url = host.url(request.path, request.query);
     const response = await host.send({ ...request, method: 'HEAD' });
     await discard(response);
     if (response.status === 404) return undefined;
-    // A HEAD has no body to say why; some registries do not know HEAD at all.
     const length = header(response, 'content-length');
     let digest = header(response, 'docker-content-digest') ?? '';
-    let size = length === undefined ? -1 : Number(length);
+    let size =
+      length === undefined || encodingsOf(response.headers['content-encoding']).length > 0 ? -1 : Number(length);
     let mediaType = mediaTypeOf(response);
-    if (response.status === 403 || response.status === 405 || response.status === 501) size = -1;
-    else if (response.status > 299)
-      throw new UnexpectedStatusError({ method: 'HEAD', url }, response.status, response.statusText);
+    // A HEAD has no body to say why; some registries do not know HEAD at all.
+    if ([400, 403, 405, 501].includes(response.status)) size = -1;
+    else if (response.status > 299) throw unexpected('HEAD', response);
     if (wanted !== '') digest = wanted;
-    if (digest === '' || size < 0) {
+    if (digest === '' || !(size >= 0)) {
       const got = await host.send({ ...request, method: 'GET' });
       const body = await readBody(got, maxManifestSize + 1);
       if (got.status === 404) return undefined;
-      if (got.status > 299) throw new UnexpectedStatusError({ method: 'GET', url }, got.status, got.statusText, body);
+      if (got.status > 299) throw unexpected('GET', got, body);
       mediaType = mediaTypeOf(got);
       size = body.length;
       if (digest === '' && mediaType !== MediaType.DockerManifestV1) digest = digestOf(body);
     }
     if (mediaType === MediaType.DockerManifestV1) {
       throw unimplemented(
-        `media type "${MediaType.DockerManifestV1}" is no longer supported since containerd v2.0, please rebuild the image as "${MediaType.DockerManifest}" or "${MediaType.OciManifest}"`,
+        `media type "${MediaType.DockerManifestV1}" is no longer supported since containerd v2.0, please rebuild the image as "${MediaType.DockerManifest}" or "${MediaType.OciManifest}": not implemented`,
       );
     }
     try {
@@ -226,8 +229,14 @@ function pullScope(reference: Reference): string {
   return `repository:${repositoryOf(reference)}:pull`;
 }
 
+/** Some old registries call a manifest of schema 1 plain text. */
 function mediaTypeOf(response: HttpResponse): string {
-  return (header(response, 'content-type') ?? '').split(';')[0]!.trim();
+  const type = (header(response, 'content-type') ?? '').split(';')[0]!.trim();
+  return type === 'text/plain' ? MediaType.DockerManifestV1 : type;
+}
+
+function unexpected(method: string, { url, status, statusText }: HttpResponse, body?: Uint8Array): Error {
+  return new UnexpectedStatusError({ method, url }, status, statusText, body);
 }
 
 /** Of several endpoints' errors, the one of that which got furthest says most. */

@@ -3,12 +3,20 @@
  * asks for. Listens on loopback, plain HTTP or TLS.
  */
 import { createHash } from 'node:crypto';
-import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http';
+import { createSecureServer } from 'node:http2';
 import { createServer as createTlsServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Server as NetServer, Socket } from 'node:net';
 
 export interface TestingRegistryOptions {
-  tls?: { cert: string; key: string };
+  tls?: {
+    cert: string;
+    key: string;
+    /** PEM: clients must show a certificate of this authority. */
+    clientCa?: string;
+    /** Offers HTTP/2 besides HTTP/1.1. */
+    http2?: boolean;
+  };
   /** Looks at each request first; true: it has answered. */
   intercept?: (request: IncomingMessage, response: ServerResponse, registry: TestingRegistry) => boolean;
 }
@@ -26,7 +34,8 @@ export class TestingRegistry implements AsyncDisposable {
   readonly manifests = new Map<string, Stored>();
   /** By `repository@digest`. */
   readonly blobs = new Map<string, Buffer>();
-  readonly #server: Server;
+  readonly #server: NetServer;
+  readonly #sockets = new Set<Socket>();
   readonly #options: TestingRegistryOptions;
   #uploads = 0;
 
@@ -35,7 +44,11 @@ export class TestingRegistry implements AsyncDisposable {
     const listener: RequestListener = (request, response) => {
       this.#answer(request, response).catch((error: Error) => response.writeHead(500).end(error.message));
     };
-    this.#server = options.tls ? createTlsServer(options.tls, listener) : createServer(listener);
+    this.#server = serverOf(options, listener);
+    this.#server.on('connection', (socket: Socket) => {
+      this.#sockets.add(socket);
+      socket.on('close', () => this.#sockets.delete(socket));
+    });
   }
 
   static async start(options: TestingRegistryOptions = {}): Promise<TestingRegistry> {
@@ -124,9 +137,18 @@ export class TestingRegistry implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#server.closeAllConnections();
+    for (const socket of this.#sockets) socket.destroy();
     await new Promise((resolve) => this.#server.close(resolve));
   }
+}
+
+function serverOf({ tls }: TestingRegistryOptions, listener: RequestListener): NetServer {
+  if (!tls) return createServer(listener);
+  const { cert, key, clientCa, http2 = false } = tls;
+  const options = { cert, key, ...(clientCa && { ca: clientCa, requestCert: true, rejectUnauthorized: true }) };
+  if (!http2) return createTlsServer(options, listener);
+  // Its compatibility API answers both versions alike.
+  return createSecureServer({ ...options, allowHTTP1: true }, listener as never);
 }
 
 /** Answers with bytes, or the range asked for. */

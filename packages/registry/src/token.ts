@@ -1,9 +1,12 @@
+import { Code, StatusError } from '@gantry/api';
 import type { Credentials } from './authorizer.ts';
 import { basic } from './authorizer.ts';
 import type { Challenge } from './challenge.ts';
-import { AuthorizationError, requestFailed, UnexpectedStatusError } from './http-error.ts';
+import { AuthorizationError, safeUrl, UnexpectedStatusError } from './http-error.ts';
 import type { HttpRequest, HttpResponse, HttpTransport } from './http-transport.ts';
 import { readBody } from './http-transport.ts';
+import { patiently } from './patience.ts';
+import { scrub } from './redact.ts';
 
 /** Bearer tokens from a token server: OAuth2 by POST when there is a secret, else the older GET. */
 
@@ -18,8 +21,10 @@ export interface TokenRequest {
   challenge: Challenge;
   scopes: readonly string[];
   credentials: Credentials | undefined;
-  /** The registry's host, for messages. */
+  /** The registry's host. */
   host: string;
+  /** The registry's own headers; a token server elsewhere gets those that name no user. */
+  headers: Readonly<Record<string, string | string[]>>;
   signal?: AbortSignal | undefined;
 }
 
@@ -29,7 +34,7 @@ const maxAnswer = 1 << 20;
 export async function fetchToken(request: TokenRequest): Promise<Token> {
   const { challenge, credentials } = request;
   const realm = challenge.parameters.realm ?? '';
-  if (!/^https?:\/\//.test(realm)) {
+  if (!/^https?:\/\//.test(realm) || !URL.canParse(realm)) {
     throw new AuthorizationError(`${request.host} named no realm for token auth: authorization failed`);
   }
   const url = new URL(realm);
@@ -38,13 +43,26 @@ export async function fetchToken(request: TokenRequest): Promise<Token> {
   }
   const answer = await post(request, url, credentials);
   if ('token' in answer) return answer.token;
-  // Registries without OAuth2 answer 404, 405 or 401 to the POST; they know the GET with a password.
-  if (credentials.kind === 'password' && [401, 404, 405].includes(answer.error.status)) {
+  // Registries without OAuth2 answer one of these to the POST; they know the GET with a password.
+  if (credentials.kind === 'password' && [400, 401, 404, 405].includes(answer.error.status)) {
     return await get(request, url, basic(credentials.username, credentials.secret), 'failed to fetch token');
   }
-  throw new AuthorizationError(`failed to fetch oauth token: ${answer.error.message}: authorization failed`, {
-    cause: answer.error,
-  });
+  throw refused('failed to fetch oauth token', answer.error);
+}
+
+/** A token server that is busy, or down, has not refused anybody. */
+function refused(what: string, error: UnexpectedStatusError): StatusError {
+  if (error.code === Code.Unavailable || error.code === Code.ResourceExhausted) return StatusError.wrap(error, what);
+  return new AuthorizationError(`${what}: ${error.message}: authorization failed`, { cause: error });
+}
+
+function unexpected(
+  request: TokenRequest,
+  ask: HttpRequest,
+  { status, statusText }: HttpResponse,
+  body: Uint8Array,
+): UnexpectedStatusError {
+  return new UnexpectedStatusError(ask, status, statusText, cleanBody(request, body), '');
 }
 
 async function get(request: TokenRequest, realm: URL, authorization: string | undefined, what: string): Promise<Token> {
@@ -52,13 +70,12 @@ async function get(request: TokenRequest, realm: URL, authorization: string | un
   const { service } = request.challenge.parameters;
   if (service !== undefined) url.searchParams.append('service', service);
   for (const scope of request.scopes) url.searchParams.append('scope', scope);
-  const headers = authorization === undefined ? {} : { authorization };
+  const headers = { ...ownHeaders(request, url), ...(authorization !== undefined && { authorization }) };
   const ask: HttpRequest = { method: 'GET', url, headers, signal: request.signal };
-  const response = await request.transport.send(ask);
+  const response = await patiently(() => request.transport.send(ask), request.signal);
   const body = await readBody(response, maxAnswer);
   if (response.status < 200 || response.status > 299) {
-    const error = new UnexpectedStatusError(ask, response.status, response.statusText, body);
-    throw new AuthorizationError(`${what}: ${error.message}: authorization failed`, { cause: error });
+    throw refused(what, unexpected(request, ask, response, body));
   }
   return readToken(ask, body);
 }
@@ -83,16 +100,32 @@ async function post(
   const ask: HttpRequest = {
     method: 'POST',
     url,
-    headers: { 'content-type': 'application/x-www-form-urlencoded; charset=utf-8' },
+    headers: {
+      ...ownHeaders(request, url),
+      'content-type': 'application/x-www-form-urlencoded; charset=utf-8',
+    },
     body: new TextEncoder().encode(form.toString()),
     signal: request.signal,
   };
-  const response: HttpResponse = await request.transport.send(ask);
+  const response = await patiently(() => request.transport.send(ask), request.signal);
   const body = await readBody(response, maxAnswer);
   if (response.status < 200 || response.status > 299) {
-    return { error: new UnexpectedStatusError(ask, response.status, response.statusText, body) };
+    return { error: unexpected(request, ask, response, body) };
   }
   return { token: readToken(ask, body) };
+}
+
+/** Some servers repeat in their refusal what they were sent. */
+function cleanBody({ credentials }: TokenRequest, body: Uint8Array): Uint8Array {
+  const secret =
+    credentials?.kind === 'password' ? credentials.secret : credentials?.kind === 'refresh' && credentials.token;
+  return secret ? Buffer.from(scrub(new TextDecoder().decode(body), [secret])) : body;
+}
+
+function ownHeaders({ headers, host }: TokenRequest, realm: URL): Record<string, string | string[]> {
+  if (realm.host === host) return { ...headers };
+  const agent = headers['user-agent'];
+  return agent === undefined ? {} : { 'user-agent': agent };
 }
 
 interface TokenAnswer {
@@ -107,7 +140,10 @@ function readToken(ask: HttpRequest, body: Uint8Array): Token {
   try {
     answer = JSON.parse(new TextDecoder().decode(body)) as TokenAnswer;
   } catch (error) {
-    throw requestFailed(ask, new Error('unable to decode token response', { cause: error }));
+    throw new AuthorizationError(
+      `unable to decode token response of ${ask.method} ${safeUrl(ask.url)}: authorization failed`,
+      { cause: error },
+    );
   }
   const value = answer.access_token || answer.token;
   if (typeof value !== 'string' || value === '') {

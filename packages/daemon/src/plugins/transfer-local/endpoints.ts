@@ -17,6 +17,8 @@ import {
   defaultHosts,
   hostsFromDirectory,
   RegistryClient,
+  splitConfigPath,
+  type TokenCache,
 } from '@gantry/registry';
 import type { RequestContext } from '../../core/request-context.ts';
 import { ByteSender, receiveBytes } from '../../core/streaming/byte-stream.ts';
@@ -83,6 +85,8 @@ export interface EndpointContext {
   streams: StreamManager;
   /** `config_path` of the plugin, for clients that name no directory. */
   hostsDirectory: string;
+  /** Tokens that earlier transfers got. */
+  tokens: TokenCache;
   log: (message: string) => void;
 }
 
@@ -151,19 +155,20 @@ export function fromWirePlatform(wire: WirePlatform): Platform {
   };
 }
 
-function registry(any: Any, { ctx, streams, hostsDirectory, log }: EndpointContext): RegistryEndpoint {
+function registry(any: Any, { ctx, streams, hostsDirectory, tokens, log }: EndpointContext): RegistryEndpoint {
   const { reference, resolver } = unpackAny(OCIRegistrySchema, any);
   const scheme = resolver?.defaultScheme || undefined;
-  const directory = resolver?.hostDir || hostsDirectory;
+  // A client names one directory, the configuration any number.
+  const roots = resolver?.hostDir ? [resolver.hostDir] : splitConfigPath(hostsDirectory);
   const credentials = resolver?.authStream
     ? askForCredentials(streams.get(ctx, resolver.authStream), reference)
     : undefined;
   const trace = resolver ? tracer(resolver.httpDebug, resolver.logsStream, { ctx, streams, log }) : undefined;
-  const hosts = directory ? hostsFromDirectory(directory, scheme) : defaultHosts(scheme);
+  const hosts = roots.length > 0 ? hostsFromDirectory(roots, scheme) : defaultHosts(scheme);
   return {
     kind: 'registry',
     reference,
-    open: () => new RegistryClient({ hosts, credentials, headers: resolver?.headers, trace }),
+    open: () => new RegistryClient({ hosts, credentials, headers: resolver?.headers, trace, tokens }),
   };
 }
 

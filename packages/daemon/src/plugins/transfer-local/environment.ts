@@ -1,4 +1,5 @@
 import type { PlatformMatcher } from '@gantry/oci';
+import type { TokenCache } from '@gantry/registry';
 import type { ContentStore } from '../../core/content/content-store.ts';
 import type { KeyedLock } from '../../core/content/keyed-lock.ts';
 import type { Differ } from '../../core/diff/differ.ts';
@@ -43,6 +44,8 @@ export interface TransferEnvironment {
   parallelUnpack: boolean;
   /** `config_path`; '' for none. */
   hostsDirectory: string;
+  /** Registry tokens, shared by all transfers. */
+  tokens: TokenCache;
   /** One transfer at a time unpacks a given chain of layers. */
   chains: KeyedLock;
   log: Logger;

@@ -24,6 +24,7 @@ export class LocalTransfer implements Transferrer {
       ctx,
       streams: env.streams,
       hostsDirectory: env.hostsDirectory,
+      tokens: env.tokens,
       log: (message) => env.log.info(message),
     };
     const from = readEndpoint(source, context);

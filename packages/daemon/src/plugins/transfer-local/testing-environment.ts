@@ -5,6 +5,7 @@
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { alreadyExists, failedPrecondition, notFound, now, unavailable } from '@gantry/api';
 import { allPlatforms, type Descriptor, digestOf, MediaType } from '@gantry/oci';
+import { TokenCache } from '@gantry/registry';
 import type { TestingRegistry } from '@gantry/registry/testing-registry.ts';
 import type { ContentInfo, ContentStore, ContentWriter } from '../../core/content/content-store.ts';
 import { KeyedLock } from '../../core/content/keyed-lock.ts';
@@ -222,6 +223,7 @@ export function testingEnvironment() {
     unpacks: new Semaphore(0),
     parallelUnpack: false,
     hostsDirectory: '',
+    tokens: new TokenCache(),
     chains: new KeyedLock(),
     log,
   };

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { invalidArgument } from '@gantry/api';
 import { defaultPlatform, onlyOs, onlyPlatform, parsePlatform } from '@gantry/oci';
+import { TokenCache } from '@gantry/registry';
 import { KeyedLock } from '../../core/content/keyed-lock.ts';
 import type { Differ } from '../../core/diff/differ.ts';
 import { type Field, field, schema } from '../../core/plugin/config-schema.ts';
@@ -80,6 +81,7 @@ export const localTransfer = definePlugin({
       unpacks: new Semaphore(config.max_concurrent_unpacks),
       parallelUnpack: config.max_concurrent_unpacks !== 1 && hasInitialUserNamespace(),
       hostsDirectory: config.config_path,
+      tokens: new TokenCache(),
       chains: new KeyedLock(),
       log: context.log,
     });
