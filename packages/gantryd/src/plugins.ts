@@ -15,6 +15,7 @@ import {
   versionPlugin,
 } from '@gantry/daemon';
 import { localContentPlugin } from '@gantry/daemon/plugins/content-local/content-plugin.ts';
+import { credentialsPlugin } from '@gantry/daemon/plugins/credentials/plugin.ts';
 import { walkingDifferPlugin } from '@gantry/daemon/plugins/diff-walking/plugin.ts';
 import {
   contentServicePlugin,
@@ -58,6 +59,7 @@ export const builtinPlugins: readonly Plugin[] = [
   localContentPlugin,
   bindirVerifierPlugin,
   moduleVerifierPlugin,
+  credentialsPlugin,
   optPlugin,
   deprecationsPlugin,
   exchangePlugin,

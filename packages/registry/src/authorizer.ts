@@ -28,6 +28,8 @@ export interface CredentialsRequest {
   reference?: string | undefined;
   /** Token scopes of the request, as `repository:a/b:pull`. */
   scopes?: readonly string[];
+  /** Names of the providers that the host's configuration wants asked; absent: the usual ones. */
+  providers?: readonly string[] | undefined;
 }
 
 /** Looks up credentials; undefined for anonymous access. Asked once for each endpoint and reference of a client. */
@@ -40,6 +42,8 @@ export interface AuthorizerOptions {
   /** As in the URL, with port. */
   host: string;
   credentials?: CredentialsProvider | undefined;
+  /** See `RegistryHost.credentials`. */
+  providers?: readonly string[] | undefined;
   transport: HttpTransport;
   /** Sent to a token server at the same host; elsewhere only what names no user. */
   headers?: Readonly<Record<string, string | string[]>>;
@@ -169,7 +173,7 @@ export class Authorizer {
   }
 
   async #lookUp({ scopes, reference, signal }: Purpose): Promise<Credentials | undefined> {
-    const { host, credentials: provider } = this.#options;
+    const { host, credentials: provider, providers } = this.#options;
     if (!provider) return undefined;
     const id = reference ?? '';
     const known = this.#credentials.get(id);
@@ -179,7 +183,7 @@ export class Authorizer {
     }
     const current = this.#credentials.get(id);
     if (current && current !== known) return await current;
-    const looking = provider({ host, reference, scopes }, signal);
+    const looking = provider({ host, reference, scopes, ...(providers && { providers }) }, signal);
     this.#credentials.set(id, looking);
     // One that was cancelled, or failed, says nothing about the next.
     looking.catch(() => this.#credentials.delete(id));

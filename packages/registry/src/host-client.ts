@@ -53,6 +53,7 @@ export class HostClient implements AsyncDisposable {
     this.#authorizer = new Authorizer({
       host: host.host,
       credentials: options.credentials,
+      providers: host.credentials,
       transport: this.#transport,
       headers: this.#headers,
       tokens: options.tokens,

@@ -94,13 +94,14 @@ export async function parseHostsFile(
   } else {
     // Settings at the top of a file without a server belong to the registry's own endpoint.
     const settings = await readHost(host, document, directory);
-    const { tls, headers, dialTimeout, proxy } = settings;
+    const { tls, headers, dialTimeout, proxy, credentials } = settings;
     hosts.push({
       // It can do everything, whatever the file says: as containerd has it.
       ...defaultHost(host, defaultScheme, tls),
       headers,
       ...(dialTimeout !== undefined && { dialTimeout }),
       ...(proxy && { proxy }),
+      ...(credentials && { credentials }),
     });
   }
   return hosts;
@@ -120,6 +121,8 @@ async function readHost(address: string, table: Table, directory: string): Promi
     capabilities: readCapabilities(table.capabilities, at('capabilities')),
     headers: readHeaders(table.header, at('header')),
   };
+  const credentials = readProviders(table.credentials, at('credentials'));
+  if (credentials) host.credentials = credentials;
   const tls = await readTls(table, directory, at);
   if (tls) host.tls = tls;
   if (table.dial_timeout !== undefined) host.dialTimeout = readDuration(table.dial_timeout, at('dial_timeout'));
@@ -147,6 +150,17 @@ function readCapabilities(value: unknown, where: string): readonly HostCapabilit
     if (!allCapabilities.includes(name)) throw new Error(`unknown capability ${item}`);
     return name;
   });
+}
+
+/** Gantry's own `credentials` table: `providers` names those of the daemon's configuration that are asked for this host. */
+function readProviders(value: unknown, where: string): readonly string[] | undefined {
+  if (value === undefined) return undefined;
+  if (!isTable(value)) throw new Error(`${where}: expected a table`);
+  const { providers, ...others } = value;
+  const [other] = Object.keys(others);
+  // A password would be looked for here by nobody: better no registry than a secret in a file.
+  if (other !== undefined) throw new Error(`${where}.${other}: unknown key, only providers is known`);
+  return providers === undefined ? undefined : strings(providers, `${where}.providers`);
 }
 
 function readHeaders(value: unknown, where: string): Record<string, string[]> {

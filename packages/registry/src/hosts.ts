@@ -24,6 +24,8 @@ export interface RegistryHost {
   /** Sent with each request to this host. */
   headers: Readonly<Record<string, readonly string[]>>;
   tls?: TlsOptions;
+  /** Names of the credential providers to ask for this host, in this order; absent: the usual ones. */
+  credentials?: readonly string[];
   /** Milliseconds to connect. */
   dialTimeout?: number;
   /** What its connections go through, instead of what the environment names. */

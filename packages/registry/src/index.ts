@@ -1,5 +1,8 @@
 export { type Credentials, type CredentialsProvider, type CredentialsRequest, mergeScopes } from './authorizer.ts';
 export { type Challenge, parseChallenges } from './challenge.ts';
+export { checkLogin } from './check-login.ts';
+export * from './docker-config.ts';
+export { DockerCredentialHelper, type HelperLogin, type HelperRunner } from './docker-helper.ts';
 export type { BlobSource } from './fetch-blob.ts';
 export { RangeIgnoredError, type RangeOptions } from './fetch-range.ts';
 export * from './hosts.ts';

@@ -1,5 +1,6 @@
 import type { ContainerStore } from '../containers/container-store.ts';
 import type { ContentBackend, ContentStore } from '../content/content-store.ts';
+import type { CredentialProvider } from '../credentials/credential-provider.ts';
 import type { Differ } from '../diff/differ.ts';
 import type { EventExchange } from '../events/exchange.ts';
 import type { GarbageCollector } from '../gc/garbage-collector.ts';
@@ -50,6 +51,8 @@ export const PluginTypes = {
   ContainerMonitor: pluginType<unknown>('io.containerd.monitor.container.v1'),
   Transfer: pluginType<Transferrer>('io.containerd.transfer.v1'),
   Streaming: pluginType<StreamManager>('io.containerd.streaming.v1'),
+  /** Gantry's own: containerd has planned credential plugins and not built them. */
+  Credentials: pluginType<CredentialProvider>('io.gantry.credentials.v1'),
   ImageVerifier: pluginType<ImageVerifier>('io.containerd.image-verifier.v1'),
   MountManager: pluginType<unknown>('io.containerd.mount-manager.v1'),
   MountHandler: pluginType<unknown>('io.containerd.mount-handler.v1'),

@@ -67,7 +67,9 @@ export class TrustedModule {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.#idle.splice(0).map(({ worker, timer }) => (clearTimeout(timer), worker.terminate())));
+    const idle = this.#idle.splice(0);
+    for (const { timer } of idle) clearTimeout(timer);
+    await Promise.all(idle.map(({ worker }) => worker.terminate()));
   }
 
   /** Waits until fewer than all threads are busy, and counts one more. */

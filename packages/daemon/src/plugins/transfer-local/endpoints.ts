@@ -20,6 +20,7 @@ import {
   splitConfigPath,
   type TokenCache,
 } from '@gantry/registry';
+import { eitherCredentials } from '../../core/credentials/loaded-credentials.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 import { ByteSender, receiveBytes } from '../../core/streaming/byte-stream.ts';
 import type { MessageStream, StreamManager } from '../../core/streaming/stream-manager.ts';
@@ -87,6 +88,8 @@ export interface EndpointContext {
   hostsDirectory: string;
   /** Tokens that earlier transfers got. */
   tokens: TokenCache;
+  /** Asked for logins that the client has not given. */
+  credentials?: CredentialsProvider | undefined;
   log: (message: string) => void;
 }
 
@@ -155,14 +158,14 @@ export function fromWirePlatform(wire: WirePlatform): Platform {
   };
 }
 
-function registry(any: Any, { ctx, streams, hostsDirectory, tokens, log }: EndpointContext): RegistryEndpoint {
+function registry(any: Any, context: EndpointContext): RegistryEndpoint {
+  const { ctx, streams, hostsDirectory, tokens, log } = context;
   const { reference, resolver } = unpackAny(OCIRegistrySchema, any);
   const scheme = resolver?.defaultScheme || undefined;
   // A client names one directory, the configuration any number.
   const roots = resolver?.hostDir ? [resolver.hostDir] : splitConfigPath(hostsDirectory);
-  const credentials = resolver?.authStream
-    ? askForCredentials(streams.get(ctx, resolver.authStream), reference)
-    : undefined;
+  const asked = resolver?.authStream ? askForCredentials(streams.get(ctx, resolver.authStream), reference) : undefined;
+  const credentials = eitherCredentials(asked, context.credentials);
   const trace = resolver ? tracer(resolver.httpDebug, resolver.logsStream, { ctx, streams, log }) : undefined;
   const hosts = roots.length > 0 ? hostsFromDirectory(roots, scheme) : defaultHosts(scheme);
   return {

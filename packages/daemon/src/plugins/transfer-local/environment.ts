@@ -1,5 +1,5 @@
 import type { PlatformMatcher } from '@gantry/oci';
-import type { TokenCache } from '@gantry/registry';
+import type { CredentialsProvider, TokenCache } from '@gantry/registry';
 import type { ContentStore } from '../../core/content/content-store.ts';
 import type { KeyedLock } from '../../core/content/keyed-lock.ts';
 import type { Differ } from '../../core/diff/differ.ts';
@@ -33,6 +33,8 @@ export interface TransferEnvironment {
   leases: LeaseManager;
   snapshotters: SnapshotterRegistry;
   streams: StreamManager;
+  /** Asked for logins that the client has not given. */
+  credentials?: CredentialsProvider | undefined;
   verifiers: ReadonlyMap<string, ImageVerifier>;
   unpackSupport: readonly UnpackSupport[];
   /** What the snapshotter's plugin declares. */

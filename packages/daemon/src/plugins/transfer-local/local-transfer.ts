@@ -25,6 +25,7 @@ export class LocalTransfer implements Transferrer {
       streams: env.streams,
       hostsDirectory: env.hostsDirectory,
       tokens: env.tokens,
+      credentials: env.credentials,
       log: (message) => env.log.info(message),
     };
     const from = readEndpoint(source, context);

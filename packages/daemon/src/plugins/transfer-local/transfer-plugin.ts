@@ -3,6 +3,7 @@ import { invalidArgument } from '@gantry/api';
 import { defaultPlatform, onlyOs, onlyPlatform, parsePlatform } from '@gantry/oci';
 import { TokenCache } from '@gantry/registry';
 import { KeyedLock } from '../../core/content/keyed-lock.ts';
+import { loadedCredentials } from '../../core/credentials/loaded-credentials.ts';
 import type { Differ } from '../../core/diff/differ.ts';
 import { type Field, field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin } from '../../core/plugin/plugin.ts';
@@ -43,6 +44,7 @@ export const localTransfer = definePlugin({
     PluginTypes.Differ,
     PluginTypes.Streaming,
     PluginTypes.ImageVerifier,
+    PluginTypes.Credentials,
   ],
   config: schema({
     max_concurrent_downloads: field.integer(3),
@@ -64,6 +66,7 @@ export const localTransfer = definePlugin({
       leases: metadata.leases,
       snapshotters: metadata.snapshotters,
       streams: context.get(PluginTypes.Streaming, 'manager'),
+      credentials: loadedCredentials(context),
       verifiers: loadedVerifiers(context),
       unpackSupport: unpackSupport(
         config.unpack_config,
