@@ -28,12 +28,9 @@ import {
 import { metadataPlugin } from '@gantry/daemon/plugins/metadata/metadata-plugin.ts';
 import { restartMonitorPlugin } from '@gantry/daemon/plugins/restart-monitor/restart-plugin.ts';
 import { shimManager, taskRuntime } from '@gantry/daemon/plugins/runtime-v2/plugin.ts';
-import {
-  blockfilePlugin,
-  btrfsPlugin,
-  devmapperPlugin,
-  zfsPlugin,
-} from '@gantry/daemon/plugins/skipped-snapshotters.ts';
+import { devmapperPlugin, zfsPlugin } from '@gantry/daemon/plugins/skipped-snapshotters.ts';
+import { blockfilePlugin } from '@gantry/daemon/plugins/snapshot-blockfile/blockfile-plugin.ts';
+import { btrfsPlugin } from '@gantry/daemon/plugins/snapshot-btrfs/btrfs-plugin.ts';
 import { nativePlugin } from '@gantry/daemon/plugins/snapshot-native/native-plugin.ts';
 import { overlayfsPlugin } from '@gantry/daemon/plugins/snapshot-overlayfs/overlay-plugin.ts';
 import { streamingManager } from '@gantry/daemon/plugins/streaming/streaming-plugin.ts';

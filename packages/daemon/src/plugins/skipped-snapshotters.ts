@@ -30,23 +30,6 @@ export const devmapperPlugin = definePlugin({
   },
 });
 
-export const blockfilePlugin = definePlugin({
-  type: PluginTypes.Snapshotter,
-  id: 'blockfile',
-  platforms,
-  config: schema({
-    root_path: field.string(),
-    scratch_file: field.string(),
-    fs_type: field.string(),
-    mount_options: field.strings([]),
-    recreate_scratch: field.boolean(false),
-  }),
-  init({ config }): Snapshotter {
-    if (!config.scratch_file) throw new PluginSkip('blockfile not configured, scratch_file must be given');
-    throw new PluginSkip('blockfile is not yet built in gantry');
-  },
-});
-
 export const zfsPlugin = definePlugin({
   type: PluginTypes.Snapshotter,
   id: 'zfs',
@@ -54,16 +37,6 @@ export const zfsPlugin = definePlugin({
   config: schema({ root_path: field.string() }),
   async init(context): Promise<Snapshotter> {
     throw await onFilesystem('zfs', FS_MAGIC.ZFS, context.config.root_path || context.root);
-  },
-});
-
-export const btrfsPlugin = definePlugin({
-  type: PluginTypes.Snapshotter,
-  id: 'btrfs',
-  platforms,
-  config: schema({ root_path: field.string() }),
-  async init(context): Promise<Snapshotter> {
-    throw await onFilesystem('btrfs', FS_MAGIC.BTRFS, context.config.root_path || context.root);
   },
 });
 
@@ -77,4 +50,4 @@ async function onFilesystem(name: string, magic: number, root: string): Promise<
 }
 
 /** All of them. */
-export const skippedSnapshotters = [devmapperPlugin, blockfilePlugin, zfsPlugin, btrfsPlugin];
+export const skippedSnapshotters = [devmapperPlugin, zfsPlugin];

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -6,6 +7,8 @@ import { after, before, describe, it } from 'node:test';
 import { type Plugin, type PluginContext, type PluginMeta, PluginSkip } from '../core/plugin/plugin.ts';
 import type { Snapshotter } from '../core/snapshots/snapshotter.ts';
 import { skippedSnapshotters } from './skipped-snapshotters.ts';
+import { blockfilePlugin } from './snapshot-blockfile/blockfile-plugin.ts';
+import { btrfsPlugin } from './snapshot-btrfs/btrfs-plugin.ts';
 import { nativePlugin } from './snapshot-native/native-plugin.ts';
 import { overlayfsPlugin, overlayMountOptions } from './snapshot-overlayfs/overlay-plugin.ts';
 
@@ -62,12 +65,31 @@ describe('snapshotter plugins', { skip }, () => {
     ]);
   });
 
+  it('skip where their filesystem or file is not, and leave nothing', async () => {
+    const root_path = path.join(dir, 'nowhere/deep');
+    const reasons = [
+      [btrfsPlugin, { root_path }, /^path .*nowhere\/deep \(\w+\) must be a btrfs filesystem to be used with/],
+      [blockfilePlugin, { root_path }, /^blockfile not configured, scratch_file must be given/],
+    ] as const;
+    for (const [plugin, settings, message] of reasons) {
+      await assert.rejects(
+        async () => start(plugin, settings),
+        (reason) => reason instanceof PluginSkip && message.test(reason.message),
+        plugin.id,
+      );
+    }
+    assert.ok(!existsSync(path.join(dir, 'nowhere')));
+    const scratch_file = path.join(dir, 'no-scratch');
+    await assert.rejects(
+      async () => start(blockfilePlugin, { root_path, scratch_file }),
+      /failed to generate scratch file: .*no-scratch/,
+    );
+  });
+
   it('that are not built skip, with the reason', async () => {
     const expected: Record<string, RegExp> = {
       devmapper: /^devmapper not configured$/,
-      blockfile: /scratch_file must be given/,
       zfs: /must be a zfs filesystem|not yet built/,
-      btrfs: /must be a btrfs filesystem|not yet built/,
     };
     for (const plugin of skippedSnapshotters) {
       await assert.rejects(

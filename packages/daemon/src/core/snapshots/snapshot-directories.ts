@@ -1,29 +1,35 @@
-import { mkdir, readdir } from 'node:fs/promises';
+import { mkdir, readdir, rm } from 'node:fs/promises';
 import path from 'node:path';
 import type { SnapshotStorage } from './snapshot-storage.ts';
 import type { TreeJobs } from './tree-jobs.ts';
 
 /**
- * The numbered directories `<root>/snapshots/<id>` of a snapshotter. They are made before their record is, and deleted
+ * The numbered directories, or files, `<root>/snapshots/<id>` of a snapshotter. They are made before their record is, and deleted
  * after it is gone; so a killed daemon leaves directories without records, which `collect` deletes.
  */
 export class SnapshotDirectories {
   readonly #dir: string;
   readonly #trees: TreeJobs;
+  readonly #kind: 'directory' | 'file';
   /** Being made or deleted by a call under way. */
   readonly #busy = new Set<number>();
   #lastCollect: Promise<void> = Promise.resolve();
 
-  private constructor(dir: string, trees: TreeJobs) {
+  private constructor(dir: string, trees: TreeJobs, kind: 'directory' | 'file') {
     this.#dir = dir;
     this.#trees = trees;
+    this.#kind = kind;
   }
 
-  static async open(root: string, trees: TreeJobs): Promise<SnapshotDirectories> {
+  static async open(
+    root: string,
+    trees: TreeJobs,
+    kind: 'directory' | 'file' = 'directory',
+  ): Promise<SnapshotDirectories> {
     const dir = path.join(root, 'snapshots');
     await mkdir(root, { recursive: true, mode: 0o700 });
     await mkdir(dir, { recursive: true, mode: 0o700 });
-    return new SnapshotDirectories(dir, trees);
+    return new SnapshotDirectories(dir, trees, kind);
   }
 
   of(id: number): string {
@@ -35,17 +41,17 @@ export class SnapshotDirectories {
     return (await this.#numbers()).reduce((highest, id) => Math.max(highest, id), 0);
   }
 
-  /** Makes the directory of a new snapshot, lets `fill` make what is in it and then its record; deletes it if either fails. */
+  /** Makes the directory of a new snapshot, lets `fill` make what is in it, or the file, and then its record; deletes it if either fails. */
   async make<T>(id: number, fill: (dir: string) => Promise<void>, record: () => Promise<T>): Promise<T> {
     const dir = this.of(id);
     this.#busy.add(id);
     try {
-      await mkdir(dir, { mode: 0o700 });
+      if (this.#kind === 'directory') await mkdir(dir, { mode: 0o700 });
       await fill(dir);
       return await record();
     } catch (reason) {
       try {
-        await this.#trees.remove(dir);
+        await this.#delete(dir);
       } catch (second) {
         throw new AggregateError([reason, second], `${(reason as Error).message}; cannot delete ${dir}`, {
           cause: reason,
@@ -61,7 +67,7 @@ export class SnapshotDirectories {
     if (this.#busy.has(id)) return;
     this.#busy.add(id);
     try {
-      await this.#trees.remove(this.of(id));
+      await this.#delete(this.of(id));
     } finally {
       this.#busy.delete(id);
     }
@@ -91,6 +97,10 @@ export class SnapshotDirectories {
       const first = (failures[0] as Error).message;
       throw new AggregateError(failures, `cannot delete ${failures.length} snapshot directories: ${first}`);
     }
+  }
+
+  #delete(path: string): Promise<void> {
+    return this.#kind === 'file' ? rm(path, { force: true }) : this.#trees.remove(path);
   }
 
   async #numbers(): Promise<number[]> {

@@ -86,6 +86,13 @@ export class SnapshotStorage {
     return this.#store.view((tx) => new Set([...tx.list<Row>(['v1', 'snapshots'])].map(({ value }) => value.id)));
   }
 
+  /** The same with the kind of each. */
+  kinds(): Map<number, SnapshotKind> {
+    return this.#store.view(
+      (tx) => new Map([...tx.list<Row>(['v1', 'snapshots'])].map(({ value }) => [value.id, value.kind])),
+    );
+  }
+
   /** The parent's id and those above it, nearest first; none for ''. @throws NotFound, InvalidArgument if it is not committed */
   parentChain(parent: string): number[] {
     return this.#store.view((tx) => (parent ? [checkParent(tx, parent).id, ...ancestors(tx, parent)] : []));

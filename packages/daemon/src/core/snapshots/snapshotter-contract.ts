@@ -39,6 +39,8 @@ export interface SnapshotterContractOptions {
   layers?: number;
   /** Commit takes another parent than the snapshot was prepared on. */
   rebase?: boolean;
+  /** Each snapshot is the image of a whole filesystem: usage counts its blocks, and one inode. */
+  images?: boolean;
 }
 
 const withCode = (code: Code, message?: RegExp) => (reason: unknown) => {
@@ -51,7 +53,7 @@ const withCode = (code: Code, message?: RegExp) => (reason: unknown) => {
 export function snapshotterContract(
   name: string,
   open: () => Promise<SnapshotterUnderTest>,
-  { layers = 130, rebase = false }: SnapshotterContractOptions = {},
+  { layers = 130, rebase = false, images = false }: SnapshotterContractOptions = {},
 ): void {
   const skip = process.getuid?.() === 0 ? false : 'mounting snapshots needs root';
   describe(`snapshotter contract: ${name}`, { skip }, () => {
@@ -206,8 +208,8 @@ export function snapshotterContract(
     it('counts usage of a layer alone, hard links once', async () => {
       await layer('base', '', (root) => writeFile(path.join(root, 'big'), Buffer.alloc(1 << 20, 1)));
       const base = await snapshotter.usage('base');
-      assert.ok(base.size >= 1 << 20 && base.size < 1.2 * (1 << 20), String(base.size));
-      assert.equal(base.inodes, 2);
+      assert.ok(base.size >= 1 << 20 && base.size < (images ? 8 : 1.2) * (1 << 20), String(base.size));
+      assert.equal(base.inodes, images ? 1 : 2);
       await within(await snapshotter.prepare('work', 'base'), async (root) => {
         await writeFile(path.join(root, 'a'), Buffer.alloc(1 << 18, 1));
         await link(path.join(root, 'a'), path.join(root, 'b'));
@@ -215,7 +217,11 @@ export function snapshotterContract(
       const live = await snapshotter.usage('work');
       assert.ok(live.size >= 1 << 18, String(live.size));
       await snapshotter.commit('done', 'work');
-      assert.deepEqual(await snapshotter.usage('done'), live);
+      const done = await snapshotter.usage('done');
+      // What the filesystem around an image still has to write is not known exactly before the commit.
+      if (images)
+        assert.ok(done.inodes === 1 && Math.abs(done.size - live.size) < 1 << 18, `${done.size} ${live.size}`);
+      else assert.deepEqual(done, live);
       await snapshotter.view('seen', 'done');
       assert.deepEqual(await snapshotter.usage('seen'), { inodes: 0, size: 0 });
       await assert.rejects(snapshotter.usage('nope'), withCode(Code.NotFound));

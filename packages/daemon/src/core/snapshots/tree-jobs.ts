@@ -11,9 +11,19 @@ export class TreeJobs {
     return this.#worker.run('usage', { path });
   }
 
+  /** The same, without what is unchanged since it was snapshotted from `parent`. */
+  changedUsage(path: string, parent: string): Promise<SnapshotUsage> {
+    return this.#worker.run('changedUsage', { path, parent });
+  }
+
   /** Copies what is in one directory, and its attributes, to another that exists and is empty. */
   copy(from: string, to: string): Promise<void> {
     return this.#worker.run('copy', { from, to });
+  }
+
+  /** Copies a file to a new one with its holes, sharing the bytes where the filesystem can, and makes it durable. */
+  copyBlocks(from: string, to: string): Promise<void> {
+    return this.#worker.run('copyBlocks', { from, to });
   }
 
   /** Deletes a directory and all beneath it, without crossing into a mount. */

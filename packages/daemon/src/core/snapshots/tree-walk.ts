@@ -15,18 +15,39 @@ interface Anchor {
   pending: number;
 }
 
-/**
- * Disk use of a directory tree: every inode once, its blocks as allocated. Walks by open directories, never through a link
- * or into a mount, because a running container may change the tree meanwhile. Synchronous: for workers.
- */
+/** Disk use of a directory tree: every inode once, its blocks as allocated. Synchronous: for workers. */
 export function diskUsage(root: string): SnapshotUsage {
   const usage: SnapshotUsage = { inodes: 0, size: 0 };
-  const seen = new Set<string>();
-  const count = (stat: FileStat) => {
+  walkInodes(root, ({ blocks }) => {
+    usage.inodes++;
+    usage.size += Number(blocks) * 512;
+  });
+  return usage;
+}
+
+/**
+ * Disk use of what a tree has and the tree that it was snapshotted from has not, where a snapshot keeps the numbers of inodes:
+ * an inode is the parent's if number and time of change are. Synchronous: for workers.
+ */
+export function changedUsage(root: string, parent: string): SnapshotUsage {
+  const identity = ({ ino, ctime }: FileStat) => `${ino} ${ctime.seconds}.${ctime.nanos}`;
+  const before = new Set<string>();
+  walkInodes(parent, (stat) => before.add(identity(stat)));
+  const usage: SnapshotUsage = { inodes: 0, size: 0 };
+  walkInodes(root, (stat) => {
+    if (before.has(identity(stat))) return;
     usage.inodes++;
     usage.size += Number(stat.blocks) * 512;
-  };
+  });
+  return usage;
+}
 
+/**
+ * Calls back for every inode of a tree once. Walks by open directories, never through a link or into a mount, because a running
+ * container may change the tree meanwhile.
+ */
+function walkInodes(root: string, count: (stat: FileStat) => void): void {
+  const seen = new Set<string>();
   const top: Anchor = { fd: openat(AT_FDCWD, root, flags), pending: 1 };
   const anchors = new Set([top]);
   const todo: { anchor: Anchor; path: Buffer }[] = [{ anchor: top, path: Buffer.from('.') }];
@@ -63,7 +84,6 @@ export function diskUsage(root: string): SnapshotUsage {
   } finally {
     for (const { fd } of anchors) close(fd);
   }
-  return usage;
 
   function release(anchor: Anchor): void {
     if (anchor.pending === 0 && anchors.delete(anchor)) close(anchor.fd);

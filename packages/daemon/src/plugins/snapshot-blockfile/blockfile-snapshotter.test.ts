@@ -1,0 +1,98 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { LmdbStore } from '../../core/metadata/lmdb-store.ts';
+import { copyBlocks } from '../../core/snapshots/block-copy.ts';
+import { snapshotterContract } from '../../core/snapshots/snapshotter-contract.ts';
+import { BlockfileSnapshotter, prepareScratch } from './blockfile-snapshotter.ts';
+
+function missing(): string | false {
+  if (process.getuid?.() !== 0) return 'mounting needs root';
+  try {
+    execFileSync('mkfs.ext4', ['-V'], { stdio: 'ignore' });
+    return false;
+  } catch {
+    return 'mkfs.ext4 is not installed';
+  }
+}
+
+describe('blockfile', { skip: missing() }, () => {
+  const top = mkdtempSync(path.join(tmpdir(), 'gantry-blockfile-'));
+  const scratch = path.join(top, 'ext4');
+  before(() => {
+    writeFileSync(scratch, '');
+    truncateSync(scratch, 64 << 20);
+    execFileSync('mkfs.ext4', ['-q', '-O', '^has_journal', scratch]);
+    // An empty filesystem is what the contract calls empty.
+    mkdirSync(path.join(top, 'mnt'));
+    execFileSync('mount', ['-o', 'loop', scratch, path.join(top, 'mnt')]);
+    execFileSync('rmdir', [path.join(top, 'mnt/lost+found')]);
+    execFileSync('umount', [path.join(top, 'mnt')]);
+  });
+  after(() => rmSync(top, { recursive: true }));
+
+  snapshotterContract(
+    'blockfile',
+    async () => {
+      const root = mkdtempSync(path.join(top, 'root-'));
+      await prepareScratch(root, scratch, false);
+      const start = async () =>
+        BlockfileSnapshotter.open(
+          root,
+          await LmdbStore.open({ path: path.join(root, 'metadata.lmdb'), noSync: true }),
+          {
+            fsType: 'ext4',
+            mountOptions: ['noatime'],
+          },
+        );
+      let snapshotter = await start();
+      return {
+        snapshotter,
+        async reopen() {
+          await snapshotter.close();
+          snapshotter = await start();
+          return snapshotter;
+        },
+        async close() {
+          await snapshotter.close();
+          rmSync(root, { recursive: true });
+        },
+      };
+    },
+    { layers: 8, images: true },
+  );
+
+  it('copies the scratch file once, or again if told to', async () => {
+    const root = mkdtempSync(path.join(top, 'scratch-'));
+    await prepareScratch(root, scratch, false);
+    const first = statSync(path.join(root, 'scratch')).ino;
+    await prepareScratch(root, scratch, false);
+    assert.equal(statSync(path.join(root, 'scratch')).ino, first);
+    await prepareScratch(root, scratch, true);
+    assert.notEqual(statSync(path.join(root, 'scratch')).ino, first);
+    assert.deepEqual(readdirSync(root), ['scratch']);
+  });
+
+  it('copies data, and holes as holes', () => {
+    const from = path.join(top, 'sparse');
+    writeFileSync(from, 'start');
+    truncateSync(from, 200 << 20);
+    execFileSync('dd', [
+      'if=/dev/urandom',
+      `of=${from}`,
+      'bs=1M',
+      'count=3',
+      'seek=100',
+      'conv=notrunc',
+      'status=none',
+    ]);
+    copyBlocks(from, path.join(top, 'copy'));
+    execFileSync('cmp', [from, path.join(top, 'copy')]);
+    assert.ok(statSync(path.join(top, 'copy')).blocks * 512 < 4 << 20);
+    assert.throws(() => copyBlocks(from, path.join(top, 'copy')), /EEXIST/);
+    execFileSync('cmp', [from, path.join(top, 'copy')]);
+  });
+});
