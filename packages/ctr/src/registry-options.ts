@@ -1,7 +1,8 @@
 // How a command talks to a registry.
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import type { Credentials, RegistryOptions } from '@gantry/client';
 import type { Flag, Invocation } from './command.ts';
+import { dockerConfigFile, findLogin } from './docker-login.ts';
 import { notYet } from './not-yet.ts';
 
 export const registryFlags: readonly Flag[] = [
@@ -26,9 +27,10 @@ export async function registryOptions(invocation: Invocation): Promise<RegistryO
   if (invocation.bool('skip-verify'))
     throw notYet('--skip-verify: set skip_verify in a hosts.toml file in the directory that --hosts-dir names');
   const given = await credentialsOf(invocation);
+  const credentials = given ? () => given : storedLogins();
   const hostsDirectory = invocation.string('hosts-dir');
   return {
-    ...(given ? { credentials: () => given } : {}),
+    ...(credentials ? { credentials } : {}),
     ...(hostsDirectory ? { hostsDirectory } : {}),
     ...(invocation.bool('plain-http') ? { defaultScheme: 'http' as const } : {}),
     ...(invocation.bool('http-dump') || invocation.bool('http-trace')
@@ -47,8 +49,25 @@ async function credentialsOf(invocation: Invocation): Promise<Credentials | unde
   return { username: user, password: await askPassword() };
 }
 
+/** Answers a registry that asks with the login that `ctr registry login` (or Docker) keeps for it; undefined if none is kept. */
+function storedLogins(): RegistryOptions['credentials'] {
+  if (!existsSync(dockerConfigFile())) return undefined;
+  return async ({ host }) => {
+    try {
+      const login = await findLogin(host);
+      if (login?.kind === 'password') return { username: login.username, password: login.secret };
+      if (login?.kind === 'refresh') return { refreshToken: login.token };
+      return login && { header: login.value };
+    } catch (error) {
+      // The daemon may know a login of its own, or need none.
+      process.stderr.write(`ctr: warning: the stored login of ${host} cannot be read: ${(error as Error).message}\n`);
+      return undefined;
+    }
+  };
+}
+
 /** Reads a line without showing it; from a pipe, the first line of it. */
-async function askPassword(): Promise<string> {
+export async function askPassword(): Promise<string> {
   const { stdin, stderr } = process;
   if (!stdin.isTTY) return readFileSync(0, 'utf8').split('\n')[0] ?? '';
   stderr.write('Password: ');

@@ -65,6 +65,9 @@ export const root: Command = {
     lazy({ name: 'pprof', usage: 'profile the daemon' }, async () => {
       return (await import('./commands/pprof.ts')).pprof;
     }),
+    lazy({ name: 'registry', usage: 'log in to registries, and out' }, async () => {
+      return (await import('./commands/registry.ts')).registry;
+    }),
     lazy({ name: 'run', usage: 'run a container' }, async () => {
       return (await import('./commands/run.ts')).run;
     }),
