@@ -124,9 +124,11 @@ export class HostClient implements AsyncDisposable {
     }
   }
 
-  /** By HTTP or HTTPS, with the scheme's own port named or not. */
+  /** With the scheme's own port named or not; by plain HTTP only where that is as good as HTTPS. */
   #isOwn(url: URL): boolean {
-    return url.host === new URL(`${url.protocol}//${this.host.host}`).host;
+    const { scheme, host, httpFallback } = this.host;
+    if (url.protocol !== `${scheme}:` && !httpFallback) return false;
+    return url.host === new URL(`${url.protocol}//${host}`).host;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,20 +1,22 @@
-import { setTimeout as sleep } from 'node:timers/promises';
-import { Code, failedPrecondition, hasCode, StatusError } from '@gantry/api';
+import { Code, hasCode, StatusError } from '@gantry/api';
 import {
   type Descriptor,
   digestOfReference,
-  formatReference,
   isIndexType,
   isManifestType,
   type Reference,
   repositoryOf,
   tagOf,
 } from '@gantry/oci';
-import type { HostClient } from './host-client.ts';
-import { AuthorizationError, requestFailed, UnexpectedStatusError } from './http-error.ts';
-import { discard, type HttpResponse, header, readBody } from './http-transport.ts';
+import type { HostClient, RegistryRequest } from './host-client.ts';
+import { AuthorizationError } from './http-error.ts';
+import { discard, type HttpResponse, header } from './http-transport.ts';
+import { pause, rest } from './patience.ts';
+import { acceptPushed, unexpectedAnswer } from './push-answer.ts';
+import { BlobUpload } from './push-upload.ts';
+import { addToReferrersTag } from './referrers-tag.ts';
 
-/** Pushing: blobs by one PUT of the whole after a POST, or by a mount from another repository; manifests by a PUT. */
+/** Pushing: blobs by a mount from another repository or an upload, manifests by a PUT; what is there already is left alone. */
 export interface PushOptions {
   /** Opens the content at its start; called again for each try. */
   open: () => AsyncIterable<Uint8Array>;
@@ -28,166 +30,136 @@ export interface PushOptions {
 /** What it took: the registry had it, could mount it, or was sent it. */
 export type PushOutcome = 'exists' | 'mounted' | 'pushed';
 
+/** One thing to be pushed to one endpoint. */
+export interface PushTarget {
+  host: HostClient;
+  reference: Reference;
+  /** The reference as its user wrote it. */
+  image: string;
+  descriptor: Descriptor;
+  /** Of every request; `ns` where the endpoint stands for a registry. */
+  query: Record<string, string>;
+  options: PushOptions;
+}
+
 const maxAttempts = 3;
 
-export async function pushDescriptor(
-  host: HostClient,
-  reference: Reference,
-  descriptor: Descriptor,
-  options: PushOptions,
-): Promise<PushOutcome> {
-  const one = new Push(host, reference, descriptor, options);
+export async function pushDescriptor(target: PushTarget): Promise<PushOutcome> {
+  const { signal } = target.options;
+  const { mediaType } = target.descriptor;
+  const one = new Push(target);
   for (let attempt = 1; ; attempt++) {
     try {
-      const { mediaType } = descriptor;
       return isManifestType(mediaType) || isIndexType(mediaType) ? await one.manifest() : await one.blob();
     } catch (error) {
-      options.signal?.throwIfAborted();
+      signal?.throwIfAborted();
       if (error instanceof AuthorizationError) {
         throw StatusError.wrap(error, 'push access denied, repository does not exist or may require authorization');
       }
       if (attempt === maxAttempts || !hasCode(error, Code.Unavailable)) throw error;
-      await sleep(200 * 2 ** attempt, undefined, { ...(options.signal && { signal: options.signal }) });
+      await rest(2 * pause(attempt + 1), signal);
     }
   }
 }
 
 class Push {
-  readonly #host: HostClient;
+  readonly #target: PushTarget;
   readonly #repository: string;
-  readonly #reference: Reference;
-  readonly #descriptor: Descriptor;
-  readonly #options: PushOptions;
 
-  constructor(host: HostClient, reference: Reference, descriptor: Descriptor, options: PushOptions) {
-    this.#host = host;
-    this.#repository = repositoryOf(reference);
-    this.#reference = reference;
-    this.#descriptor = descriptor;
-    this.#options = options;
-  }
-
-  get #scopes(): string[] {
-    const { mountFrom } = this.#options;
-    const own = `repository:${this.#repository}:pull,push`;
-    return mountFrom === undefined ? [own] : [own, `repository:${mountFrom}:pull`];
+  constructor(target: PushTarget) {
+    this.#target = target;
+    this.#repository = repositoryOf(target.reference);
   }
 
   async manifest(): Promise<PushOutcome> {
-    const { digest, mediaType } = this.#descriptor;
-    const tag = tagOf(this.#reference);
-    const named = digestOfReference(this.#reference);
-    const target = tag !== '' && (named === '' || named === digest) ? tag : digest;
-    const path = `/${this.#repository}/manifests/${target}`;
-    const accept = { accept: `${mediaType}, */*` };
-    if (await this.#exists(path, accept)) return 'exists';
+    const { descriptor, reference, options } = this.#target;
+    const { digest, mediaType } = descriptor;
+    const tag = tagOf(reference);
+    const named = digestOfReference(reference);
+    const name = tag !== '' && (named === '' || named === digest) ? tag : digest;
+    const path = `/${this.#repository}/manifests/${name}`;
+    if (await this.#exists(path, { accept: `${mediaType}, */*` })) return 'exists';
     // Manifests are small; whole in memory they can be sent again without reading them again.
     const chunks: Uint8Array[] = [];
-    for await (const chunk of this.#options.open()) chunks.push(chunk);
+    for await (const chunk of options.open()) chunks.push(chunk);
     const body = Buffer.concat(chunks);
-    const response = await this.#host.send({
-      method: 'PUT',
-      path,
-      headers: { 'content-type': mediaType },
-      body,
-      scopes: this.#scopes,
-      reference: formatReference(this.#reference),
-      signal: this.#options.signal,
-      patient: true,
-    });
-    await this.#finish(response, 'PUT');
-    this.#options.onProgress?.(body.length);
+    const response = await this.#send({ method: 'PUT', path, headers: { 'content-type': mediaType }, body });
+    // A registry with the referrers API says that it took note of the subject.
+    const noted = header(response, 'oci-subject') !== undefined;
+    await acceptPushed(response, 'PUT', digest);
+    if (!noted) await addToReferrersTag(this.#target, body, (request) => this.#send(request));
+    options.onProgress?.(body.length);
     return 'pushed';
   }
 
   async blob(): Promise<PushOutcome> {
-    const { digest } = this.#descriptor;
-    const { mountFrom, signal } = this.#options;
+    const { digest } = this.#target.descriptor;
+    const { mountFrom } = this.#target.options;
     if (await this.#exists(`/${this.#repository}/blobs/${digest}`, {})) return 'exists';
-    const start = await this.#host.send({
-      method: 'POST',
-      path: `/${this.#repository}/blobs/uploads/`,
-      query: mountFrom === undefined ? {} : { mount: digest, from: mountFrom },
-      headers: { 'content-length': '0' },
-      scopes: this.#scopes,
-      reference: formatReference(this.#reference),
-      signal,
-      patient: true,
-    });
-    if (start.status === 201) {
-      await discard(start);
+    let started = mountFrom === undefined ? undefined : await this.#mount(mountFrom);
+    if (started?.status === 201) {
+      await discard(started);
       return 'mounted';
     }
-    const location = header(start, 'location');
-    if (start.status !== 202 || location === undefined) throw await this.#refused(start, 'POST');
-    await discard(start);
-    const url = new URL(location, start.url);
-    url.searchParams.set('digest', digest);
-    const response = await this.#host.send({
-      method: 'PUT',
-      path: url,
-      headers: { 'content-type': 'application/octet-stream', 'content-length': String(this.#descriptor.size) },
-      body: () => this.#counted(),
-      scopes: this.#scopes,
-      reference: formatReference(this.#reference),
-      signal,
-    });
-    await this.#finish(response, 'PUT');
+    if (started && started.status !== 202) {
+      await discard(started);
+      started = undefined;
+    }
+    const upload = new BlobUpload(this.#target, (request) => this.#send(request));
+    await upload.run(started);
     return 'pushed';
   }
 
+  /** An answer other than 201 or 202 means that it has to be sent; so does a refusal: that repository may be private. */
+  async #mount(from: string): Promise<HttpResponse | undefined> {
+    const { digest } = this.#target.descriptor;
+    try {
+      return await this.#send(
+        {
+          method: 'POST',
+          path: `/${this.#repository}/blobs/uploads/`,
+          query: { mount: digest, from },
+          headers: { 'content-length': '0' },
+        },
+        [`repository:${from}:pull`],
+      );
+    } catch (error) {
+      if (error instanceof AuthorizationError) return undefined;
+      throw error;
+    }
+  }
+
   async #exists(path: string, headers: Record<string, string>): Promise<boolean> {
-    const { digest } = this.#descriptor;
-    const { signal } = this.#options;
-    const response = await this.#host.send({
-      method: 'HEAD',
-      path,
-      headers,
-      scopes: this.#scopes,
-      reference: formatReference(this.#reference),
-      signal,
-      patient: true,
-    });
+    const { digest } = this.#target.descriptor;
+    let response: HttpResponse;
+    try {
+      response = await this.#send({ method: 'HEAD', path, headers });
+    } catch (error) {
+      // Some may push and not look.
+      if (error instanceof AuthorizationError) return false;
+      throw error;
+    }
     await discard(response);
     if (response.status === 404) return false;
-    if (response.status > 299) {
-      throw new UnexpectedStatusError({ method: 'HEAD', url: response.url }, response.status, response.statusText);
-    }
+    // A HEAD has no body to say why.
+    if (response.status === 403)
+      throw await unexpectedAnswer(await this.#send({ method: 'GET', path, headers }), 'GET');
+    if (response.status > 299) throw await unexpectedAnswer(response, 'HEAD');
     const there = header(response, 'docker-content-digest');
     // A tag may be there and mean something else.
     return path.endsWith(`/${digest}`) ? there === undefined || there === digest : there === digest;
   }
 
-  async *#counted(): AsyncGenerator<Uint8Array> {
-    let sent = 0;
-    for await (const chunk of this.#options.open()) {
-      yield chunk;
-      sent += chunk.length;
-      this.#options.onProgress?.(sent);
-    }
-    if (sent !== this.#descriptor.size) {
-      throw failedPrecondition(`unexpected size ${sent}, expected ${this.#descriptor.size}: failed precondition`);
-    }
-  }
-
-  async #finish(response: HttpResponse, method: string): Promise<void> {
-    if (response.status !== 200 && response.status !== 201 && response.status !== 204) {
-      throw await this.#refused(response, method);
-    }
-    const actual = header(response, 'docker-content-digest');
-    await discard(response);
-    if (actual !== undefined && actual !== this.#descriptor.digest) {
-      throw failedPrecondition(`got digest ${actual}, expected ${this.#descriptor.digest}: failed precondition`);
-    }
-  }
-
-  async #refused(response: HttpResponse, method: string): Promise<Error> {
-    const request = { method, url: response.url };
-    try {
-      const body = await readBody(response, 64 << 10);
-      return new UnexpectedStatusError(request, response.status, response.statusText, body);
-    } catch (error) {
-      return requestFailed(request, error);
-    }
+  /** With the rights that a push needs, and the query that the endpoint wants. */
+  #send(request: Omit<RegistryRequest, 'scopes'>, more: readonly string[] = []): Promise<HttpResponse> {
+    const { host, image, query, options } = this.#target;
+    return host.send({
+      patient: true,
+      reference: image,
+      signal: options.signal,
+      ...request,
+      query: { ...request.query, ...query },
+      scopes: [`repository:${this.#repository}:pull,push`, ...more],
+    });
   }
 }

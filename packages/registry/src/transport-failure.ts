@@ -2,7 +2,7 @@
 export function transportFailure(reason: unknown, url: URL): string {
   const error = reason as NodeJS.ErrnoException & { errors?: Error[] };
   const code = codeOf(error);
-  const native = error.errors?.map((item) => item.message).join(', ') || error.message || String(reason);
+  const native = (error.errors?.map((item) => item.message).join(', ') || error.message || String(reason)).trim();
   const [words, hint] = explain(code, url);
   const text = words === '' ? native : `${words}: ${native}`;
   return hint === '' ? text : `${text} (${hint})`;
@@ -54,13 +54,6 @@ function explain(code: string, url: URL): [words: string, hint: string] {
         'tls: failed to verify certificate: x509: certificate is valid for other names',
         `the certificate of ${host} is for another name: use that name`,
       ];
-    case 'ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED':
-    case 'ERR_SSL_SSLV3_ALERT_BAD_CERTIFICATE':
-    case 'ERR_SSL_TLSV1_ALERT_UNKNOWN_CA':
-      return [
-        'remote error: tls: certificate required',
-        `${host} wants a client certificate that it knows: name one as "client" in hosts.toml`,
-      ];
     case 'ERR_SSL_WRONG_VERSION_NUMBER':
     case 'ERR_SSL_PACKET_LENGTH_TOO_LONG':
       return [
@@ -68,6 +61,12 @@ function explain(code: string, url: URL): [words: string, hint: string] {
         `${host} does not speak TLS: use --plain-http, or name it with http:// in hosts.toml`,
       ];
     default:
-      return ['', ''];
+      // As OpenSSL's versions differ in what they call these.
+      if (!/^ERR_SSL_.*ALERT_(?:BAD_CERTIFICATE|CERTIFICATE_REQUIRED|UNKNOWN_CA|HANDSHAKE_FAILURE)$/.test(code))
+        return ['', ''];
+      return [
+        'remote error: tls: bad certificate',
+        `${host} wants a client certificate that it knows: name one as "client" in hosts.toml`,
+      ];
   }
 }

@@ -2,7 +2,6 @@ import { Code, hasCode, StatusError, unknown } from '@gantry/api';
 import type { Mount } from '@gantry/mount';
 import { chainIds, type Descriptor } from '@gantry/oci';
 import type { ApplyOptions, GrowingBlob } from '../../core/diff/differ.ts';
-import { nodeKeyPayloads } from '../../core/diff/node-keys.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { NamespacedSnapshotter } from '../../core/snapshots/snapshot-service.ts';
 import { applyWith } from './apply-with.ts';
@@ -226,8 +225,7 @@ export class ChainUnpack {
     blob: GrowingBlob | undefined,
   ): Promise<Descriptor> {
     try {
-      const all = { ...options, processorPayloads: nodeKeyPayloads(layer) };
-      return await applyWith(this.#target.support.differs, this.#ctx, layer, mounts, all, blob);
+      return await applyWith(this.#target.support.differs, this.#ctx, layer, mounts, options, blob);
     } catch (error) {
       throw StatusError.wrap(
         error,

@@ -1,12 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Code, hasCode } from '@gantry/api';
-import { letGo } from '@gantry/archive/buffer-garbage.ts';
+import { Code, hasCode, StatusError } from '@gantry/api';
+import { bufferCollector } from '@gantry/archive/buffer-garbage.ts';
 import { type Descriptor, refKey } from '@gantry/oci';
 import type { BlobSource } from '@gantry/registry';
 import type { ContentStore, ContentWriter } from '../../core/content/content-store.ts';
 import { BackendAway } from '../../core/remote/backend-away.ts';
 import type { RequestContext } from '../../core/request-context.ts';
-import { checkDocumentSize, hasContent } from './content-access.ts';
+import { checkDocumentSize } from './content-access.ts';
 import { GrowingFile } from './growing-file.ts';
 
 /** Brings one blob from a registry into the content store: not at all if it is there, from where it broke if it was begun. */
@@ -29,12 +29,20 @@ export interface FetchRequest {
 const batchSize = 1 << 20;
 
 /** Answers false if the blob was there already. */
-export async function fetchContent(ctx: RequestContext, request: FetchRequest): Promise<boolean> {
-  const { content, descriptor } = request;
+export async function fetchContent(ctx: RequestContext, given: FetchRequest): Promise<boolean> {
+  const { content, descriptor } = given;
+  let source: BlobSource | undefined;
+  const request: FetchRequest = {
+    ...given,
+    open: (offset, signal) => {
+      source = given.open(offset, signal);
+      return source;
+    },
+  };
   checkDocumentSize(descriptor);
-  if (await hasContent(ctx, content, descriptor.digest)) return false;
   let writer: ContentWriter;
   try {
+    // What is there is found here, too, and held by the lease from then on: a collection may be under way.
     writer = await openWriter(ctx, content, descriptor);
   } catch (error) {
     if (hasCode(error, Code.AlreadyExists)) return false;
@@ -66,11 +74,19 @@ export async function fetchContent(ctx: RequestContext, request: FetchRequest): 
     growing?.fail(error);
     await writer.close();
     // Bytes that do not match their digest must not be resumed.
-    if (hasCode(error, Code.FailedPrecondition)) await dropIngest(ctx, content, refKey(descriptor));
-    throw error;
+    if (!hasCode(error, Code.FailedPrecondition)) throw error;
+    await dropIngest(ctx, content, refKey(descriptor));
+    throw blame(error, source);
   }
   await writer.close();
   return fresh;
+}
+
+/** Says which answer the wrong bytes came in. */
+function blame(error: StatusError, source: BlobSource | undefined): StatusError {
+  const origin = source?.origin ?? '';
+  if (origin === '' || error.message.includes(origin)) return error;
+  return new StatusError(error.code, `${error.message} (the bytes of ${origin})`, { cause: error });
 }
 
 async function readAlong(request: FetchRequest, writer: ContentWriter): Promise<GrowingFile | undefined> {
@@ -126,6 +142,7 @@ async function copy(
   if (offset > 0) onProgress(offset);
   const size = Math.min(batchSize, Math.max(1, descriptor.size - offset));
   let buffers: [Buffer, Buffer] | undefined;
+  const passed = bufferCollector();
   let fill = 0;
   let writing: Promise<void> = Promise.resolve();
   const flush = async (): Promise<void> => {
@@ -152,7 +169,7 @@ async function copy(
         at += count;
         if (fill === size) await flush();
       }
-      letGo(chunk);
+      passed(chunk.length);
     }
   } finally {
     // Also when the connection broke for good: what came is kept for the next attempt.
