@@ -45,6 +45,7 @@ import { eventsGrpc } from '@gantry/daemon/services/events.ts';
 import { imagesGrpc, imagesServicePlugin } from '@gantry/daemon/services/images.ts';
 import { leasesGrpc } from '@gantry/daemon/services/leases.ts';
 import { namespacesGrpc, namespacesServicePlugin } from '@gantry/daemon/services/namespaces.ts';
+import { sandboxControllersGrpc } from '@gantry/daemon/services/sandbox-controllers.ts';
 import { sandboxesGrpc } from '@gantry/daemon/services/sandbox-store.ts';
 import { snapshotsGrpc } from '@gantry/daemon/services/snapshots.ts';
 import { streamingService } from '@gantry/daemon/services/streaming.ts';
@@ -90,6 +91,7 @@ export const builtinPlugins: readonly Plugin[] = [
   namespacesGrpc,
   sandboxStorePlugin,
   localTransfer,
+  sandboxControllersGrpc,
   sandboxesGrpc,
   snapshotsGrpc,
   streamingManager,

@@ -8,6 +8,7 @@ import type { ImageStore } from '../images/image-store.ts';
 import type { LeaseManager } from '../leases/lease-manager.ts';
 import type { MetadataStore } from '../metadata/metadata-store.ts';
 import type { NamespaceStore } from '../namespaces/namespace-store.ts';
+import type { SandboxController } from '../sandboxes/sandbox-controller.ts';
 import type { SnapshotterRegistry } from '../snapshots/snapshot-service.ts';
 import type { Snapshotter } from '../snapshots/snapshotter.ts';
 import type { StreamManager } from '../streaming/stream-manager.ts';
@@ -57,7 +58,8 @@ export const PluginTypes = {
   MountManager: pluginType<unknown>('io.containerd.mount-manager.v1'),
   MountHandler: pluginType<unknown>('io.containerd.mount-handler.v1'),
   SandboxStore: pluginType<unknown>('io.containerd.sandbox.store.v1'),
-  SandboxController: pluginType<unknown>('io.containerd.sandbox.controller.v1'),
+  PodSandboxController: pluginType<SandboxController>('io.containerd.podsandbox.controller.v1'),
+  SandboxController: pluginType<SandboxController>('io.containerd.sandbox.controller.v1'),
   Warning: pluginType<WarningService>('io.containerd.warning.v1'),
   Metrics: pluginType<unknown>('io.containerd.metrics.v1'),
 } as const;

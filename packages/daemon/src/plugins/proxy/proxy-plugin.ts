@@ -3,6 +3,9 @@ import { defaultPlatform, formatPlatform, parsePlatform } from '@gantry/oci';
 import type { Plugin, PluginType } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
 import { ProxyConnection } from './proxy-connection.ts';
+import { ProxyContent } from './proxy-content.ts';
+import { ProxyDiffer } from './proxy-differ.ts';
+import { ProxySandboxController } from './proxy-sandbox-controller.ts';
 import { ProxySnapshotter } from './proxy-snapshotter.ts';
 
 /** One entry of `[proxy_plugins]`. */
@@ -22,6 +25,12 @@ interface Kind {
 }
 
 const kinds: Record<string, Kind> = {
+  content: { type: PluginTypes.Content, make: (connection) => new ProxyContent(connection) },
+  diff: { type: PluginTypes.Differ, make: (connection) => new ProxyDiffer(connection) },
+  sandbox: {
+    type: PluginTypes.SandboxController,
+    make: (connection, id) => new ProxySandboxController(connection, id),
+  },
   snapshot: { type: PluginTypes.Snapshotter, make: (connection, id) => new ProxySnapshotter(connection, id) },
 };
 
