@@ -20,12 +20,15 @@ export class TestDaemon {
   readonly logFile: string;
   #child: ChildProcess | undefined;
   #extraConfig: string;
+  readonly #topLevel: string;
 
-  constructor(directory: string, extraConfig = '') {
+  /** @param topLevel keys of the configuration that are in no table; `extraConfig` begins inside the last one. */
+  constructor(directory: string, extraConfig = '', topLevel = '') {
     this.directory = directory;
     this.address = path.join(directory, 'state/gantry.sock');
     this.logFile = path.join(directory, 'gantryd.log');
     this.#extraConfig = extraConfig;
+    this.#topLevel = topLevel;
     mkdirSync(directory, { recursive: true });
   }
 
@@ -56,6 +59,7 @@ export class TestDaemon {
 root = '${this.root}'
 state = '${this.state}'
 imports = []
+${this.#topLevel}
 [grpc]
   address = '${this.address}'
 [plugins.'io.containerd.internal.v1.opt']

@@ -1,18 +1,10 @@
 // `[proxy_plugins]`: plugins that run in another process. Each becomes a plugin of the type it stands for.
 import { unimplemented } from '@gantry/api';
 import type { Plugin } from '../core/plugin/plugin.ts';
-import { PluginTypes } from '../core/plugin/plugin-types.ts';
-import type { ProxyPluginConfig, ServerConfig } from './config/server-config.ts';
+import { type ProxyPluginConfig, proxyTypes, type ServerConfig } from './config/server-config.ts';
 
 /** Makes the plugin that speaks to a process; undefined if it does not know the type. */
 export type ProxyFactory = (id: string, config: ProxyPluginConfig) => Plugin | undefined;
-
-const types: Record<string, string> = {
-  snapshot: PluginTypes.Snapshotter,
-  content: PluginTypes.Content,
-  diff: PluginTypes.Differ,
-  sandbox: PluginTypes.SandboxController,
-};
 
 /** The plugins for the configured proxies. One that no factory can make is in the list as failed, with the reason. */
 export function proxyPlugins(config: ServerConfig, make: ProxyFactory | undefined): Plugin[] {
@@ -20,7 +12,7 @@ export function proxyPlugins(config: ServerConfig, make: ProxyFactory | undefine
     const made = make?.(id, entry);
     if (made) return made;
     return {
-      type: types[entry.type] ?? 'io.containerd.proxy.v1',
+      type: proxyTypes[entry.type as keyof typeof proxyTypes] ?? (entry.type || 'io.containerd.proxy.v1'),
       id,
       init: () => {
         throw unimplemented(`proxy plugin ${id}: this daemon has no proxy for the type ${JSON.stringify(entry.type)}`);

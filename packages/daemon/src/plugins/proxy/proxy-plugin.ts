@@ -10,7 +10,7 @@ import { ProxySnapshotter } from './proxy-snapshotter.ts';
 
 /** One entry of `[proxy_plugins]`. */
 export interface ProxySettings {
-  /** `snapshot`, `content`, `diff` or `sandbox`. */
+  /** `snapshot`, `content`, `diff` or `sandbox`, or the type of plugin that is meant. */
   type: string;
   address: string;
   /** '' for that of this machine. */
@@ -36,7 +36,7 @@ const kinds: Record<string, Kind> = {
 
 /** The plugin that speaks to the process of an entry of `[proxy_plugins]`; undefined for a type it does not know. */
 export function proxyPlugin(id: string, settings: ProxySettings): Plugin | undefined {
-  const kind = kinds[settings.type];
+  const kind = kinds[settings.type] ?? Object.values(kinds).find(({ type }) => type === settings.type);
   if (!kind) return undefined;
   return {
     type: kind.type,

@@ -2,6 +2,7 @@
 // Gantry's paths.
 import { type ConfigSchema, field, schema } from '../../core/plugin/config-schema.ts';
 import { formatDuration } from '../../core/plugin/duration.ts';
+import { PluginTypes } from '../../core/plugin/plugin-types.ts';
 
 /** The newest version of the file format: containerd 2.3's, where the servers are plugins. */
 export const newestVersion = 4;
@@ -30,9 +31,17 @@ const oneOf =
   (value: string): string | undefined =>
     values.includes(value) ? undefined : `one of ${values.map((text) => JSON.stringify(text)).join(', ')}`;
 
+/** What a proxy plugin can be, and the type of plugin it then is; the configuration may say either. */
+export const proxyTypes = {
+  snapshot: PluginTypes.Snapshotter,
+  content: PluginTypes.Content,
+  diff: PluginTypes.Differ,
+  sandbox: PluginTypes.SandboxController,
+} as const;
+
 /** A plugin that runs elsewhere and is spoken to over gRPC. */
 const proxyPlugin = {
-  type: field.string('', oneOf('', 'snapshot', 'content', 'diff', 'sandbox')),
+  type: field.string('', oneOf('', ...Object.keys(proxyTypes), ...Object.values(proxyTypes))),
   address: field.string(),
   platform: field.string(),
   exports: field.map(),
