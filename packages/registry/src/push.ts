@@ -62,6 +62,19 @@ export async function pushDescriptor(target: PushTarget): Promise<PushOutcome> {
   }
 }
 
+/** Whether the registry has it; manifests by their digest. */
+export async function holdsDescriptor(
+  host: HostClient,
+  reference: Reference,
+  descriptor: Descriptor,
+  signal?: AbortSignal,
+): Promise<boolean> {
+  const open = (): never => {
+    throw new Error('nothing is sent');
+  };
+  return await new Push(host, reference, descriptor, { open, signal }).there();
+}
+
 class Push {
   readonly #target: PushTarget;
   readonly #repository: string;
@@ -69,6 +82,13 @@ class Push {
   constructor(target: PushTarget) {
     this.#target = target;
     this.#repository = repositoryOf(target.reference);
+  }
+
+  async there(): Promise<boolean> {
+    const { digest, mediaType } = this.#descriptor;
+    const manifest = isManifestType(mediaType) || isIndexType(mediaType);
+    const path = `/${this.#repository}/${manifest ? 'manifests' : 'blobs'}/${digest}`;
+    return await this.#exists(path, manifest ? { accept: `${mediaType}, */*` } : {});
   }
 
   async manifest(): Promise<PushOutcome> {

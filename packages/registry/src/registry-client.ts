@@ -22,7 +22,7 @@ import { defaultHosts, type HostCapability, type HostsProvider } from './hosts.t
 import { AuthorizationError, UnexpectedStatusError } from './http-error.ts';
 import { discard, type HttpResponse, header, readBody } from './http-transport.ts';
 import type { BlobRequest } from './open-blob.ts';
-import { type PushOptions, type PushOutcome, pushDescriptor } from './push.ts';
+import { holdsDescriptor, type PushOptions, type PushOutcome, pushDescriptor } from './push.ts';
 import { fetchReferrers } from './referrers.ts';
 import type { TokenCache } from './token-cache.ts';
 
@@ -231,6 +231,13 @@ export class RegistryClient implements AsyncDisposable {
       scopes: [pullScope(reference)],
       signal: options.signal,
     });
+  }
+
+  /** Whether the endpoint that a push would go to has a blob or manifest already. */
+  async holds(text: string, descriptor: Descriptor, signal?: AbortSignal): Promise<boolean> {
+    const reference = parseReference(text);
+    const [host] = await this.#endpoints(reference, ['push']);
+    return host !== undefined && (await holdsDescriptor(host, reference, descriptor, signal));
   }
 
   async #endpoints(reference: Reference, needed: readonly HostCapability[]): Promise<HostClient[]> {

@@ -1,3 +1,4 @@
+import type { Any } from '@bufbuild/protobuf/wkt';
 import { packAny, unpackAny } from '@gantry/api';
 import { DataSchema, WindowUpdateSchema } from '@gantry/api/gen/types/transfer/streaming_pb.js';
 import type { MessageStream } from './stream-manager.ts';
@@ -11,8 +12,24 @@ import type { MessageStream } from './stream-manager.ts';
 const maxMessage = 32 * 1024;
 const window = 1024 * 1024;
 
+/** The next message, unless the transfer is given up first: the client may keep its stream open all the same. */
+async function next(stream: MessageStream, signal: AbortSignal | undefined): Promise<Any | undefined> {
+  if (!signal) return await stream.receive();
+  signal.throwIfAborted();
+  let abort: () => void = () => undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    abort = () => reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+  });
+  try {
+    return await Promise.race([stream.receive(), aborted]);
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
+}
+
 /** The bytes that the client sends. Ending the iteration early ends the stream. */
-export async function* receiveBytes(stream: MessageStream): AsyncGenerator<Uint8Array> {
+export async function* receiveBytes(stream: MessageStream, signal?: AbortSignal): AsyncGenerator<Uint8Array> {
   let open = 0;
   try {
     for (;;) {
@@ -20,7 +37,7 @@ export async function* receiveBytes(stream: MessageStream): AsyncGenerator<Uint8
         stream.send(packAny(WindowUpdateSchema, { update: window - open }));
         open = window;
       }
-      const message = await stream.receive();
+      const message = await next(stream, signal);
       if (message === undefined) return;
       const { data } = unpackAny(DataSchema, message);
       open -= data.length;
@@ -34,17 +51,19 @@ export async function* receiveBytes(stream: MessageStream): AsyncGenerator<Uint8
 /** Sends bytes to the client, waiting for it to take them. */
 export class ByteSender {
   readonly #stream: MessageStream;
+  readonly #signal: AbortSignal | undefined;
   #open = 0;
 
-  constructor(stream: MessageStream) {
+  constructor(stream: MessageStream, signal?: AbortSignal) {
     this.#stream = stream;
+    this.#signal = signal;
   }
 
   /** @throws Canceled if the client goes before it has taken all. */
   async write(bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.length; ) {
       while (this.#open <= 0) {
-        const message = await this.#stream.receive();
+        const message = await next(this.#stream, this.#signal);
         if (message === undefined) throw new DOMException('the client closed the stream', 'AbortError');
         this.#open += unpackAny(WindowUpdateSchema, message).update;
       }

@@ -1,13 +1,19 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
-import { fromTimestamp, isAny, packAny, unpackAny } from '@gantry/api';
+import { fromTimestamp, invalidArgument, isAny, packAny, unpackAny } from '@gantry/api';
+import { ImageExportSchema, type Registry, RegistrySchema } from '@gantry/api/gen/gantry/transfer/v1/transfer_pb.js';
 import type { Platform as WirePlatform } from '@gantry/api/gen/types/platform_pb.js';
 import { ImageStoreSchema } from '@gantry/api/gen/types/transfer/imagestore_pb.js';
-import { ImageExportStreamSchema, ImageImportStreamSchema } from '@gantry/api/gen/types/transfer/importexport_pb.js';
+import {
+  type ImageExportStream,
+  ImageExportStreamSchema,
+  ImageImportStreamSchema,
+} from '@gantry/api/gen/types/transfer/importexport_pb.js';
 import {
   AuthRequestSchema,
   AuthResponseSchema,
   AuthType,
   HTTPDebug,
+  type OCIRegistry,
   OCIRegistrySchema,
 } from '@gantry/api/gen/types/transfer/registry_pb.js';
 import type { Platform } from '@gantry/oci';
@@ -24,6 +30,7 @@ import { eitherCredentials } from '../../core/credentials/loaded-credentials.ts'
 import type { RequestContext } from '../../core/request-context.ts';
 import { ByteSender, receiveBytes } from '../../core/streaming/byte-stream.ts';
 import type { MessageStream, StreamManager } from '../../core/streaming/stream-manager.ts';
+import { type LayerStreamEndpoint, readLayerEndpoint, type SnapshotEndpoint } from './layer-endpoints.ts';
 
 /** Sources and destinations of transfers, read from their messages. */
 
@@ -32,6 +39,13 @@ export interface RegistryEndpoint {
   reference: string;
   /** Opens a client for this transfer only. */
   open(): RegistryClient;
+  /** Blobs on their way at once, for this transfer; 0: no limit but the daemon's. */
+  maxTransfers: number;
+  /** Bytes of a range that layers are asked for in; 0: as the daemon is set. */
+  layerFetchBuffer: number;
+  /** Of a mirror: the images to take along (empty: all), and further tags. */
+  platforms: Platform[];
+  extraTags: string[];
 }
 
 export interface StoreReference {
@@ -79,7 +93,14 @@ export interface UnknownEndpoint {
   typeUrl: string;
 }
 
-export type Endpoint = RegistryEndpoint | ImageStoreEndpoint | ImportEndpoint | ExportEndpoint | UnknownEndpoint;
+export type Endpoint =
+  | RegistryEndpoint
+  | ImageStoreEndpoint
+  | ImportEndpoint
+  | ExportEndpoint
+  | LayerStreamEndpoint
+  | SnapshotEndpoint
+  | UnknownEndpoint;
 
 export interface EndpointContext {
   ctx: RequestContext;
@@ -104,6 +125,10 @@ export function describe(endpoint: Endpoint): string {
       return 'Image Import Stream';
     case 'export':
       return 'Image Export Stream';
+    case 'layer':
+      return 'Layer Stream';
+    case 'snapshot':
+      return `Snapshot (${endpoint.key === '' ? `on ${endpoint.parent || 'nothing'}` : endpoint.key})`;
     case 'unknown':
       return endpoint.typeUrl;
   }
@@ -111,7 +136,8 @@ export function describe(endpoint: Endpoint): string {
 
 export function readEndpoint(any: Any, context: EndpointContext): Endpoint {
   const { ctx, streams } = context;
-  if (isAny(any, OCIRegistrySchema)) return registry(any, context);
+  if (isAny(any, OCIRegistrySchema)) return registry(unpackAny(OCIRegistrySchema, any), context);
+  if (isAny(any, RegistrySchema)) return extendedRegistry(unpackAny(RegistrySchema, any), context);
   if (isAny(any, ImageStoreSchema)) {
     const store = unpackAny(ImageStoreSchema, any);
     return {
@@ -130,22 +156,32 @@ export function readEndpoint(any: Any, context: EndpointContext): Endpoint {
   }
   if (isAny(any, ImageImportStreamSchema)) {
     const { stream, mediaType, forceCompress } = unpackAny(ImageImportStreamSchema, any);
-    return { kind: 'import', bytes: receiveBytes(streams.get(ctx, stream)), mediaType, forceCompress };
+    return { kind: 'import', bytes: receiveBytes(streams.get(ctx, stream), ctx.signal), mediaType, forceCompress };
   }
-  if (isAny(any, ImageExportStreamSchema)) {
-    const message = unpackAny(ImageExportStreamSchema, any);
-    return {
-      kind: 'export',
-      sender: new ByteSender(streams.get(ctx, message.stream)),
-      mediaType: message.mediaType,
-      platforms: message.platforms.map(fromWirePlatform),
-      allPlatforms: message.allPlatforms,
-      skipCompatibilityManifest: message.skipCompatibilityManifest,
-      skipNonDistributable: message.skipNonDistributable,
-      skipMissing: false,
-    };
+  if (isAny(any, ImageExportStreamSchema)) return exportStream(unpackAny(ImageExportStreamSchema, any), false, context);
+  if (isAny(any, ImageExportSchema)) {
+    const { export: message, skipMissing } = unpackAny(ImageExportSchema, any);
+    if (!message) throw invalidArgument(`${ImageExportSchema.typeName} needs its export`);
+    return exportStream(message, skipMissing, context);
   }
-  return { kind: 'unknown', typeUrl: any.typeUrl };
+  return readLayerEndpoint(any, context) ?? { kind: 'unknown', typeUrl: any.typeUrl };
+}
+
+function exportStream(
+  message: ImageExportStream,
+  skipMissing: boolean,
+  { ctx, streams }: EndpointContext,
+): ExportEndpoint {
+  return {
+    kind: 'export',
+    sender: new ByteSender(streams.get(ctx, message.stream), ctx.signal),
+    mediaType: message.mediaType,
+    platforms: message.platforms.map(fromWirePlatform),
+    allPlatforms: message.allPlatforms,
+    skipCompatibilityManifest: message.skipCompatibilityManifest,
+    skipNonDistributable: message.skipNonDistributable,
+    skipMissing,
+  };
 }
 
 export function fromWirePlatform(wire: WirePlatform): Platform {
@@ -158,9 +194,22 @@ export function fromWirePlatform(wire: WirePlatform): Platform {
   };
 }
 
-function registry(any: Any, context: EndpointContext): RegistryEndpoint {
+function extendedRegistry(message: Registry, context: EndpointContext): RegistryEndpoint {
+  if (!message.registry) throw invalidArgument(`${RegistrySchema.typeName} needs its registry`);
+  return {
+    ...registry(message.registry, context),
+    maxTransfers: message.maxConcurrentTransfers,
+    layerFetchBuffer: Number(message.layerFetchBuffer),
+    platforms: message.platforms.map(fromWirePlatform),
+    extraTags: message.extraTags,
+  };
+}
+
+function registry(
+  { reference, resolver }: OCIRegistry,
+  context: EndpointContext,
+): RegistryEndpoint {
   const { ctx, streams, hostsDirectory, tokens, log } = context;
-  const { reference, resolver } = unpackAny(OCIRegistrySchema, any);
   const scheme = resolver?.defaultScheme || undefined;
   // A client names one directory, the configuration any number.
   const roots = resolver?.hostDir ? [resolver.hostDir] : splitConfigPath(hostsDirectory);
@@ -171,6 +220,10 @@ function registry(any: Any, context: EndpointContext): RegistryEndpoint {
   return {
     kind: 'registry',
     reference,
+    maxTransfers: 0,
+    layerFetchBuffer: 0,
+    platforms: [],
+    extraTags: [],
     open: () => new RegistryClient({ hosts, credentials, headers: resolver?.headers, trace, tokens }),
   };
 }

@@ -42,6 +42,8 @@ export interface TransferEnvironment {
   downloads: Semaphore;
   uploads: Semaphore;
   unpacks: Semaphore;
+  /** Layers longer than `buffer` bytes are asked for in ranges of it, so many at once; 512 or less: whole. */
+  layerFetch: { buffer: number; concurrency: number };
   /** Layers of one image may be unpacked side by side, where the snapshotter can put them together afterwards. */
   parallelUnpack: boolean;
   /** `config_path`; '' for none. */

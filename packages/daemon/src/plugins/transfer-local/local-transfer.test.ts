@@ -2,17 +2,17 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Any } from '@bufbuild/protobuf/wkt';
-import { Code, hasCode, packAny, type StatusError, unpackAny } from '@gantry/api';
+import { Code, hasCode, packAny, type StatusError } from '@gantry/api';
+import { SnapshotSchema } from '@gantry/api/gen/gantry/transfer/v1/transfer_pb.js';
 import { ImageStoreSchema } from '@gantry/api/gen/types/transfer/imagestore_pb.js';
 import { ImageExportStreamSchema, ImageImportStreamSchema } from '@gantry/api/gen/types/transfer/importexport_pb.js';
 import { OCIRegistrySchema } from '@gantry/api/gen/types/transfer/registry_pb.js';
-import { DataSchema, WindowUpdateSchema } from '@gantry/api/gen/types/transfer/streaming_pb.js';
 import { chainIds, MediaType } from '@gantry/oci';
 import { TestingRegistry } from '@gantry/registry/testing-registry.ts';
 import { contextOf } from '../../core/request-context.ts';
-import type { MessageStream } from '../../core/streaming/stream-manager.ts';
 import type { TransferProgress } from '../../core/transfer/transferrer.ts';
 import { LocalTransfer } from './local-transfer.ts';
+import { ByteStream } from './testing-byte-stream.ts';
 import { addImage, testingEnvironment } from './testing-environment.ts';
 
 const ctx = contextOf('default');
@@ -230,48 +230,6 @@ test('tag gives another name', async () => {
   );
 });
 
-/** A client's end of a stream that sends or takes bytes. */
-class ByteStream implements MessageStream {
-  received: Buffer[] = [];
-  isClosed = false;
-  readonly #toSend: Buffer[];
-  readonly closed: Promise<void>;
-  #resolve: () => void = () => undefined;
-  #window = 0;
-
-  constructor(bytes: Buffer = Buffer.alloc(0)) {
-    this.#toSend = [];
-    for (let at = 0; at < bytes.length; at += 1000) this.#toSend.push(bytes.subarray(at, at + 1000));
-    this.closed = new Promise((resolve) => {
-      this.#resolve = resolve;
-    });
-  }
-
-  send(message: Any): void {
-    if (message.typeUrl.endsWith('Data')) {
-      const { data } = unpackAny(DataSchema, message);
-      this.#window -= data.length;
-      assert.ok(this.#window >= 0, 'more was sent than the window allows');
-      this.received.push(Buffer.from(data));
-    }
-  }
-
-  async receive(): Promise<Any | undefined> {
-    const next = this.#toSend.shift();
-    if (next) return packAny(DataSchema, { data: next });
-    if (this.isSender) return undefined;
-    this.#window += 64 * 1024;
-    return packAny(WindowUpdateSchema, { update: 64 * 1024 });
-  }
-
-  isSender = false;
-
-  close(): void {
-    this.isClosed = true;
-    this.#resolve();
-  }
-}
-
 test('export and import give the same image', async () => {
   await using registry = await TestingRegistry.start();
   const image = addImage(registry, 'a', 'v1', ['one', 'two'.repeat(100_000)]);
@@ -311,9 +269,9 @@ test('export and import give the same image', async () => {
 test('what no way leads to is not implemented', async () => {
   const it = testingEnvironment();
   await assert.rejects(
-    new LocalTransfer(it.env).transfer(ctx, from('a/b:1'), from('c/d:1')),
+    new LocalTransfer(it.env).transfer(ctx, from('a/b:1'), packAny(SnapshotSchema, { key: 'x' })),
     (error) =>
       hasCode(error, Code.Unimplemented) &&
-      /unable to transfer from OCI Registry \(a\/b:1\) to OCI Registry \(c\/d:1\)/.test(error.message),
+      /unable to transfer from OCI Registry \(a\/b:1\) to Snapshot \(x\)/.test(error.message),
   );
 });

@@ -2,13 +2,16 @@ import type { Any } from '@bufbuild/protobuf/wkt';
 import { unimplemented } from '@gantry/api';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { TransferOptions, Transferrer } from '../../core/transfer/transferrer.ts';
+import { diffSnapshot } from './diff-snapshot.ts';
 import { describe, type EndpointContext, type ExportEndpoint, type ImportEndpoint, readEndpoint } from './endpoints.ts';
 import type { TransferEnvironment } from './environment.ts';
 import { exportImages } from './export.ts';
 import { importImages } from './import.ts';
+import { mirror } from './mirror.ts';
 import { pull } from './pull.ts';
 import { push } from './push.ts';
 import { tag } from './tag.ts';
+import { unpackLayer } from './unpack-layer.ts';
 
 /** The daemon's own transferrer: looks at both ends and picks the way between them. */
 export class LocalTransfer implements Transferrer {
@@ -33,6 +36,7 @@ export class LocalTransfer implements Transferrer {
     switch (from.kind) {
       case 'registry':
         if (to.kind === 'store') return await pull(ctx, env, from, to, options);
+        if (to.kind === 'registry') return await mirror(ctx, env, from, to, options);
         break;
       case 'store':
         if (to.kind === 'registry') return await push(ctx, env, from, to, options);
@@ -42,6 +46,12 @@ export class LocalTransfer implements Transferrer {
       case 'import':
         if (to.kind === 'store') return await importImages(ctx, env, from, to, options);
         if (to.kind === 'export') return await echo(from, to);
+        break;
+      case 'layer':
+        if (to.kind === 'snapshot') return await unpackLayer(ctx, env, from, to, options);
+        break;
+      case 'snapshot':
+        if (to.kind === 'layer') return await diffSnapshot(ctx, env, from, to, options);
         break;
       default:
     }

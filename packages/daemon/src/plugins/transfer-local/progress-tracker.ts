@@ -67,6 +67,11 @@ export class ProgressTracker implements Disposable {
     this.#finish(descriptor, 'complete', 'already exists');
   }
 
+  /** Had from another repository of the same registry, without a byte on the way. */
+  mounted(descriptor: Descriptor): void {
+    this.#finish(descriptor, 'complete', 'mounted');
+  }
+
   complete(descriptor: Descriptor): void {
     this.#finish(descriptor, 'complete', 'complete');
   }

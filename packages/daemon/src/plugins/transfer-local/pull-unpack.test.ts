@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
@@ -7,47 +7,18 @@ import { gzipSync } from 'node:zlib';
 import { packAny } from '@gantry/api';
 import { ImageStoreSchema } from '@gantry/api/gen/types/transfer/imagestore_pb.js';
 import { OCIRegistrySchema } from '@gantry/api/gen/types/transfer/registry_pb.js';
-import { encodeTarHeader, tarEnd, tarPadding } from '@gantry/archive/tar-encode.ts';
 import { withTempMount } from '@gantry/mount';
 import { chainIds, digestOf, MediaType } from '@gantry/oci';
 import { TestingRegistry } from '@gantry/registry/testing-registry.ts';
-import { createLogger } from '../../core/log/log-writer.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
 import { contextOf } from '../../core/request-context.ts';
-import { createDaemon } from '../../server/daemon.ts';
-import { localContentPlugin } from '../content-local/content-plugin.ts';
-import { walkingDifferPlugin } from '../diff-walking/plugin.ts';
-import { exchangePlugin, gcSchedulerPlugin, leaseManagerPlugin } from '../metadata/metadata-faces.ts';
-import { metadataPlugin } from '../metadata/metadata-plugin.ts';
-import { nativePlugin } from '../snapshot-native/native-plugin.ts';
-import { overlayfsPlugin } from '../snapshot-overlayfs/overlay-plugin.ts';
-import { streamingManager } from '../streaming/streaming-plugin.ts';
-import { localTransfer } from './transfer-plugin.ts';
+import { listing, startDaemon, tar } from './testing-daemon.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root: snapshots are mounted and files get owners';
 const ctx = contextOf('default');
 const linux = { os: 'linux', architecture: 'amd64' };
 const directory = mkdtempSync(path.join(tmpdir(), 'gantry-transfer-'));
 after(() => rmSync(directory, { recursive: true, force: true }));
-
-interface Entry {
-  path: string;
-  type?: '0' | '1' | '2' | '5';
-  text?: string;
-  mode?: number;
-  link?: string;
-  uid?: number;
-}
-
-function tar(entries: readonly Entry[]): Buffer {
-  const parts: Uint8Array[] = [];
-  for (const { path: name, type = name.endsWith('/') ? '5' : '0', text = '', mode, link = '', uid = 0 } of entries) {
-    const header = { type, path: name, linkPath: link, mode: mode ?? (type === '5' ? 0o755 : 0o644), mtime: 1000, uid };
-    parts.push(encodeTarHeader({ ...header, size: text.length }), Buffer.from(text));
-    parts.push(Buffer.alloc(tarPadding(text.length)));
-  }
-  return Buffer.concat([...parts, tarEnd()]);
-}
 
 /** Layers in which each needs another kind of care when it is unpacked without those below. */
 const layers: Buffer[] = [
@@ -82,47 +53,10 @@ function addImage(registry: TestingRegistry, tars: readonly Buffer[], tag: strin
   return chainIds(diffIds);
 }
 
-async function startDaemon(name: string, unpacks: number) {
-  const daemon = await createDaemon({
-    plugins: [
-      localContentPlugin,
-      nativePlugin,
-      overlayfsPlugin,
-      exchangePlugin,
-      metadataPlugin,
-      gcSchedulerPlugin,
-      leaseManagerPlugin,
-      walkingDifferPlugin,
-      streamingManager,
-      localTransfer,
-    ],
-    root: path.join(directory, name, 'root'),
-    state: path.join(directory, name, 'state'),
-    config: { plugins: { 'io.containerd.transfer.v1.local': { max_concurrent_unpacks: unpacks } } },
-    log: createLogger({ level: 'error', format: 'text', write: () => undefined }),
-  });
-  await daemon.start();
-  return { daemon, [Symbol.asyncDispose]: () => daemon.close() };
-}
-
-/** Every file with what matters of it; a directory's time is that of the last write to it, which differs by snapshotter. */
-function listing(root: string, at = ''): string[] {
-  const lines: string[] = [];
-  for (const name of readdirSync(path.join(root, at)).sort()) {
-    const file = path.join(at, name);
-    const stat = lstatSync(path.join(root, file));
-    const content = stat.isFile() ? digestOf(readFileSync(path.join(root, file))).slice(7, 19) : '';
-    const time = stat.isDirectory() ? '' : stat.mtimeMs;
-    lines.push(`${file} ${stat.mode.toString(8)} ${stat.uid} ${time} ${content}`);
-    if (stat.isDirectory()) lines.push(...listing(root, file));
-  }
-  return lines;
-}
-
 async function pulled(name: string, snapshotter: string, unpacks: number): Promise<string[]> {
   await using registry = await TestingRegistry.start();
   const chain = addImage(registry, layers, 'v1');
-  await using it = await startDaemon(name, unpacks);
+  await using it = await startDaemon(directory, name, unpacks);
   const reference = `${registry.host}/a:v1`;
   await it.daemon
     .get(PluginTypes.Transfer, 'local')
@@ -156,7 +90,7 @@ test('a layer that cannot be unpacked fails the pull and leaves no snapshot', { 
   await using registry = await TestingRegistry.start();
   const broken = Buffer.concat([layers[0]?.subarray(0, 2000) ?? Buffer.alloc(0), Buffer.from('no tar'.repeat(500))]);
   addImage(registry, [layers[0] ?? broken, layers[1] ?? broken, broken], 'bad');
-  await using it = await startDaemon('broken', 4);
+  await using it = await startDaemon(directory, 'broken', 4);
   const reference = `${registry.host}/a:bad`;
   const transfer = it.daemon.get(PluginTypes.Transfer, 'local');
   const to = packAny(ImageStoreSchema, { name: reference, platforms: [linux], unpacks: [{ platform: linux }] });

@@ -1,6 +1,6 @@
 import { invalidArgument, StatusError } from '@gantry/api';
 import { type Descriptor, isLayerType, isManifestType, MediaType } from '@gantry/oci';
-import type { BlobSource, RegistryClient } from '@gantry/registry';
+import type { BlobSource, RangeOptions, RegistryClient } from '@gantry/registry';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { TransferOptions } from '../../core/transfer/transferrer.ts';
 import { verifyPull } from '../../core/verification/verify-image.ts';
@@ -45,7 +45,8 @@ export async function pull(
     report({ event: 'fetching image content', name, descriptor });
     using tracker = new ProgressTracker(name, 'downloading', options);
     const targets = unpackTargets(leased, env, store.unpacks);
-    await new ImagePull(leased, env, client, name, selectionOf(store), targets, tracker).run(descriptor);
+    const limits = { transfers: new Semaphore(source.maxTransfers), ranges: rangesOf(env, source) };
+    await new ImagePull(leased, env, client, name, selectionOf(store), targets, tracker, limits).run(descriptor);
     for (const image of await storeImages(leased, env.images, store, descriptor)) {
       report({ event: 'saved', name: image.name, descriptor: image.target });
     }
@@ -65,6 +66,21 @@ async function resolve(
   }
 }
 
+/** Of this pull alone; those of the daemon hold as well. */
+interface PullLimits {
+  transfers: Semaphore;
+  ranges: RangeOptions | undefined;
+}
+
+/** As containerd, which takes a buffer of 512 bytes or less for none. */
+function rangesOf(
+  { layerFetch }: TransferEnvironment,
+  { layerFetchBuffer }: RegistryEndpoint,
+): RangeOptions | undefined {
+  const size = layerFetchBuffer > 0 ? layerFetchBuffer : layerFetch.buffer;
+  return size > 512 ? { size, concurrency: layerFetch.concurrency } : undefined;
+}
+
 /** Blobs of one image that are looked up, waited for or fetched at once: an index may name thousands. */
 const maxOpen = 64;
 
@@ -72,6 +88,7 @@ class ImagePull {
   readonly #ctx: RequestContext;
   readonly #env: TransferEnvironment;
   readonly #client: RegistryClient;
+  readonly #limits: PullLimits;
   readonly #name: string;
   readonly #selection: Selection;
   readonly #targets: readonly UnpackTarget[];
@@ -94,11 +111,13 @@ class ImagePull {
     selection: Selection,
     targets: readonly UnpackTarget[],
     tracker: ProgressTracker,
+    limits: PullLimits,
   ) {
     this.#group = new TaskGroup(ctx.signal);
     this.#ctx = { ...ctx, signal: this.#group.signal };
     this.#env = env;
     this.#client = client;
+    this.#limits = limits;
     this.#name = name;
     this.#selection = selection;
     this.#targets = targets;
@@ -197,7 +216,7 @@ class ImagePull {
         descriptor,
         labels: source === undefined ? {} : { [key]: source },
         open: (offset, signal) => this.#read(descriptor, offset, signal),
-        download: (copy) => downloads.run(copy, signal),
+        download: (copy) => this.#limits.transfers.run(() => downloads.run(copy, signal), signal),
         onProgress: (bytes) => this.#tracker.update(descriptor, bytes),
         ...(isLayerType(descriptor.mediaType) && { onGrowing }),
       });
@@ -214,7 +233,8 @@ class ImagePull {
     const { data, size } = descriptor;
     // It came along in the document that names it; whether it is what the digest says is seen at the commit.
     if (data && data.length === size) return inlined(data.subarray(offset));
-    return this.#client.fetch(this.#name, descriptor, { offset, ...(signal && { signal }) });
+    const { ranges } = this.#limits;
+    return this.#client.fetch(this.#name, descriptor, { offset, ranges, ...(signal && { signal }) });
   }
 
   async #labelSource({ digest }: Descriptor): Promise<void> {

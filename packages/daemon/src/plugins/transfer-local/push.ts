@@ -17,6 +17,7 @@ import { describe, type ImageStoreEndpoint, type RegistryEndpoint } from './endp
 import { type TransferEnvironment, withLease } from './environment.ts';
 import { checkDepth } from './image-walk.ts';
 import { ProgressTracker } from './progress-tracker.ts';
+import { Semaphore } from './semaphore.ts';
 import { TaskGroup } from './task-group.ts';
 
 /** Push: blobs side by side, then manifests, and the index that names them last, as registries demand. */
@@ -37,7 +38,7 @@ export async function push(
     const { reference } = destination;
     // With the digest, only this one descriptor gets the tag.
     const pinned = reference.includes('@') ? reference : `${reference}@${target.digest}`;
-    const job = new ImagePush(leased, env, client, pinned, tracker);
+    const job = new ImagePush(leased, env, client, pinned, tracker, new Semaphore(destination.maxTransfers));
     await job.run(target, source);
     report({ event: 'pushed content', name, descriptor: target });
     report({ event: `Completed push to ${describe(destination)}`, descriptor: target });
@@ -50,6 +51,8 @@ class ImagePush {
   readonly #client: RegistryClient;
   readonly #reference: string;
   readonly #tracker: ProgressTracker;
+  /** Of this push alone; that of the daemon holds as well. */
+  readonly #limit: Semaphore;
   readonly #seen = new Set<string>();
   readonly #blobs: Descriptor[] = [];
   /** Children before parents. */
@@ -61,7 +64,9 @@ class ImagePush {
     client: RegistryClient,
     reference: string,
     tracker: ProgressTracker,
+    limit: Semaphore,
   ) {
+    this.#limit = limit;
     this.#ctx = ctx;
     this.#env = env;
     this.#client = client;
@@ -75,7 +80,9 @@ class ImagePush {
     await this.#collect(root, 0, (child) => child.platform === undefined || matcher.match(child.platform));
     const group = new TaskGroup(this.#ctx.signal);
     for (const blob of this.#blobs) {
-      group.run(() => this.#env.uploads.run(() => this.#push(blob, group.signal), group.signal));
+      const { signal } = group;
+      const upload = (): Promise<void> => this.#push(blob, signal);
+      group.run(() => this.#limit.run(() => this.#env.uploads.run(upload, signal), signal));
     }
     await group.wait();
     for (const manifest of this.#manifests) await this.#push(manifest, this.#ctx.signal);

@@ -221,6 +221,7 @@ export function testingEnvironment() {
     downloads: new Semaphore(3),
     uploads: new Semaphore(3),
     unpacks: new Semaphore(0),
+    layerFetch: { buffer: 0, concurrency: 3 },
     parallelUnpack: false,
     hostsDirectory: '',
     tokens: new TokenCache(),

@@ -82,6 +82,10 @@ export const localTransfer = definePlugin({
       downloads: new Semaphore(config.max_concurrent_downloads),
       uploads: new Semaphore(config.max_concurrent_uploaded_layers),
       unpacks: new Semaphore(config.max_concurrent_unpacks),
+      layerFetch: {
+        buffer: config.concurrent_layer_fetch_buffer,
+        concurrency: config.max_concurrent_downloads > 0 ? config.max_concurrent_downloads : 3,
+      },
       parallelUnpack: config.max_concurrent_unpacks !== 1 && hasInitialUserNamespace(),
       hostsDirectory: config.config_path,
       tokens: new TokenCache(),
