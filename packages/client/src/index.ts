@@ -46,3 +46,4 @@ export * from './snapshots.ts';
 export * from './streams.ts';
 export * from './tasks.ts';
 export * from './transfer.ts';
+export type { DiffSnapshotOptions, SnapshotDiff, UnpackedLayer, UnpackLayerOptions } from './transfer-layers.ts';

@@ -1,7 +1,8 @@
 // Whole images on the move: daemons from containerd 1.7 on pull, push, import and export by themselves and tell how it goes.
 import type { DescMessage, MessageInitShape } from '@bufbuild/protobuf';
 import type { Any } from '@bufbuild/protobuf/wkt';
-import { packAny, StatusError, type Time, toTimestamp, unpackAny } from '@gantry/api';
+import { internal, packAny, StatusError, type Time, toTimestamp, unpackAny } from '@gantry/api';
+import { ImageExportSchema, RegistrySchema } from '@gantry/api/gen/gantry/transfer/v1/transfer_pb.js';
 import { Transfer as TransferService } from '@gantry/api/gen/services/transfer/v1/transfer_pb.js';
 import { ImageStoreSchema } from '@gantry/api/gen/types/transfer/imagestore_pb.js';
 import { ImageExportStreamSchema, ImageImportStreamSchema } from '@gantry/api/gen/types/transfer/importexport_pb.js';
@@ -17,6 +18,14 @@ import { type Descriptor, defaultPlatform, fromWireDescriptor, type Platform } f
 import { type CallOptions, type Client, createClient, type Transport } from '@gantry/rpc';
 import { toWirePlatform } from './platform.ts';
 import { NamedStream, receiveBytes, sendBytes, streamId } from './streams.ts';
+import {
+  type DiffSnapshotOptions,
+  diffSnapshot,
+  type SnapshotDiff,
+  type UnpackedLayer,
+  type UnpackLayerOptions,
+  unpackLayer,
+} from './transfer-layers.ts';
 
 /** How far one thing of a transfer is. */
 export interface TransferProgress {
@@ -59,6 +68,10 @@ export interface RegistryOptions {
   defaultScheme?: 'http' | 'https';
   /** Gets the daemon's record of its requests. */
   onLog?: (text: string) => void;
+  /** Blobs on their way at once; the daemon's own limit holds as well. Gantry only. */
+  maxConcurrentTransfers?: number;
+  /** Layers larger than this many bytes are fetched in ranges of this size, several at once. Gantry only. */
+  layerFetchBuffer?: number;
 }
 
 /** Which parts of an image go along, and under which names they come. */
@@ -109,6 +122,19 @@ export interface ExportOptions extends TransferOptions {
   skipDockerManifest?: boolean;
   /** Leave out layers that may not be passed on. */
   skipNonDistributable?: boolean;
+  /** Leave out images of an index that the store does not have whole, instead of failing. Gantry only. */
+  skipMissing?: boolean;
+}
+
+export interface MirrorOptions extends TransferOptions {
+  /** How to talk to the registry that has the image. */
+  source?: RegistryOptions;
+  /** How to talk to the one that gets it. */
+  destination?: RegistryOptions;
+  /** Only these images of an index, in an index of their own. Default: all. */
+  platforms?: Platform[];
+  /** Further tags in the destination's repository. */
+  extraTags?: string[];
 }
 
 /** Moves images. Every method throws Unimplemented on a daemon without the Transfer service. */
@@ -211,14 +237,17 @@ export class Transfer {
     });
     const { mediaType = '', allPlatforms = false, skipDockerManifest, skipNonDistributable, platforms } = options;
     const source = pack(ImageStoreSchema, { extraReferences: names.map((name) => ({ name })) });
-    const destination = pack(ImageExportStreamSchema, {
+    const archive = {
       stream: stream.id,
       mediaType,
       allPlatforms,
       skipCompatibilityManifest: skipDockerManifest ?? false,
       skipNonDistributable: skipNonDistributable ?? false,
       platforms: platforms?.map(toWirePlatform) ?? [],
-    });
+    };
+    const destination = options.skipMissing
+      ? pack(ImageExportSchema, { export: archive, skipMissing: true })
+      : pack(ImageExportStreamSchema, archive);
     let failure: unknown;
     const moved = this.transfer(source, destination, { ...options, signal }).catch((reason) => {
       failure = reason;
@@ -235,10 +264,53 @@ export class Transfer {
     if (failure) throw failure;
   }
 
+  /**
+   * Copies an image from one registry to another, blobs mounted where both are the same, else streamed; the daemon keeps
+   * nothing of it. Answers what the destination now has. Gantry only.
+   */
+  async mirror(source: string, destination: string, options: MirrorOptions = {}): Promise<Descriptor> {
+    const call = callOptions(options);
+    const { platforms = [], extraTags = [] } = options;
+    await using from = await this.#registry(source, { ...options.source, ...call });
+    await using to = await this.#registry(
+      destination,
+      { ...options.destination, ...call },
+      { platforms: platforms.map(toWirePlatform), extraTags },
+    );
+    let mirrored: Descriptor | undefined;
+    const onProgress = (progress: TransferProgress): void => {
+      if (progress.event === 'mirrored') mirrored = progress.descriptor;
+      options.onProgress?.(progress);
+    };
+    await this.transfer(from.source, to.source, { ...options, onProgress });
+    if (!mirrored) throw internal('the daemon did not tell what it mirrored');
+    return mirrored;
+  }
+
+  /**
+   * Unpacks a layer onto a snapshot. What is made stays for as long as this client's lease (`withLease`), or with the
+   * label `containerd.io/gc.root`. Gantry only. @throws StatusError AlreadyExists if there is a snapshot of the name
+   */
+  async unpackLayer(layer: AsyncIterable<Uint8Array>, options: UnpackLayerOptions = {}): Promise<UnpackedLayer> {
+    return await unpackLayer(this.#transport, (...all) => this.transfer(...all), layer, {
+      ...options,
+      call: callOptions(options),
+    });
+  }
+
+  /** What a snapshot adds to its parent, as a layer that is made when its bytes are first asked for. Gantry only. */
+  diffSnapshot(key: string, options: DiffSnapshotOptions = {}): SnapshotDiff {
+    return diffSnapshot(this.#transport, (...all) => this.transfer(...all), key, {
+      ...options,
+      call: callOptions(options),
+    });
+  }
+
   /** A registry as source or destination, with the streams that belong to it. */
   async #registry(
     reference: string,
     options: RegistryOptions & CallOptions,
+    more: MessageInitShape<typeof RegistrySchema> = {},
   ): Promise<AsyncDisposable & { source: Any }> {
     const { credentials, onLog, headers = {}, hostsDirectory = '', defaultScheme = '' } = options;
     await using streams = new AsyncDisposableStack();
@@ -249,7 +321,7 @@ export class Transfer {
     // Both end with the transfer, and so do what they say.
     if (auth) void answerCredentials(auth, credentials).catch(() => {});
     if (logs) void tellLog(logs, onLog).catch(() => {});
-    const source = pack(OCIRegistrySchema, {
+    const registry = {
       reference,
       resolver: {
         authStream: auth?.id ?? '',
@@ -259,7 +331,20 @@ export class Transfer {
         logsStream: logs?.id ?? '',
         httpDebug: logs ? HTTPDebug.DEBUG : HTTPDebug.DISABLED,
       },
-    });
+    };
+    const { maxConcurrentTransfers = 0, layerFetchBuffer = 0 } = options;
+    const { platforms = [], extraTags = [] } = more;
+    // containerd's own message wherever it says all there is to say: other daemons know no other.
+    const plain = maxConcurrentTransfers + layerFetchBuffer + platforms.length + extraTags.length === 0;
+    const source = plain
+      ? pack(OCIRegistrySchema, registry)
+      : pack(RegistrySchema, {
+          registry,
+          maxConcurrentTransfers,
+          layerFetchBuffer: BigInt(layerFetchBuffer),
+          platforms,
+          extraTags,
+        });
     const kept = streams.move();
     return { source, [Symbol.asyncDispose]: () => kept.disposeAsync() };
   }
