@@ -205,10 +205,7 @@ function extendedRegistry(message: Registry, context: EndpointContext): Registry
   };
 }
 
-function registry(
-  { reference, resolver }: OCIRegistry,
-  context: EndpointContext,
-): RegistryEndpoint {
+function registry({ reference, resolver }: OCIRegistry, context: EndpointContext): RegistryEndpoint {
   const { ctx, streams, hostsDirectory, tokens, log } = context;
   const scheme = resolver?.defaultScheme || undefined;
   // A client names one directory, the configuration any number.
