@@ -12,8 +12,9 @@ import { chainIds, digestOf, MediaType } from '@gantry/oci';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
 import { contextOf, type RequestContext } from '../../core/request-context.ts';
 import type { TransferProgress } from '../../core/transfer/transferrer.ts';
+import { createDaemon } from '../../server/daemon.ts';
 import { ByteStream } from './testing-byte-stream.ts';
-import { listing, startDaemon, tar } from './testing-daemon.ts';
+import { daemonOptions, listing, tar } from './testing-daemon.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root: snapshots are mounted and files get owners';
 
@@ -27,13 +28,14 @@ const [bottomId = '', topId = ''] = chainIds([digestOf(bottom), digestOf(top)]);
 
 describe('layers from and to streams', { skip }, () => {
   const directory = mkdtempSync(path.join(tmpdir(), 'gantry-layer-streams-'));
-  let daemon: Awaited<ReturnType<typeof startDaemon>>['daemon'];
+  let daemon: Awaited<ReturnType<typeof createDaemon>>;
   // What is made stays for as long as the caller's lease.
   const ctx = contextOf('default', 'mine');
   let streams = 0;
 
   before(async () => {
-    ({ daemon } = await startDaemon(directory, 'd', 4));
+    daemon = await createDaemon(daemonOptions(directory, 'd', 4));
+    await daemon.start();
     await store().leases.create(contextOf('default'), { id: 'mine', labels: {} });
   });
   after(async () => {

@@ -12,7 +12,8 @@ import { chainIds, digestOf, MediaType } from '@gantry/oci';
 import { TestingRegistry } from '@gantry/registry/testing-registry.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
 import { contextOf } from '../../core/request-context.ts';
-import { listing, startDaemon, tar } from './testing-daemon.ts';
+import { createDaemon } from '../../server/daemon.ts';
+import { daemonOptions, listing, tar } from './testing-daemon.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'needs root: snapshots are mounted and files get owners';
 const ctx = contextOf('default');
@@ -53,19 +54,25 @@ function addImage(registry: TestingRegistry, tars: readonly Buffer[], tag: strin
   return chainIds(diffIds);
 }
 
+async function startDaemon(name: string, unpacks: number) {
+  const daemon = await createDaemon(daemonOptions(directory, name, unpacks));
+  await daemon.start();
+  return { get: daemon.get.bind(daemon), [Symbol.asyncDispose]: () => daemon.close() };
+}
+
 async function pulled(name: string, snapshotter: string, unpacks: number): Promise<string[]> {
   await using registry = await TestingRegistry.start();
   const chain = addImage(registry, layers, 'v1');
-  await using it = await startDaemon(directory, name, unpacks);
+  await using daemon = await startDaemon(name, unpacks);
   const reference = `${registry.host}/a:v1`;
-  await it.daemon
+  await daemon
     .get(PluginTypes.Transfer, 'local')
     .transfer(
       ctx,
       packAny(OCIRegistrySchema, { reference }),
       packAny(ImageStoreSchema, { name: reference, platforms: [linux], unpacks: [{ platform: linux, snapshotter }] }),
     );
-  const { snapshotters, leases } = it.daemon.get(PluginTypes.Metadata, 'bolt');
+  const { snapshotters, leases } = daemon.get(PluginTypes.Metadata, 'bolt');
   const snapshots = snapshotters.get(ctx, snapshotter);
   const names: string[] = [];
   for await (const info of snapshots.list(ctx)) names.push(`${info.kind} ${info.name} on ${info.parent}`);
@@ -90,15 +97,15 @@ test('a layer that cannot be unpacked fails the pull and leaves no snapshot', { 
   await using registry = await TestingRegistry.start();
   const broken = Buffer.concat([layers[0]?.subarray(0, 2000) ?? Buffer.alloc(0), Buffer.from('no tar'.repeat(500))]);
   addImage(registry, [layers[0] ?? broken, layers[1] ?? broken, broken], 'bad');
-  await using it = await startDaemon(directory, 'broken', 4);
+  await using daemon = await startDaemon('broken', 4);
   const reference = `${registry.host}/a:bad`;
-  const transfer = it.daemon.get(PluginTypes.Transfer, 'local');
+  const transfer = daemon.get(PluginTypes.Transfer, 'local');
   const to = packAny(ImageStoreSchema, { name: reference, platforms: [linux], unpacks: [{ platform: linux }] });
   await assert.rejects(
     transfer.transfer(ctx, packAny(OCIRegistrySchema, { reference }), to),
     /failed to extract layer \(application\/vnd.oci.image.layer.v1.tar\+gzip sha256:/,
   );
-  const { snapshotters, images } = it.daemon.get(PluginTypes.Metadata, 'bolt');
+  const { snapshotters, images } = daemon.get(PluginTypes.Metadata, 'bolt');
   for await (const info of snapshotters.get(ctx, '').list(ctx)) assert.equal(info.kind, 'committed');
   assert.deepEqual(await images.list(ctx), []);
 });

@@ -3,7 +3,6 @@ import path from 'node:path';
 import { encodeTarHeader, tarEnd, tarPadding } from '@gantry/archive/tar-encode.ts';
 import { digestOf } from '@gantry/oci';
 import { createLogger } from '../../core/log/log-writer.ts';
-import { createDaemon } from '../../server/daemon.ts';
 import { localContentPlugin } from '../content-local/content-plugin.ts';
 import { walkingDifferPlugin } from '../diff-walking/plugin.ts';
 import { exchangePlugin, gcSchedulerPlugin, leaseManagerPlugin } from '../metadata/metadata-faces.ts';
@@ -36,9 +35,9 @@ export function tar(entries: readonly Entry[]): Buffer {
   return Buffer.concat([...parts, tarEnd()]);
 }
 
-/** A daemon with what transfers need and nothing else, under `directory`/`name`. */
-export async function startDaemon(directory: string, name: string, unpacks: number) {
-  const daemon = await createDaemon({
+/** What `createDaemon` makes a daemon of with what transfers need and nothing else, under `directory`/`name`. */
+export function daemonOptions(directory: string, name: string, unpacks: number) {
+  return {
     plugins: [
       localContentPlugin,
       nativePlugin,
@@ -55,9 +54,7 @@ export async function startDaemon(directory: string, name: string, unpacks: numb
     state: path.join(directory, name, 'state'),
     config: { plugins: { 'io.containerd.transfer.v1.local': { max_concurrent_unpacks: unpacks } } },
     log: createLogger({ level: 'error', format: 'text', write: () => undefined }),
-  });
-  await daemon.start();
-  return { daemon, [Symbol.asyncDispose]: () => daemon.close() };
+  };
 }
 
 /** Every file with what matters of it; a directory's time is that of the last write to it, which differs by snapshotter. */
