@@ -135,6 +135,8 @@ export interface MirrorOptions extends TransferOptions {
   platforms?: Platform[];
   /** Further tags in the destination's repository. */
   extraTags?: string[];
+  /** Also signatures, bills of materials and whatever else has the image, or a part of it, as its subject. */
+  referrers?: boolean;
 }
 
 /** Moves images. Every method throws Unimplemented on a daemon without the Transfer service. */
@@ -270,12 +272,12 @@ export class Transfer {
    */
   async mirror(source: string, destination: string, options: MirrorOptions = {}): Promise<Descriptor> {
     const call = callOptions(options);
-    const { platforms = [], extraTags = [] } = options;
+    const { platforms = [], extraTags = [], referrers = false } = options;
     await using from = await this.#registry(source, { ...options.source, ...call });
     await using to = await this.#registry(
       destination,
       { ...options.destination, ...call },
-      { platforms: platforms.map(toWirePlatform), extraTags },
+      { platforms: platforms.map(toWirePlatform), extraTags, referrers },
     );
     let mirrored: Descriptor | undefined;
     const onProgress = (progress: TransferProgress): void => {
@@ -333,9 +335,9 @@ export class Transfer {
       },
     };
     const { maxConcurrentTransfers = 0, layerFetchBuffer = 0 } = options;
-    const { platforms = [], extraTags = [] } = more;
+    const { platforms = [], extraTags = [], referrers = false } = more;
     // containerd's own message wherever it says all there is to say: other daemons know no other.
-    const plain = maxConcurrentTransfers + layerFetchBuffer + platforms.length + extraTags.length === 0;
+    const plain = maxConcurrentTransfers + layerFetchBuffer + platforms.length + extraTags.length === 0 && !referrers;
     const source = plain
       ? pack(OCIRegistrySchema, registry)
       : pack(RegistrySchema, {
@@ -344,6 +346,7 @@ export class Transfer {
           layerFetchBuffer: BigInt(layerFetchBuffer),
           platforms,
           extraTags,
+          referrers,
         });
     const kept = streams.move();
     return { source, [Symbol.asyncDispose]: () => kept.disposeAsync() };

@@ -62,17 +62,9 @@ export async function pushDescriptor(target: PushTarget): Promise<PushOutcome> {
   }
 }
 
-/** Whether the registry has it; manifests by their digest. */
-export async function holdsDescriptor(
-  host: HostClient,
-  reference: Reference,
-  descriptor: Descriptor,
-  signal?: AbortSignal,
-): Promise<boolean> {
-  const open = (): never => {
-    throw new Error('nothing is sent');
-  };
-  return await new Push(host, reference, descriptor, { open, signal }).there();
+/** Whether the endpoint has it; manifests by their digest. */
+export async function holdsDescriptor(target: PushTarget): Promise<boolean> {
+  return await new Push(target).there();
 }
 
 class Push {
@@ -85,7 +77,7 @@ class Push {
   }
 
   async there(): Promise<boolean> {
-    const { digest, mediaType } = this.#descriptor;
+    const { digest, mediaType } = this.#target.descriptor;
     const manifest = isManifestType(mediaType) || isIndexType(mediaType);
     const path = `/${this.#repository}/${manifest ? 'manifests' : 'blobs'}/${digest}`;
     return await this.#exists(path, manifest ? { accept: `${mediaType}, */*` } : {});

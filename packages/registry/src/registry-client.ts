@@ -237,7 +237,12 @@ export class RegistryClient implements AsyncDisposable {
   async holds(text: string, descriptor: Descriptor, signal?: AbortSignal): Promise<boolean> {
     const reference = parseReference(text);
     const [host] = await this.#endpoints(reference, ['push']);
-    return host !== undefined && (await holdsDescriptor(host, reference, descriptor, signal));
+    if (!host) throw notFound('no push hosts: not found');
+    const open = (): never => {
+      throw new Error('nothing is sent to find out');
+    };
+    const query = namespaceQuery(host, reference);
+    return await holdsDescriptor({ host, reference, image: text, descriptor, query, options: { open, signal } });
   }
 
   async #endpoints(reference: Reference, needed: readonly HostCapability[]): Promise<HostClient[]> {

@@ -46,6 +46,8 @@ export interface RegistryEndpoint {
   /** Of a mirror: the images to take along (empty: all), and further tags. */
   platforms: Platform[];
   extraTags: string[];
+  /** Of a mirror: signatures and whatever else is attached go along. */
+  referrers: boolean;
 }
 
 export interface StoreReference {
@@ -202,6 +204,7 @@ function extendedRegistry(message: Registry, context: EndpointContext): Registry
     layerFetchBuffer: Number(message.layerFetchBuffer),
     platforms: message.platforms.map(fromWirePlatform),
     extraTags: message.extraTags,
+    referrers: message.referrers,
   };
 }
 
@@ -221,6 +224,7 @@ function registry({ reference, resolver }: OCIRegistry, context: EndpointContext
     layerFetchBuffer: 0,
     platforms: [],
     extraTags: [],
+    referrers: false,
     open: () => new RegistryClient({ hosts, credentials, headers: resolver?.headers, trace, tokens }),
   };
 }

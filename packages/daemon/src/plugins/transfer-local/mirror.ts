@@ -133,13 +133,14 @@ class Mirror {
       await this.#blob(descriptor);
       return undefined;
     }
-    if (await this.#job.to.holds(this.#locator, descriptor, this.#signal)) {
-      this.#job.tracker.exists(descriptor);
+    const { destination, from, source, to, tracker } = this.#job;
+    if (!destination.referrers && (await to.holds(this.#locator, descriptor, this.#signal))) {
+      tracker.exists(descriptor);
       return undefined;
     }
-    const bytes = known ?? (await fetchManifest(this.#job.from, this.#job.source, descriptor, this.#signal));
+    const bytes = known ?? (await fetchManifest(from, source, descriptor, this.#signal));
     const children = childrenOf(descriptor, bytes);
-    this.#job.tracker.addChildren(descriptor, children);
+    tracker.addChildren(descriptor, children);
     if (isManifestType(mediaType)) {
       await this.#all(children.map((child) => this.#blob(child)));
     } else {
@@ -150,7 +151,16 @@ class Mirror {
       for (const child of children) if (isIndexType(child.mediaType)) await this.#copy(child, depth + 1);
     }
     await this.#put(descriptor, '', bytes);
+    if (destination.referrers) await this.#referrers(descriptor, depth);
     return bytes;
+  }
+
+  /** Signatures and the like, each after what it is about. */
+  async #referrers(subject: Descriptor, depth: number): Promise<void> {
+    const { from, source, tracker } = this.#job;
+    const attached = await from.referrers(source, subject, { signal: this.#signal });
+    tracker.addChildren(subject, attached);
+    for (const referrer of attached) await this.#copy(referrer, depth + 1);
   }
 
   /** Waits for all, also when one fails, which stops the others: nothing goes on behind an answer. */
