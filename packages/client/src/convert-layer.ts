@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto';
 import { pipeline, Readable } from 'node:stream';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { constants, createZstdCompress } from 'node:zlib';
 import { Code, failedPrecondition, hasCode, invalidArgument, StatusError } from '@gantry/api';
 import { type Descriptor, layerTypeAs } from '@gantry/oci';
 import type { Content, ContentInfo } from './content.ts';
 import type { ContentWriter } from './content-writer.ts';
 import { decompressed, pieceSize } from './decompress.ts';
+import { openWriter } from './open-writer.ts';
 
 /** A layer in its new form. */
 export interface ConvertedLayer {
@@ -121,7 +121,7 @@ export async function writeLayer(
       yield piece;
     }
   })();
-  const writer = await openWriter(content, ref, signal);
+  const writer = await openWriter(content, ref, {}, { signal });
   try {
     await writer.restart();
     const labels = await make(writer, await decompressed(counted));
@@ -133,18 +133,6 @@ export async function writeLayer(
     await content.abort(ref).catch(() => {});
     if (reason instanceof StatusError || signal.aborted) throw reason;
     throw failedPrecondition(`layer ${layer.digest} cannot be converted: ${(reason as Error).message}`, reason);
-  }
-}
-
-/** Waits while somebody else writes the same. */
-async function openWriter(content: Content, ref: string, signal: AbortSignal): Promise<ContentWriter> {
-  for (let wait = 50; ; wait = Math.min(wait * 2, 2000)) {
-    try {
-      return await content.writer(ref, {}, { signal });
-    } catch (reason) {
-      if (!hasCode(reason, Code.Unavailable) || !/locked/.test(reason.message)) throw reason;
-      await sleep(wait, undefined, { signal });
-    }
   }
 }
 

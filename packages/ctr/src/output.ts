@@ -62,3 +62,8 @@ export async function forEachName(
 export function printLines(lines: readonly string[]): void {
   print(lines.map((line) => `${line}\n`).join(''));
 }
+
+/** Writes to standard output, as fast as it is read there. */
+export async function written(bytes: Uint8Array): Promise<void> {
+  if (!process.stdout.write(bytes)) await new Promise((resolve) => process.stdout.once('drain', resolve));
+}

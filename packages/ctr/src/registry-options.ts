@@ -1,9 +1,8 @@
 // How a command talks to a registry.
 import { existsSync, readFileSync } from 'node:fs';
 import type { Credentials, RegistryOptions } from '@gantry/client';
-import type { Flag, Invocation } from './command.ts';
+import { type Flag, type Invocation, UsageError } from './command.ts';
 import { dockerConfigFile, findLogin } from './docker-login.ts';
-import { notYet } from './not-yet.ts';
 
 export const registryFlags: readonly Flag[] = [
   { name: 'skip-verify', aliases: ['k'], kind: 'bool', usage: "do not check the registry's certificate" },
@@ -18,16 +17,18 @@ export const registryFlags: readonly Flag[] = [
   { name: 'http-trace', kind: 'bool', usage: "show the daemon's requests as they go" },
 ];
 
-/** @throws Error for flags that cannot be passed to a daemon */
+/** Settings of a connection that only this program itself can make; no message carries them to the daemon. */
+const ownFlags = ['skip-verify', 'tlscacert', 'tlscert', 'tlskey'];
+
+/** @throws UsageError for flags that are of use with --local only, the registry's and those named */
+export function requireLocal(invocation: Invocation, flags: readonly string[] = []): void {
+  for (const flag of [...flags, ...ownFlags])
+    if (invocation.isSet(flag)) throw new UsageError(`"--${flag}" requires "--local" flag`);
+}
+
+/** How the daemon is to talk to the registry. */
 export async function registryOptions(invocation: Invocation): Promise<RegistryOptions> {
-  for (const flag of ['tlscacert', 'tlscert', 'tlskey']) {
-    if (invocation.isSet(flag))
-      throw notYet(`--${flag}: put it into a hosts.toml file in the directory that --hosts-dir names`);
-  }
-  if (invocation.bool('skip-verify'))
-    throw notYet('--skip-verify: set skip_verify in a hosts.toml file in the directory that --hosts-dir names');
-  const given = await credentialsOf(invocation);
-  const credentials = given ? () => given : storedLogins();
+  const credentials = await credentialsFor(invocation);
   const hostsDirectory = invocation.string('hosts-dir');
   return {
     ...(credentials ? { credentials } : {}),
@@ -39,14 +40,20 @@ export async function registryOptions(invocation: Invocation): Promise<RegistryO
   };
 }
 
+/** Answers a registry that asks: with what the flags give, or else with the login that is kept for it. */
+export async function credentialsFor(invocation: Invocation): Promise<RegistryOptions['credentials']> {
+  const given = await credentialsOf(invocation);
+  return given ? () => given : storedLogins();
+}
+
+/** What --user or --refresh give; a password that is not there is asked for. */
 async function credentialsOf(invocation: Invocation): Promise<Credentials | undefined> {
-  const refreshToken = invocation.string('refresh');
-  if (refreshToken) return { refreshToken };
   const user = invocation.string('user');
-  if (!user) return undefined;
+  const refreshToken = invocation.string('refresh');
+  if (!user) return refreshToken ? { refreshToken } : undefined;
   const at = user.indexOf(':');
-  if (at >= 0) return { username: user.slice(0, at), password: user.slice(at + 1) };
-  return { username: user, password: await askPassword() };
+  const password = at < 0 ? '' : user.slice(at + 1);
+  return { username: at < 0 ? user : user.slice(0, at), password: password || (await askPassword()) };
 }
 
 /** Answers a registry that asks with the login that `ctr registry login` (or Docker) keeps for it; undefined if none is kept. */

@@ -206,14 +206,15 @@ export function platformFromJson(raw: RawPlatform | ImageConfig): Platform {
   };
 }
 
-/** The JSON form of a descriptor, for documents of our own. */
+/** The JSON form of a descriptor, for documents of our own. Annotations are in order of key, as Go writes them. */
 export function descriptorToJson(descriptor: Descriptor): Record<string, unknown> {
-  const { platform, data, mediaType, digest, size, ...rest } = descriptor;
+  const { platform, data, mediaType, digest, size, annotations, ...rest } = descriptor;
   return {
     mediaType,
     digest,
     size,
     ...rest,
+    ...(annotations && { annotations: Object.fromEntries(Object.entries(annotations).sort()) }),
     ...(data && { data: Buffer.from(data).toString('base64') }),
     ...(platform && {
       platform: {

@@ -68,10 +68,15 @@ export class RegistryClient implements AsyncDisposable {
   }
 
   /**
-   * The descriptor that a reference stands for now.
+   * The descriptor that a reference stands for now. With `blob` the reference's digest is that of a blob rather than of a
+   * manifest, and may have any size; what is too large for a manifest is not found otherwise.
    * @throws NotFound `<reference>: not found`; Unauthenticated `pull access denied, …`; what the furthest endpoint said.
    */
-  async resolve(text: string, signal?: AbortSignal): Promise<{ name: string; descriptor: Descriptor }> {
+  async resolve(
+    text: string,
+    signal?: AbortSignal,
+    { blob = false }: { blob?: boolean } = {},
+  ): Promise<{ name: string; descriptor: Descriptor }> {
     const reference = parseReference(text);
     if (reference.object === '') throw invalidArgument(`object required: "${text}"`);
     const digest = digestOfReference(reference);
@@ -80,6 +85,7 @@ export class RegistryClient implements AsyncDisposable {
     if (hosts.length === 0) throw notFound('no resolve hosts: not found');
     const found = new FurthestError();
     const targets = digest === '' ? [`manifests/${tagOf(reference)}`] : [`manifests/${digest}`, `blobs/${digest}`];
+    if (blob) targets.reverse();
     for (const target of targets) {
       // Only a 404 leads on to the blobs of old registries: those answer with no type worth keeping.
       if (found.rank > 2) break;
@@ -87,6 +93,8 @@ export class RegistryClient implements AsyncDisposable {
         try {
           const patient = index === hosts.length - 1;
           const descriptor = await this.#head(host, reference, target, digest, patient, signal);
+          if (descriptor && descriptor.size > maxManifestSize && !blob)
+            throw notFound(`rejecting ${descriptor.size} byte manifest for ${formatReference(reference)}: not found`);
           if (descriptor) return { name: text, descriptor };
           found.add(2, notFound(`${text}: not found`));
         } catch (error) {
@@ -146,9 +154,6 @@ export class RegistryClient implements AsyncDisposable {
       parseDigest(digest);
     } catch (error) {
       throw StatusError.wrap(error, `"${digest}" in header not a valid digest`);
-    }
-    if (size > maxManifestSize) {
-      throw notFound(`rejecting ${size} byte manifest for ${formatReference(reference)}: not found`);
     }
     return { mediaType, digest, size };
   }

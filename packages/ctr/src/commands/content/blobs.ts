@@ -5,11 +5,10 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { type Client, Code, type ContentInfo, hasCode, type Time, toMillis } from '@gantry/client';
 import { type Command, UsageError } from '../../command.ts';
-import { forEachName, log, print, printTable } from '../../output.ts';
+import { forEachName, log, print, printTable, written } from '../../output.ts';
 import { withClient } from '../../session.ts';
 import { tabbed } from '../../table.ts';
 import { decimalSize, humanDuration, labelList, parseLabels } from '../../units.ts';
-import { written } from '../images/transfer.ts';
 
 const age = (time: Time | undefined): string => (time ? humanDuration(Date.now() - toMillis(time)) : '-');
 

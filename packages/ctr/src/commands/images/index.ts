@@ -1,10 +1,13 @@
 import type { Command } from '../../command.ts';
+import { exportImages, importImages } from './archive.ts';
 import { convert } from './convert.ts';
 import { inspect } from './inspect.ts';
 import { check, list } from './list.ts';
 import { mount, unmount, usage } from './mount.ts';
+import { pull } from './pull.ts';
+import { push } from './push.ts';
 import { label, prune, remove } from './records.ts';
-import { exportImages, importImages, pull, push, tag } from './transfer.ts';
+import { tag } from './tag.ts';
 
 export const images: Command = {
   name: 'images',

@@ -2,12 +2,11 @@
 import type { Client, Descriptor, Mount, Snapshots } from '@gantry/client';
 import { isManifestType, MediaType, parseImageConfig, parseManifest } from '@gantry/oci';
 import { type Command, UsageError } from '../../command.ts';
-import { print } from '../../output.ts';
+import { print, written } from '../../output.ts';
 import { snapshotterFlags } from '../../run/spec-flags.ts';
 import { withClient } from '../../session.ts';
 import { parseLabels } from '../../units.ts';
 import { snapshotterOf, unpackImage } from '../../unpack.ts';
-import { written } from '../images/transfer.ts';
 
 /** Looks at a snapshot's mounts: its own, or those of a view on a committed one for as long as `look` takes. */
 async function withMounts<T>(snapshots: Snapshots, key: string, look: (mounts: Mount[]) => Promise<T>): Promise<T> {
