@@ -11,7 +11,8 @@ Usage: gantryd [flags] [command]
 Commands:
   config default          print the default configuration
   config dump             print the configuration in effect: the file, its imports and every default
-  config migrate          print the configuration file in the newest version of its format
+  config migrate          print the configuration file in the newest version of its format, comments and order kept
+  config check            list what is unknown, deprecated, removed or wrong in the file and its imports, by line
   publish                 pass an event from standard input on to the daemon (--topic, --namespace)
   oci-hook -- CMD ARGS    run a command as an OCI hook, with {{id}}, {{pid}}, {{bundle}}, {{rootfs}} filled in
 
@@ -51,8 +52,7 @@ export async function main(args: readonly string[]): Promise<number> {
       return 0;
     case 'config': {
       const { configCommand } = await import('./config-command.ts');
-      await configCommand(rest, flags, print, (text) => void process.stderr.write(`gantryd: warning: ${text}\n`));
-      return 0;
+      return configCommand(rest, flags, print, (text) => void process.stderr.write(`gantryd: warning: ${text}\n`));
     }
     case 'publish': {
       const { publishCommand } = await import('./publish-command.ts');

@@ -197,7 +197,7 @@ class AssembledDaemon implements Daemon {
     const service = plugins.all(PluginTypes.Warning).get('deprecations');
     if (!service) return;
     try {
-      await Promise.all(deprecatedSettings(this.config.raw).map((name) => warnOf(service, name)));
+      await Promise.all(deprecatedSettings(this.config.raw).map(({ name }) => warnOf(service, name)));
     } catch (error) {
       this.log.warn('cannot keep deprecation warnings', { error });
     }

@@ -6,7 +6,8 @@ const images = 'io.containerd.cri.v1.images';
 const runtime = 'io.containerd.cri.v1.runtime';
 
 test('deprecated settings are found where they say something', () => {
-  const found = deprecatedSettings({
+  const names = (config: Record<string, unknown>) => deprecatedSettings(config).map(({ name }) => name);
+  const found = names({
     plugins: {
       [images]: { registry: { mirrors: { 'docker.io': {} }, auths: { x: {} }, configs: { y: {} }, config_path: '' } },
       [runtime]: { enable_cdi: false, cni: { bin_dir: '/opt/cni/bin' } },

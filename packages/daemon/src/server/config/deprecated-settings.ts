@@ -12,15 +12,15 @@ const settings: readonly (readonly [Deprecation, ...path: string[]])[] = [
   ['tracing-service-config', 'io.containerd.internal.v1.tracing'],
 ];
 
-/** Those in use. A table or string that is empty, as `config default` prints it, is none. */
-export function deprecatedSettings(config: Record<string, unknown>): Deprecation[] {
+/** Those in use, and where. A table or string that is empty, as `config default` prints it, is none. */
+export function deprecatedSettings(config: Record<string, unknown>): { name: Deprecation; path: string[] }[] {
   return settings
-    .filter(([, ...path]) => {
-      let value: unknown = config['plugins'];
+    .map(([name, ...path]) => ({ name, path: ['plugins', ...path] }))
+    .filter(({ path }) => {
+      let value: unknown = config;
       for (const key of path) value = isTable(value) ? value[key] : undefined;
       if (isTable(value)) return Object.keys(value).length > 0;
       // That CDI is enabled is the default, written out or not.
       return value !== undefined && value !== '' && value !== true;
-    })
-    .map(([name]) => name);
+    });
 }

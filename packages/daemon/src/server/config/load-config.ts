@@ -8,6 +8,7 @@ import { checkTable, describePlace, isTable, withDefaults, wrongValue } from '..
 import type { Field } from '../../core/plugin/config-schema.ts';
 import { parseDuration } from '../../core/plugin/duration.ts';
 import type { Plugin } from '../../core/plugin/plugin.ts';
+import { pluginUri } from '../plugin-graph.ts';
 import { mergeConfig } from './merge.ts';
 import { migrateConfig } from './migrate.ts';
 import { type ServerConfig, serverSchema } from './server-config.ts';
@@ -40,12 +41,12 @@ export interface LoadOptions {
   plugins: readonly Plugin[];
 }
 
-function pluginUri(plugin: Plugin): string {
-  return `${plugin.type}.${plugin.id}`;
+async function readToml(file: string): Promise<Table> {
+  return parseToml(await readFile(file, 'utf8'), file);
 }
 
-async function readToml(file: string): Promise<Table> {
-  const text = await readFile(file, 'utf8');
+/** @throws StatusError InvalidArgument with file and line */
+export function parseToml(text: string, file: string): Table {
   try {
     return parse(text, { integersAsBigInt: 'asNeeded' }) as Table;
   } catch (error) {
@@ -64,7 +65,7 @@ async function resolveImport(pattern: string, from: string): Promise<string[]> {
 }
 
 /** The main file and everything it imports, in the order in which they are laid over each other. */
-async function readAll(main: string, first: Table, version: (raw: Table, file: string) => Table) {
+export async function readAll(main: string, first: Table, version: (raw: Table, file: string) => Table) {
   const seen = new Set([await realpath(main)]);
   const all = [{ file: main, raw: version(first, main) }];
   const pending = [{ file: main, raw: all[0]!.raw }];
@@ -91,7 +92,7 @@ async function readAll(main: string, first: Table, version: (raw: Table, file: s
 }
 
 /** Checks one file's tables with its own name in every message. */
-function checkFile(raw: Table, file: string, plugins: Map<string, Plugin>, warnings: string[]): void {
+export function checkFile(raw: Table, file: string, plugins: Map<string, Plugin>, warnings: string[]): void {
   const warn = (text: string) => void warnings.push(text);
   checkTable(serverFields, raw, { file, table: [] }, warn);
   checkTimeouts(raw['timeouts'], file);

@@ -13,12 +13,13 @@ function keyText(key: string): string {
   return /^[A-Za-z0-9_-]+$/.test(key) ? key : quote(key);
 }
 
-function valueText(value: unknown): string {
+/** A value on one line. */
+export function printTomlValue(value: unknown): string {
   if (typeof value === 'string') return quote(value);
-  if (Array.isArray(value)) return `[${value.map(valueText).join(', ')}]`;
+  if (Array.isArray(value)) return `[${value.map(printTomlValue).join(', ')}]`;
   if (value instanceof Date) return value.toISOString();
   if (isTable(value)) {
-    const inner = Object.entries(value).map(([key, item]) => `${keyText(key)} = ${valueText(item)}`);
+    const inner = Object.entries(value).map(([key, item]) => `${keyText(key)} = ${printTomlValue(item)}`);
     return inner.length === 0 ? '{}' : `{ ${inner.join(', ')} }`;
   }
   return String(value);
@@ -29,7 +30,7 @@ function printTable(table: Record<string, unknown>, path: string[], depth: numbe
   let first = true;
   for (const [key, value] of Object.entries(table)) {
     if (value === undefined || isTable(value)) continue;
-    lines.push(`${indent}${keyText(key)} = ${valueText(value)}`);
+    lines.push(`${indent}${keyText(key)} = ${printTomlValue(value)}`);
     first = false;
   }
   for (const [key, value] of Object.entries(table)) {
