@@ -48,6 +48,10 @@ export class Peer {
     return new Peer('containerd', directory, binary, existsSync(beside) ? beside : 'ctr');
   }
 
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
   /** Starts it; answers milliseconds until its socket answered. */
   async start(): Promise<number> {
     mkdirSync(this.directory, { recursive: true });
@@ -141,7 +145,7 @@ ${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  add
 
   /** User and system time of the daemon and of processes it has waited for, seconds. */
   cpuSeconds(): number {
-    const stat = readFileSync(`/proc/${this.#child?.pid}/stat`, 'latin1');
+    const stat = readFileSync(`/proc/${this.pid}/stat`, 'latin1');
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     // utime, stime, cutime, cstime, in hundredths.
     return fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0) / 100;
@@ -149,7 +153,7 @@ ${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  add
 
   /** From now on `peakMemory` is of what follows. */
   resetPeak(): void {
-    writeFileSync(`/proc/${this.#child?.pid}/clear_refs`, '5');
+    writeFileSync(`/proc/${this.pid}/clear_refs`, '5');
   }
 
   /** The longest that Gantry's main thread was held up since the last look, seconds. */
@@ -161,7 +165,7 @@ ${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  add
 
   /** The largest resident size of the daemon since `resetPeak`, or ever, bytes. */
   peakMemory(): number {
-    const status = readFileSync(`/proc/${this.#child?.pid}/status`, 'utf8');
+    const status = readFileSync(`/proc/${this.pid}/status`, 'utf8');
     return Number(/^VmHWM:\s+(\d+)/m.exec(status)?.[1] ?? 0) * 1024;
   }
 }

@@ -21,7 +21,6 @@ const workers = [
   'packages/archive/src/archive-worker.ts',
   'packages/daemon/src/core/snapshots/tree-worker.ts',
   'packages/daemon/src/core/trust/module-worker.ts',
-  'packages/daemon/src/plugins/content-local/hash-worker.ts',
 ];
 
 /** Modules that must stay outside: they load a native library from beside their own files. */

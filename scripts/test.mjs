@@ -22,11 +22,13 @@ const packages = {
   'mkfs.ext4': 'e2fsprogs',
 };
 
-/** Go programs that the tests talk to, as modules of one version. */
+/** Go programs that the tests talk to, as modules of one version; by where they go, as some have the same name. */
 const goTools = {
   ctr: 'github.com/containerd/containerd/v2/cmd/ctr@v2.3.4',
   'containerd-fuse-overlayfs-grpc':
     'github.com/containerd/fuse-overlayfs-snapshotter/v2/cmd/containerd-fuse-overlayfs-grpc@v2.1.7',
+  'imgcrypt/ctr': 'github.com/containerd/imgcrypt/cmd/ctr@v1.1.1',
+  'imgcrypt/ctd-decoder': 'github.com/containerd/imgcrypt/cmd/ctd-decoder@v1.1.1',
 };
 
 function installPrograms() {
@@ -46,9 +48,10 @@ function installPrograms() {
       console.warn(`test: tests that need ${module} will be skipped: Go is not installed`);
       continue;
     }
-    mkdirSync(bin, { recursive: true });
+    const folder = path.dirname(path.join(bin, name));
+    mkdirSync(folder, { recursive: true });
     console.log(`go install ${module} ...`);
-    const env = { ...process.env, GOBIN: bin, CGO_ENABLED: '0', GOFLAGS: '-mod=mod' };
+    const env = { ...process.env, GOBIN: folder, CGO_ENABLED: '0', GOFLAGS: '-mod=mod' };
     const result = spawnSync(go, ['install', module], { stdio: ['ignore', 'ignore', 'inherit'], env });
     if (result.status !== 0) console.warn(`test: could not install ${module}; tests that need it will be skipped`);
   }

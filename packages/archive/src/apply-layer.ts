@@ -6,16 +6,14 @@ import { createHash } from 'node:crypto';
 import { bufferCollector } from './buffer-garbage.ts';
 import { type ByteSource, readSource } from './byte-source.ts';
 import type { Compression } from './compression.ts';
-import { decompress } from './decompress.ts';
 import type { JobContext } from './job.ts';
 import { type ApplyTarget, LayerApplier } from './layer-applier.ts';
+import { type LayerEncoding, plainLayer } from './plain-layer.ts';
 import { TarParser } from './tar-parser.ts';
 
-export interface ApplyLayerParams {
+export interface ApplyLayerParams extends LayerEncoding {
   source: ByteSource;
   target: ApplyTarget;
-  /** Default: told by the first bytes. */
-  compression?: Compression;
   /** Also hash the bytes as they are stored. */
   hashSource?: boolean;
   /** Most uncompressed bytes; more is an error. */
@@ -68,7 +66,8 @@ export async function applyLayer(params: ApplyLayerParams, context: JobContext):
     const hash = createHash('sha256');
     const passed = bufferCollector();
     let size = 0;
-    const compression = await decompress(counted, params.compression, (chunk) => {
+    const { compression, bytes } = await plainLayer(counted, params, context.signal);
+    for await (const chunk of bytes) {
       size += chunk.length;
       if (params.maxSize !== undefined && size > params.maxSize) {
         throw new Error(`layer is larger than ${params.maxSize} bytes uncompressed`);
@@ -77,7 +76,7 @@ export async function applyLayer(params: ApplyLayerParams, context: JobContext):
       hash.update(chunk);
       parser.write(chunk);
       passed(chunk.length);
-    });
+    }
     parser.end();
     if (params.standalone && applier.implied.size > 0) {
       throw new Error(`layer has no entries for ${applier.implied.size} of its directories`);

@@ -24,3 +24,18 @@ export function bufferCollector(every = 16 << 20): (bytes: number) => void {
     collect?.({ type: 'minor' });
   };
 }
+
+/**
+ * Frees the memory of a chunk that came from a socket and was copied, at once: to V8 it is a small object with its bytes elsewhere, and
+ * hundreds of megabytes of such garbage would have it collect the whole heap again and again. Only where the chunk reaches to the end of
+ * its memory: then no other part of it comes later. Nothing may have kept the chunk or an earlier one of the same memory.
+ */
+export function letGo(chunk: Uint8Array): void {
+  const { buffer } = chunk;
+  if (chunk.byteOffset + chunk.length !== buffer.byteLength || !(buffer instanceof ArrayBuffer)) return;
+  try {
+    buffer.transfer(0);
+  } catch {
+    // A piece of Node's own pool: that is never given away.
+  }
+}

@@ -1,5 +1,4 @@
 /** gzip by ISA-L: where that is installed, the fastest. While a piece is used, the thread pool inflates the next. */
-import { crc32 } from 'node:zlib';
 import { hasIsal, type Inflated, IsalError, IsalInflater } from '@gantry/sys/isal.ts';
 import { CompressionError, type Decompressor, PIECE } from './decompressor.ts';
 import { GzipHeader, GzipTrailer } from './gzip-frame.ts';
@@ -48,7 +47,7 @@ class Members {
           if (!done) next = this.#fill(buffers[turn]!);
           // What fails in the next piece is told when it is asked for.
           next.catch(() => {});
-          sum = crc32(piece, sum);
+          sum = inflater.crc32(piece, sum);
           size += produced;
           if (produced > 0) yield piece;
           if (done) break;

@@ -4,6 +4,7 @@
  */
 import { availableParallelism } from 'node:os';
 import { type Transferable, Worker } from 'node:worker_threads';
+import { awaitedWork } from '@gantry/sys/idle-memory.ts';
 import { type FromWorker, JobError, type ToWorker } from './job.ts';
 import { workerUrl } from './worker-url.ts';
 
@@ -36,6 +37,8 @@ interface Pending {
   onProgress: ((progress: unknown) => void) | undefined;
   signal: AbortSignal | undefined;
   onAbort: (() => void) | undefined;
+  /** The main thread no longer waits for it. */
+  ended: () => void;
 }
 
 interface Member {
@@ -80,7 +83,14 @@ export class WorkerPool implements AsyncDisposable {
       const onAbort = options.signal && (() => send({ kind: 'cancel', id }));
       if (onAbort) options.signal?.addEventListener('abort', onAbort, { once: true });
       const { onProgress, signal } = options;
-      member.jobs.set(id, { resolve: resolve as (value: unknown) => void, reject, onProgress, signal, onAbort });
+      member.jobs.set(id, {
+        resolve: resolve as (value: unknown) => void,
+        reject,
+        onProgress,
+        signal,
+        onAbort,
+        ended: awaitedWork(),
+      });
     });
     try {
       send({ kind: 'start', id, job, params }, options.transfer);
@@ -158,6 +168,7 @@ export class WorkerPool implements AsyncDisposable {
     const pending = member.jobs.get(id);
     if (!pending) return;
     member.jobs.delete(id);
+    pending.ended();
     if (pending.onAbort) pending.signal?.removeEventListener('abort', pending.onAbort);
     how(pending);
   }

@@ -38,6 +38,7 @@ import { taskMonitorPlugin } from '@gantry/daemon/plugins/task-monitor/task-moni
 import { localTransfer } from '@gantry/daemon/plugins/transfer-local/transfer-plugin.ts';
 import { bindirVerifierPlugin } from '@gantry/daemon/plugins/verify-bindir/plugin.ts';
 import { moduleVerifierPlugin } from '@gantry/daemon/plugins/verify-module/plugin.ts';
+import { policyVerifierPlugin } from '@gantry/daemon/plugins/verify-policy/plugin.ts';
 import { containersGrpc, containersServicePlugin } from '@gantry/daemon/services/containers.ts';
 import { contentGrpc } from '@gantry/daemon/services/content.ts';
 import { diffGrpc, diffServicePlugin } from '@gantry/daemon/services/diff.ts';
@@ -57,6 +58,7 @@ export const builtinPlugins: readonly Plugin[] = [
   localContentPlugin,
   bindirVerifierPlugin,
   moduleVerifierPlugin,
+  policyVerifierPlugin,
   credentialsPlugin,
   optPlugin,
   deprecationsPlugin,

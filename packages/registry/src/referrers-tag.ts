@@ -3,16 +3,12 @@ import { discard, readBody } from './http-transport.ts';
 import type { PushTarget } from './push.ts';
 import { acceptPushed, unexpectedAnswer } from './push-answer.ts';
 import type { PushSender } from './push-upload.ts';
+import { readReferrers, referrersTag } from './referrers.ts';
 
 /**
  * Referrers where the registry has no API for them: an index under a tag made of the subject's digest, kept by those who
  * push (OCI distribution specification, "Referrers Tag Schema").
  */
-
-/** `sha256-<hex>`. */
-export function referrersTag(digest: string): string {
-  return digest.replace(':', '-').slice(0, 128);
-}
 
 export interface ReferrersIndex {
   schemaVersion: 2;
@@ -61,14 +57,4 @@ function readSubjected(manifest: Uint8Array): Subjected {
   } catch {
     return {};
   }
-}
-
-/** @throws Error if it is no index. */
-export function readReferrers(bytes: Uint8Array): Descriptor[] {
-  const { manifests } = JSON.parse(new TextDecoder().decode(bytes)) as { manifests?: unknown };
-  if (!Array.isArray(manifests)) throw new Error('an index without manifests');
-  return manifests.filter(
-    (entry: Partial<Descriptor> | null): entry is Descriptor =>
-      typeof entry?.digest === 'string' && typeof entry.mediaType === 'string' && typeof entry.size === 'number',
-  );
 }

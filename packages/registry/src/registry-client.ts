@@ -5,6 +5,7 @@ import {
   digestOfReference,
   formatReference,
   hostOf,
+  isIndexType,
   MediaType,
   maxManifestSize,
   parseDigest,
@@ -23,7 +24,7 @@ import { AuthorizationError, UnexpectedStatusError } from './http-error.ts';
 import { discard, type HttpResponse, header, readBody } from './http-transport.ts';
 import type { BlobRequest } from './open-blob.ts';
 import { holdsDescriptor, type PushOptions, type PushOutcome, pushDescriptor } from './push.ts';
-import { fetchReferrers } from './referrers.ts';
+import { askReferrers, readReferrers, readWhole, referrersTag } from './referrers.ts';
 import type { TokenCache } from './token-cache.ts';
 
 /**
@@ -198,6 +199,44 @@ export class RegistryClient implements AsyncDisposable {
     };
   }
 
+  /**
+   * What refers to a manifest of the reference's repository as its subject: by the referrers API of the first endpoint that
+   * knows any, else by the tag that clients keep where there is no such API. Empty if there is nothing.
+   */
+  async referrers(
+    text: string,
+    descriptor: Descriptor,
+    { artifactType, signal }: { artifactType?: string; signal?: AbortSignal } = {},
+  ): Promise<Descriptor[]> {
+    const reference = parseReference(text);
+    const { digest } = descriptor;
+    const scopes = [pullScope(reference)];
+    let failure: unknown;
+    for (const host of await this.#endpoints(reference, ['referrers'])) {
+      const query = namespaceQuery(host, reference);
+      try {
+        const found = await askReferrers(host, reference, digest, { artifactType, query, scopes, signal });
+        if (found && found.length > 0) return found;
+      } catch (error) {
+        signal?.throwIfAborted();
+        failure ??= error;
+      }
+    }
+    // Not to be known is not the same as not to be there.
+    if (failure) throw failure;
+    const tagged = `${reference.locator}:${referrersTag(digest)}`;
+    let list: Descriptor;
+    try {
+      list = (await this.resolve(tagged, signal)).descriptor;
+    } catch (error) {
+      if (hasCode(error, Code.NotFound)) return [];
+      throw error;
+    }
+    if (!isIndexType(list.mediaType)) return [];
+    const body = await readWhole(this.fetch(tagged, list, { ...(signal && { signal }) }), list);
+    return readReferrers(body, artifactType);
+  }
+
   /** Puts one blob or manifest to the reference's repository; a descriptor that the reference's digest names gets its tag. */
   async push(text: string, descriptor: Descriptor, options: PushOptions): Promise<PushOutcome> {
     const reference = parseReference(text);
@@ -210,31 +249,6 @@ export class RegistryClient implements AsyncDisposable {
       descriptor,
       query: namespaceQuery(host, reference),
       options,
-    });
-  }
-
-  /**
-   * Manifests of the reference's repository whose subject is what the descriptor describes; only those of `artifactType`,
-   * if it is given. Empty where there are none.
-   */
-  async referrers(
-    text: string,
-    { digest }: Descriptor,
-    options: { artifactType?: string; signal?: AbortSignal } = {},
-  ): Promise<Descriptor[]> {
-    const reference = parseReference(text);
-    parseDigest(digest);
-    let hosts = await this.#endpoints(reference, ['referrers']);
-    if (hosts.length === 0) hosts = await this.#endpoints(reference, ['resolve']);
-    return await fetchReferrers({
-      reference,
-      image: text,
-      digest,
-      artifactTypes: options.artifactType === undefined ? [] : [options.artifactType],
-      hosts,
-      query: (host) => namespaceQuery(host, reference),
-      scopes: [pullScope(reference)],
-      signal: options.signal,
     });
   }
 

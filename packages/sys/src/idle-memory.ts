@@ -30,7 +30,7 @@ export function returnMemoryWhenIdle(options: IdleMemoryOptions = {}): () => voi
     const { active } = performance.eventLoopUtilization(before);
     before = performance.eventLoopUtilization();
     worked += active;
-    if (worked < workMs || active > everyMs / 50) return;
+    if (worked < workMs || active > everyMs / 50 || awaited > 0) return;
     collect({ type: 'major', flavor: 'last-resort' });
     trimHeap();
     worked = 0;
@@ -38,6 +38,18 @@ export function returnMemoryWhenIdle(options: IdleMemoryOptions = {}): () => voi
   }, everyMs);
   timer.unref();
   return () => clearInterval(timer);
+}
+
+let awaited = 0;
+
+/** Told of work that this thread waits for while others do it: then it does not rest, however little it does itself. Answers how to tell its end. */
+export function awaitedWork(): () => void {
+  awaited++;
+  let ended = false;
+  return () => {
+    if (!ended) awaited--;
+    ended = true;
+  };
 }
 
 /**

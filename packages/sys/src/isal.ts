@@ -16,6 +16,7 @@ type Asynchronous = (state: Buffer, done: (error: Error | null, result: number) 
 interface Library {
   init(state: Buffer): void;
   inflate: ((state: Buffer) => number) & { async: Asynchronous };
+  crc32(before: number, bytes: Uint8Array, length: number): number;
 }
 
 let library: Library | undefined | null;
@@ -28,6 +29,7 @@ function load(): Library | undefined {
     library = {
       init: loaded.func('void isal_inflate_init(void *)'),
       inflate: loaded.func('int isal_inflate(void *)') as unknown as Library['inflate'],
+      crc32: loaded.func('uint32_t crc32_gzip_refl(uint32_t, const void *, uint64_t)'),
     };
     if (!works()) library = null;
   } catch {
@@ -100,6 +102,11 @@ export class IsalInflater {
     const taken = Buffer.alloc(8);
     taken.writeBigUInt64LE(this.#state.readBigUInt64LE(field.bits) >> BigInt(count & 7));
     return { taken: taken.subarray(0, count >> 3), left: this.#input!.subarray(this.#input!.length - left) };
+  }
+
+  /** The gzip checksum of bytes, going on from that of the bytes `before` them. Several times as fast as zlib's. */
+  crc32(bytes: Uint8Array, before: number): number {
+    return this.#library.crc32(before, bytes, bytes.length);
   }
 
   /** Gets ready for another stream, of another input. */

@@ -70,7 +70,6 @@ describe('Content service over gRPC', () => {
   after(async () => {
     await transport.close();
     await server.close();
-    await backend.close();
     await rm(dir, { recursive: true });
   });
 

@@ -15,7 +15,7 @@ export interface ImageSource {
   /** The bytes of a blob or manifest; whoever reads them checks the digest. */
   fetch(reference: string, descriptor: Descriptor, options?: { signal?: AbortSignal }): AsyncIterable<Uint8Array>;
   /** Manifests that name the descriptor as their subject, of one artifact type. Empty if there are none. */
-  referrers?(
+  referrers(
     reference: string,
     descriptor: Descriptor,
     options?: { artifactType?: string; signal?: AbortSignal },

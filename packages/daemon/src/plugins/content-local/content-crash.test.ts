@@ -59,7 +59,6 @@ it('survives kill -9 at any moment: what was answered is whole, what was not is 
       const { size } = await again.commit();
       assert.equal(size, offset + Buffer.byteLength(`resumed ${ref}`));
     }
-    await store.close();
     assert.deepEqual(await readdir(path.join(root, 'ingest')), []);
   }
   assert.ok(answered.size > 6);

@@ -8,8 +8,6 @@ export const localContentPlugin = definePlugin({
   id: 'content',
   async init(context) {
     context.meta.exports['root'] = context.root;
-    const store = await LocalContent.open(context.root);
-    context.onClose(() => store.close());
-    return store;
+    return await LocalContent.open(context.root);
   },
 });

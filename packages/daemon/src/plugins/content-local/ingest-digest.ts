@@ -1,34 +1,30 @@
 import { createHash, type Hash } from 'node:crypto';
-import type { JobWorker } from '../../core/workers/job-worker.ts';
-import { type HashPool, hashBlockSize } from './hash-pool.ts';
-import type { FileJob, UpdateJob } from './hash-worker.ts';
+import { open } from 'node:fs/promises';
+import { internal } from '@gantry/api';
+import { type PoolDigest, poolDigest } from '@gantry/sys/digest.ts';
 
-/** Up to here a worker's round trip costs more than hashing where we are (16 µs of hashing for this much). */
+/** Up to here the way to another thread and back costs more than hashing where we are (16 µs of hashing for this much). */
 const inlineLimit = 64 * 1024;
 
 type Mode =
   | { kind: 'inline'; hash: Hash }
-  | { kind: 'worker'; worker: JobWorker; generation: number; hex: string }
+  | { kind: 'pool'; hash: PoolDigest }
   /** The digest up to the offset is known (or not), but no hash is running that could go on from it. */
   | { kind: 'file'; hex: string | undefined };
 
 /**
- * The running digest of one ingest. Small ingests are hashed in place; when one outgrows that, its bytes go to a worker
- * while they are written to the file.
+ * The running digest of one ingest. Small ingests are hashed in place; when one outgrows that, its bytes are hashed on threads
+ * of the pool, while they are written to the file.
  */
 export class IngestDigest {
   readonly algorithm: string;
-  readonly #pool: HashPool;
   readonly #path: string;
-  readonly #stream: number;
   #mode: Mode;
   #offset = 0;
 
-  constructor(pool: HashPool, path: string, algorithm: string) {
-    this.#pool = pool;
+  constructor(path: string, algorithm: string) {
     this.#path = path;
     this.algorithm = algorithm;
-    this.#stream = pool.nextStream();
     this.#mode = { kind: 'inline', hash: createHash(algorithm) };
   }
 
@@ -46,45 +42,29 @@ export class IngestDigest {
       this.#offset += chunk.length;
       return;
     }
-    if (this.#mode.kind !== 'worker' || this.#mode.generation !== this.#mode.worker.generation) await this.#toWorker();
-    const mode = this.#mode;
-    if (mode.kind !== 'worker') return;
-    for (let start = 0; start < chunk.length; start += hashBlockSize) {
-      const part = chunk.subarray(start, start + hashBlockSize);
-      const data = this.#pool.takeBlock();
-      new Uint8Array(data).set(part);
-      try {
-        mode.hex = await mode.worker.run<string>('update', {
-          stream: this.#stream,
-          data,
-          length: part.length,
-        } satisfies UpdateJob);
-      } finally {
-        this.#pool.giveBlock(data);
-      }
-      this.#offset += part.length;
-    }
+    const hash = this.#mode.kind === 'pool' ? this.#mode.hash : await this.#toPool();
+    await hash.update(chunk);
+    this.#offset += chunk.length;
   }
 
   /** `algorithm:hex` of all bytes so far. */
   async digest(): Promise<string> {
     const mode = this.#mode;
     if (mode.kind === 'inline') return `${this.algorithm}:${mode.hash.copy().digest('hex')}`;
-    if (mode.kind === 'worker') return `${this.algorithm}:${mode.hex}`;
+    if (mode.kind === 'pool') return `${this.algorithm}:${mode.hash.hex()}`;
     if (mode.hex !== undefined) return `${this.algorithm}:${mode.hex}`;
-    await this.#toWorker();
-    return this.digest();
+    return `${this.algorithm}:${(await this.#toPool()).hex()}`;
   }
 
   /** The digest by another algorithm, from the file. */
   async digestBy(algorithm: string): Promise<string> {
     if (algorithm === this.algorithm) return this.digest();
-    const stream = this.#pool.nextStream();
-    const worker = this.#pool.pick();
-    const job: FileJob = { stream, algorithm, path: this.#path, size: this.#offset };
-    const hex = await worker.run<string>('file', job);
-    await worker.run('end', { stream });
-    return `${algorithm}:${hex}`;
+    const hash = await hashFile(this.#path, algorithm, this.#offset);
+    try {
+      return `${algorithm}:${hash.hex()}`;
+    } finally {
+      hash.close();
+    }
   }
 
   close(): void {
@@ -92,18 +72,34 @@ export class IngestDigest {
     this.#mode = { kind: 'file', hex: undefined };
   }
 
-  /** Lets a worker hash what the file has up to the offset, and go on from there. */
-  async #toWorker(): Promise<void> {
-    const worker = this.#pool.pick();
-    const job: FileJob = { stream: this.#stream, algorithm: this.algorithm, path: this.#path, size: this.#offset };
-    const hex = await worker.run<string>('file', job);
-    this.#mode = { kind: 'worker', worker, generation: worker.generation, hex };
+  /** Hashes what the file has up to the offset, to go on from there. */
+  async #toPool(): Promise<PoolDigest> {
+    const hash = await hashFile(this.#path, this.algorithm, this.#offset);
+    this.#mode = { kind: 'pool', hash };
+    return hash;
   }
 
   #release(): void {
-    const mode = this.#mode;
-    if (mode.kind !== 'worker' || mode.generation !== mode.worker.generation) return;
-    // Nobody waits for this; if the worker ended meanwhile, the hash ended with it.
-    mode.worker.run('end', { stream: this.#stream }).catch(() => {});
+    if (this.#mode.kind === 'pool') this.#mode.hash.close();
+  }
+}
+
+/** The running digest of a file's first `size` bytes. */
+async function hashFile(path: string, algorithm: string, size: number): Promise<PoolDigest> {
+  const hash = poolDigest(algorithm);
+  try {
+    if (size === 0) return hash;
+    await using file = await open(path, 'r');
+    const block = Buffer.allocUnsafeSlow(Math.min(size, 1 << 20));
+    for (let offset = 0; offset < size; ) {
+      const { bytesRead } = await file.read(block, 0, Math.min(block.length, size - offset), offset);
+      if (bytesRead === 0) throw internal(`${path} ends at ${offset}, expected ${size} bytes`);
+      await hash.update(block.subarray(0, bytesRead));
+      offset += bytesRead;
+    }
+    return hash;
+  } catch (reason) {
+    hash.close();
+    throw reason;
   }
 }

@@ -15,12 +15,10 @@ contentBackendContract('local', async () => {
   return {
     backend,
     async reopen() {
-      await backend.close();
       backend = await LocalContent.open(root);
       return backend;
     },
     async close() {
-      await backend.close();
       await rm(root, { recursive: true });
     },
   };
@@ -43,7 +41,6 @@ describe('local content on disk', () => {
     const blob = path.join(root, 'blobs', ...digest.split(':'));
     assert.equal((await stat(blob)).mode & 0o777, 0o444);
     assert.equal(await readFile(blob, 'utf8'), 'hello');
-    await store.close();
     await rm(root, { recursive: true });
   });
 
@@ -54,9 +51,8 @@ describe('local content on disk', () => {
     await mkdir(half, { recursive: true });
     await mkdir(published);
     await writeFile(path.join(published, 'ref'), 'published');
-    const store = await LocalContent.open(root);
+    await LocalContent.open(root);
     assert.deepEqual(await readdir(path.join(root, 'ingest')), []);
-    await store.close();
     await rm(root, { recursive: true });
   });
 });

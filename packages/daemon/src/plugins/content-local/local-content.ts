@@ -10,7 +10,6 @@ import type {
 } from '../../core/content/content-store.ts';
 import { KeyedLock } from '../../core/content/keyed-lock.ts';
 import { digestAlgorithms, parseDigest } from './digests.ts';
-import { HashPool } from './hash-pool.ts';
 import { IngestDigest } from './ingest-digest.ts';
 import { IngestFiles, isMissing } from './ingest-files.ts';
 import { LocalWriter, type WriterHome } from './local-writer.ts';
@@ -29,7 +28,6 @@ interface BlobInfo {
  */
 export class LocalContent implements ContentBackend, WriterHome {
   readonly #root: string;
-  readonly #hashes = new HashPool();
   readonly #refs = new RefLocks();
   readonly #blobs = new KeyedLock();
   readonly #writers = new Map<string, { writer: LocalWriter; unlock: () => void }>();
@@ -47,11 +45,6 @@ export class LocalContent implements ContentBackend, WriterHome {
       if ((await files.read()) === undefined) await files.remove();
     }
     return store;
-  }
-
-  /** Ends the hash threads. Writers must be closed before. */
-  close(): Promise<void> {
-    return this.#hashes.close();
   }
 
   async info(digest: string): Promise<BlobInfo> {
@@ -129,7 +122,7 @@ export class LocalContent implements ContentBackend, WriterHome {
         record.total = size;
       }
       file = await open(files.data, 'r+');
-      const digest = new IngestDigest(this.#hashes, files.data, algorithm);
+      const digest = new IngestDigest(files.data, algorithm);
       digest.restart(record.offset);
       const writer = new LocalWriter(this, files, file, digest, record, expected);
       this.#writers.set(ref, { writer, unlock });

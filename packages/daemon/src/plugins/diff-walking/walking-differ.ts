@@ -13,7 +13,6 @@ import {
   chunksFromPort,
   type DiffLayerParams,
   type DiffLayerResult,
-  isReadableLayer,
   JobError,
   LayerMediaType,
   layerCompression,
@@ -26,6 +25,7 @@ import { type Mount, readonlyMounts, withTempMount } from '@gantry/mount';
 import type { Descriptor } from '@gantry/oci';
 import type { ContentReader, ContentStore, ContentWriter } from '../../core/content/content-store.ts';
 import type { ApplyOptions, Differ, DiffOptions, GrowingBlob } from '../../core/diff/differ.ts';
+import { layerEncoding, type StreamProcessor } from '../../core/diff/stream-processors.ts';
 import type { Logger } from '../../core/log/logger.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 import { directTarget, directUpper } from './apply-target.ts';
@@ -36,11 +36,14 @@ export interface WalkingDifferOptions {
   /** For mounts that live as long as a call. */
   temp: string;
   log: Logger;
+  /** Programs for media types that are not known here, by id. */
+  processors?: Readonly<Record<string, StreamProcessor>>;
+  /** Bytes that an unpacked layer may have. Default: no limit. */
+  sizeLimit?: (packedSize: number) => number | undefined;
 }
 
-function applyParams(target: ApplyTarget, options: ApplyOptions): Omit<ApplyLayerParams, 'source'> {
-  return { target, ...(options.syncFs && { sync: true }), ...(options.standalone && { standalone: true }) };
-}
+/** All that the worker has to know of a layer but where it comes from and where it goes. */
+type LayerParams = Omit<ApplyLayerParams, 'source' | 'target'>;
 
 function runOptions(ctx: RequestContext, { onProgress }: ApplyOptions): RunOptions {
   return {
@@ -62,15 +65,26 @@ export class WalkingDiffer implements Differ {
     mounts: Mount[],
     options: ApplyOptions = {},
   ): Promise<Descriptor> {
-    if (!isReadableLayer(descriptor.mediaType)) {
-      throw unimplemented(`failed to get stream processor for ${descriptor.mediaType}: no processor for media-type`);
-    }
+    const params = this.#params(descriptor, options);
     await using reader = await this.#options.content.reader(ctx, descriptor.digest);
     const direct = directTarget(mounts);
-    if (direct) return await this.#applyTo(ctx, reader, descriptor, direct, options);
-    return await withTempMount(mounts, this.#options.temp, async (root) => {
-      return await this.#applyTo(ctx, reader, descriptor, { root, kind: 'merged' }, options);
-    });
+    const run = async (target: ApplyTarget) => {
+      return this.#unpacked(descriptor, await this.#runApply(reader, { ...params, target }, runOptions(ctx, options)));
+    };
+    if (direct) return await run(direct);
+    return await withTempMount(mounts, this.#options.temp, (root) => run({ root, kind: 'merged' }));
+  }
+
+  /** @throws Unimplemented for a media type that neither this differ nor a stream processor knows */
+  #params(descriptor: Descriptor, options: ApplyOptions): LayerParams {
+    const { processors = {}, sizeLimit } = this.#options;
+    const maxSize = sizeLimit?.(descriptor.size);
+    return {
+      ...layerEncoding(descriptor.mediaType, processors, options.processorPayloads),
+      ...(maxSize !== undefined && { maxSize }),
+      ...(options.syncFs && { sync: true }),
+      ...(options.standalone && { standalone: true }),
+    };
   }
 
   /** Unpacks while the blob is still being written: the worker reads the file along. */
@@ -81,12 +95,13 @@ export class WalkingDiffer implements Differ {
     mounts: Mount[],
     options: ApplyOptions = {},
   ): Promise<Descriptor> {
-    const direct = isReadableLayer(descriptor.mediaType) ? directTarget(mounts) : undefined;
-    if (!direct) {
+    const target = directTarget(mounts);
+    if (!target) {
       await blob.complete;
       return await this.apply(ctx, descriptor, mounts, options);
     }
-    const params = { ...applyParams(direct, options), source: { kind: 'growing' as const, path: blob.path } };
+    const source = { kind: 'growing' as const, path: blob.path };
+    const params = { ...this.#params(descriptor, options), source, target };
     const job = this.#options.pool.start<ApplyLayerResult>('apply-layer', params, runOptions(ctx, options));
     const stop = blob.onGrowth((available) => job.post({ available }));
     blob.complete.then(
@@ -98,19 +113,6 @@ export class WalkingDiffer implements Differ {
     } finally {
       stop();
     }
-  }
-
-  async #applyTo(
-    ctx: RequestContext,
-    reader: ContentReader,
-    descriptor: Descriptor,
-    target: ApplyTarget,
-    options: ApplyOptions,
-  ): Promise<Descriptor> {
-    return this.#unpacked(
-      descriptor,
-      await this.#runApply(reader, applyParams(target, options), runOptions(ctx, options)),
-    );
   }
 
   #unpacked(descriptor: Descriptor, result: ApplyLayerResult): Descriptor {

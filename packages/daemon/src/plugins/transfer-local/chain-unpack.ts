@@ -2,6 +2,7 @@ import { Code, hasCode, StatusError, unknown } from '@gantry/api';
 import type { Mount } from '@gantry/mount';
 import { chainIds, type Descriptor } from '@gantry/oci';
 import type { ApplyOptions, GrowingBlob } from '../../core/diff/differ.ts';
+import { nodeKeyPayloads } from '../../core/diff/node-keys.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { NamespacedSnapshotter } from '../../core/snapshots/snapshot-service.ts';
 import { applyWith } from './apply-with.ts';
@@ -225,7 +226,8 @@ export class ChainUnpack {
     blob: GrowingBlob | undefined,
   ): Promise<Descriptor> {
     try {
-      return await applyWith(this.#target.support.differs, this.#ctx, layer, mounts, options, blob);
+      const all = { ...options, processorPayloads: nodeKeyPayloads(layer) };
+      return await applyWith(this.#target.support.differs, this.#ctx, layer, mounts, all, blob);
     } catch (error) {
       throw StatusError.wrap(
         error,

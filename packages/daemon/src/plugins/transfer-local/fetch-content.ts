@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Code, hasCode, StatusError } from '@gantry/api';
-import { bufferCollector } from '@gantry/archive/buffer-garbage.ts';
+import { letGo } from '@gantry/archive/buffer-garbage.ts';
 import { type Descriptor, refKey } from '@gantry/oci';
 import type { BlobSource } from '@gantry/registry';
 import type { ContentStore, ContentWriter } from '../../core/content/content-store.ts';
@@ -142,7 +142,6 @@ async function copy(
   if (offset > 0) onProgress(offset);
   const size = Math.min(batchSize, Math.max(1, descriptor.size - offset));
   let buffers: [Buffer, Buffer] | undefined;
-  const passed = bufferCollector();
   let fill = 0;
   let writing: Promise<void> = Promise.resolve();
   const flush = async (): Promise<void> => {
@@ -169,7 +168,7 @@ async function copy(
         at += count;
         if (fill === size) await flush();
       }
-      passed(chunk.length);
+      letGo(chunk);
     }
   } finally {
     // Also when the connection broke for good: what came is kept for the next attempt.
