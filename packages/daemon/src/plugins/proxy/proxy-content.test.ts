@@ -48,14 +48,12 @@ async function localPeer() {
     proxy: new ProxyContent(connection),
     async restart() {
       await peer.stop();
-      await backend.close();
       backend = await LocalContent.open(root);
       await peer.start();
     },
     async close() {
       await connection.close();
       await peer.close();
-      await backend.close();
       await rm(root, { recursive: true });
     },
   };
