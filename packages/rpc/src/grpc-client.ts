@@ -231,7 +231,10 @@ class ClientTransport implements GrpcTransport {
     };
     session.on('error', forget); // Its calls are told by their streams.
     session.on('goaway', forget);
-    session.once('connect', () => session.setLocalWindowSize(connectionWindow));
+    session.once('connect', () => {
+      // It may have been closed while it was being made.
+      if (!session.destroyed) session.setLocalWindowSize(connectionWindow);
+    });
     const pings = this.#options.keepAliveMs ? this.#ping(session, this.#options.keepAliveMs) : undefined;
     session.on('close', () => {
       clearInterval(pings);
@@ -293,7 +296,9 @@ function settled(session: ClientHttp2Session, timeoutMs: number): Promise<Error 
     };
     session.once('error', done);
     session.once('close', () => done(unavailable('the connection was closed')));
-    const ask = () => session.ping((error) => done(error ?? undefined));
+    const ask = () => {
+      if (!session.destroyed) session.ping((error) => done(error ?? undefined));
+    };
     if (session.connecting) session.once('connect', ask);
     else ask();
   });

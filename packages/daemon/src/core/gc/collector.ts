@@ -1,4 +1,4 @@
-import { Code, hasCode } from '@gantry/api';
+import { Code, canceled, hasCode } from '@gantry/api';
 import { ImageDeleteSchema } from '@gantry/api/gen/events/image_pb.js';
 import { SnapshotRemoveSchema } from '@gantry/api/gen/events/snapshot_pb.js';
 import type { IngestRecord } from '../content/content-records.ts';
@@ -8,7 +8,7 @@ import type { EventExchange } from '../events/exchange.ts';
 import type { Logger } from '../log/logger.ts';
 import type { MetadataStore, ReadTransaction } from '../metadata/metadata-store.ts';
 import { keys } from '../metadata/schema.ts';
-import { contextOf, type RequestContext } from '../request-context.ts';
+import type { RequestContext } from '../request-context.ts';
 import type { MetadataSnapshotter, SnapshotRecord } from '../snapshots/metadata-snapshotter.ts';
 import type { CollectionStats } from './garbage-collector.ts';
 import { markAndSweep } from './mark-and-sweep.ts';
@@ -23,15 +23,24 @@ export interface CollectorSettings {
   log: Logger;
 }
 
+/** Milliseconds that all of a backend in another process may take in one collection. */
+const remotePatience = 300_000;
+
 /**
  * One collection: records first, in one transaction; then the bytes that no record names any more, whoever left them
  * there (a record just swept, or an operation that died half-way).
  */
 export class Collector {
   readonly #settings: CollectorSettings;
+  readonly #stopping = new AbortController();
 
   constructor(settings: CollectorSettings) {
     this.#settings = settings;
+  }
+
+  /** Gives up calls to other processes that do not answer, for good: the daemon is ending. */
+  stop(): void {
+    this.#stopping.abort(canceled('the garbage collector is being stopped'));
   }
 
   async run(): Promise<CollectionStats> {
@@ -67,7 +76,7 @@ export class Collector {
     try {
       return await sweep();
     } catch (error) {
-      if (!hasCode(error, Code.Unavailable)) throw error;
+      if (!hasCode(error, Code.Unavailable) && !hasCode(error, Code.DeadlineExceeded)) throw error;
       this.#settings.log.warn('not collected, as it cannot be reached', { backend: name, error });
       return 0;
     }
@@ -76,7 +85,9 @@ export class Collector {
   /** For whom a backend is asked what it has: once for all of it, or, where it may keep namespaces apart, for each. */
   #askedFor(backend: { remote?: boolean }): (RequestContext | undefined)[] {
     if (!backend.remote) return [undefined];
-    return this.#settings.store.view((tx) => [...tx.children(keys.namespaces())].map((name) => contextOf(name)));
+    const signal = AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(remotePatience)]);
+    const names = this.#settings.store.view((tx) => [...tx.children(keys.namespaces())]);
+    return names.map((namespace) => ({ namespace, signal }));
   }
 
   async #sweepContent(): Promise<number> {

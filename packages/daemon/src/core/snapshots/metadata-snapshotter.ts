@@ -24,7 +24,7 @@ import { applyLabelMask } from '../metadata/label-mask.ts';
 import type { MetadataStore, WriteTransaction } from '../metadata/metadata-store.ts';
 import { keys } from '../metadata/schema.ts';
 import type { NamespaceStore } from '../namespaces/namespace-store.ts';
-import { contextOf, type RequestContext } from '../request-context.ts';
+import type { RequestContext } from '../request-context.ts';
 import { validateLabels } from '../validation/labels.ts';
 import type { NamespacedSnapshotter } from './snapshot-service.ts';
 import type {
@@ -49,6 +49,8 @@ export interface SnapshotRecord {
 
 /** Names the committed snapshot that a prepared one is to become, so that a lazy-pulling snapshotter may have it already. */
 export const targetLabel = 'containerd.io/snapshot.ref';
+/** Milliseconds until a snapshotter of another process that does not answer is left to the collector. */
+const dropPatience = 60_000;
 const inheritedPrefix = 'containerd.io/snapshot/';
 
 export interface MetadataSnapshotterSettings {
@@ -314,7 +316,8 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
   async #drop(ctx: RequestContext, backendKey: string): Promise<void> {
     try {
       // Also for a caller who has given up.
-      await this.backend.remove(backendKey, contextOf(ctx.namespace));
+      const signal = AbortSignal.timeout(dropPatience);
+      await this.backend.remove(backendKey, { namespace: ctx.namespace, signal });
     } catch (error) {
       if (!hasCode(error, Code.NotFound)) {
         this.#settings.log.warn('snapshot left for the garbage collector', {

@@ -58,6 +58,7 @@ export const metadataPlugin = definePlugin({
     const collector = new Collector({ store, backend, locks, snapshotters: () => snapshotters.values(), events, log });
     gc.use(() => collector.run());
     context.onClose(async () => {
+      collector.stop();
       await gc.close();
       await store.close();
     });

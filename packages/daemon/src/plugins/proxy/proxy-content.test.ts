@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
+import net from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { it } from 'node:test';
@@ -143,4 +145,25 @@ it('two daemons: the one behind keeps namespaces apart, holds what it is given, 
     await first.close();
     await second.close();
   }
+});
+
+it('a process that takes calls and answers none does not keep the daemon from ending', async () => {
+  const metadata = await TestingMetadata.open();
+  const silent = net.createServer();
+  const address = path.join(metadata.directory, 'silent.sock');
+  const asked = once(silent, 'connection');
+  await once(silent.listen(address), 'listening');
+  const connection = new ProxyConnection('silent', address);
+  const { store, exchange: events, log, locks } = metadata;
+  await metadata.namespaces.create('a', {});
+  const backend = new ProxyContent(connection);
+  const collector = new Collector({ store, backend, locks, snapshotters: () => [], events, log });
+  const running = collector.run();
+  const [socket] = await asked;
+  collector.stop();
+  await assert.rejects(running, (error) => hasCode(error, Code.Canceled));
+  await connection.close();
+  socket.destroy();
+  silent.close();
+  await metadata.close();
 });
