@@ -84,12 +84,7 @@ export class Authorizer {
     if (!challenge) return await this.#remembered(purpose);
     const credentials = await this.#lookUp(purpose);
     if (credentials?.kind === 'header') return credentials.value;
-    if (challenge.scheme === 'basic') {
-      if (credentials?.kind !== 'password' || credentials.username === '') {
-        throw new AuthorizationError('authorization failed: no basic auth credentials');
-      }
-      return basic(credentials.username, credentials.secret);
-    }
+    if (challenge.scheme === 'basic') return basicOf(credentials);
     return `Bearer ${(await this.#token(challenge, scopes, credentials, purpose.signal)).value}`;
   }
 
@@ -128,6 +123,8 @@ export class Authorizer {
         const old = this.#challenge ?? challenge;
         this.#tokens.delete(TokenCache.key(old, scopes, await this.#lookUp(purpose)));
       }
+      // Before it is kept: what asks for no login must still be had without one.
+      if (scheme === 'basic') basicOf(await this.#lookUp(purpose));
       this.#challenge = challenge;
       if (parameters.scope !== undefined) this.#wanted.set(scopes.join(' '), parameters.scope.split(' '));
       if (scheme === 'bearer') this.#tokens.remember(this.#options.host, challenge);
@@ -204,6 +201,14 @@ function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): 
     signal.addEventListener('abort', abort, { once: true });
     promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
   });
+}
+
+function basicOf(credentials: Credentials | undefined): string {
+  if (credentials?.kind === 'header') return credentials.value;
+  if (credentials?.kind === 'password' && credentials.username !== '') {
+    return basic(credentials.username, credentials.secret);
+  }
+  throw new AuthorizationError('authorization failed: no basic auth credentials');
 }
 
 export function basic(username: string, secret: string): string {

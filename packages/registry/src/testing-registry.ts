@@ -17,8 +17,10 @@ export interface TestingRegistryOptions {
     /** Offers HTTP/2 besides HTTP/1.1. */
     http2?: boolean;
   };
+  /** Of the answer that starts an upload. */
+  uploadHeaders?: Record<string, string>;
   /** Looks at each request first; true: it has answered. */
-  intercept?: (request: IncomingMessage, response: ServerResponse, registry: TestingRegistry) => boolean;
+  intercept?: ((request: IncomingMessage, response: ServerResponse, registry: TestingRegistry) => boolean) | undefined;
 }
 
 interface Stored {
@@ -34,6 +36,8 @@ export class TestingRegistry implements AsyncDisposable {
   readonly manifests = new Map<string, Stored>();
   /** By `repository@digest`. */
   readonly blobs = new Map<string, Buffer>();
+  /** Bytes of uploads under way, by their path. */
+  readonly uploads = new Map<string, Buffer>();
   readonly #server: NetServer;
   readonly #sockets = new Set<Socket>();
   readonly #options: TestingRegistryOptions;
@@ -114,7 +118,8 @@ export class TestingRegistry implements AsyncDisposable {
   }
 
   async #upload(request: IncomingMessage, response: ServerResponse, url: URL, repository: string) {
-    if (request.method === 'POST') {
+    const { method } = request;
+    if (method === 'POST') {
       request.resume();
       const [mount, from] = [url.searchParams.get('mount'), url.searchParams.get('from')];
       const bytes = this.blobs.get(`${from}@${mount}`);
@@ -122,11 +127,27 @@ export class TestingRegistry implements AsyncDisposable {
         this.blobs.set(`${repository}@${mount}`, bytes);
         return void response.writeHead(201, { location: `/v2/${repository}/blobs/${mount}` }).end();
       }
-      return void response.writeHead(202, { location: `/v2/${repository}/blobs/uploads/${++this.#uploads}` }).end();
+      const location = `/v2/${repository}/blobs/uploads/${++this.#uploads}`;
+      this.uploads.set(location, Buffer.alloc(0));
+      return void response.writeHead(202, { location, ...this.#options.uploadHeaders }).end();
     }
-    const bytes = await readAll(request);
+    const had = this.uploads.get(url.pathname);
+    if (!had) return this.#error(response, 404, 'BLOB_UPLOAD_UNKNOWN');
+    const progress = (size: number): Record<string, string> => ({
+      location: url.pathname,
+      ...(size > 0 && { range: `0-${size - 1}` }),
+    });
+    if (method === 'GET') return void response.writeHead(204, progress(had.length)).end();
+    const bytes = Buffer.concat([had, await readAll(request)]);
+    if (method === 'PATCH') {
+      const start = Number(/^(\d+)-/.exec(request.headers['content-range'] ?? '')?.[1]);
+      if (start !== had.length) return void response.writeHead(416, progress(had.length)).end();
+      this.uploads.set(url.pathname, bytes);
+      return void response.writeHead(202, progress(bytes.length)).end();
+    }
     const digest = sha256(bytes);
     if (digest !== url.searchParams.get('digest')) return this.#error(response, 400, 'DIGEST_INVALID');
+    this.uploads.delete(url.pathname);
     this.blobs.set(`${repository}@${digest}`, bytes);
     response.writeHead(201, { 'docker-content-digest': digest }).end();
   }

@@ -25,6 +25,10 @@ function explain(code: string, url: URL): [words: string, hint: string] {
   switch (code) {
     case 'ECONNREFUSED':
       return ['connect: connection refused', `nothing listens at ${host}`];
+    case 'ECONNRESET':
+      return ['connection reset by peer', `${host} broke the connection off: try again later`];
+    case 'UND_ERR_SOCKET':
+      return ['EOF', `${host} closed the connection: try again later`];
     case 'EHOSTUNREACH':
     case 'ENETUNREACH':
       return ['connect: no route to host', `check the network between here and ${host}`];
