@@ -20,6 +20,9 @@ const packages = {
   'mount.fuse3': 'fuse3',
   'mkfs.btrfs': 'btrfs-progs',
   'mkfs.ext4': 'e2fsprogs',
+  gpg: 'gnupg',
+  pass: 'pass',
+  'docker-credential-pass': 'golang-docker-credential-helpers',
 };
 
 /** Go programs that the tests talk to, as modules of one version; by where they go, as some have the same name. */
@@ -27,6 +30,7 @@ const goTools = {
   ctr: 'github.com/containerd/containerd/v2/cmd/ctr@v2.3.4',
   'containerd-fuse-overlayfs-grpc':
     'github.com/containerd/fuse-overlayfs-snapshotter/v2/cmd/containerd-fuse-overlayfs-grpc@v2.1.7',
+  cosign: 'github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5',
   'imgcrypt/ctr': 'github.com/containerd/imgcrypt/cmd/ctr@v1.1.1',
   'imgcrypt/ctd-decoder': 'github.com/containerd/imgcrypt/cmd/ctd-decoder@v1.1.1',
 };

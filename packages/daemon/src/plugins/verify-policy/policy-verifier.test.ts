@@ -326,36 +326,50 @@ describe('signatures', () => {
   });
 });
 
-test('a bundle that cosign 2.6.5 made', async () => {
-  const dir = mkdtempSync(path.join(tmpdir(), 'gantry-policy-'));
-  try {
-    const file = path.join(dir, 'cosign.pub');
-    writeFileSync(
-      file,
-      `-----BEGIN PUBLIC KEY-----
+/** Made by cosign 2.6.5 with `--new-bundle-format`. */
+const recorded = [
+  {
+    kind: 'ECDSA',
+    pem: `-----BEGIN PUBLIC KEY-----
 MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE8ifOY3TOKnCnN/pZXgsbLMynTse0
 oTYDMxHXQBqx1NqOjbnO3crCW2H58OMnQakgpM8unKG2BoSAV0i18JRg5w==
 -----END PUBLIC KEY-----
 `,
-    );
-    const source = new Signatures();
-    const bundle = JSON.parse(
+    bundle:
       '{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","verificationMaterial":{"publicKey":{"hint":"WfmNqL9Et+0+98nlmPf1h8mMIbxu7xlaHg2A8HDVlL8="}},"dsseEnvelope":{"payload":"eyJfdHlwZSI6Imh0dHBzOi8vaW4tdG90by5pby9TdGF0ZW1lbnQvdjEiLCJzdWJqZWN0IjpbeyJkaWdlc3QiOnsic2hhMjU2IjoiY2U2NjFhZmE4ZjBjMjc1NGNkOTIwYTk4NTIyMmUxY2Y1NmFiMDZiN2JlYmMyMGQ5NmMyZGMxYWY4NTg1ZDBmNSJ9fV0sInByZWRpY2F0ZVR5cGUiOiJodHRwczovL3NpZ3N0b3JlLmRldi9jb3NpZ24vc2lnbi92MSJ9","payloadType":"application/vnd.in-toto+json","signatures":[{"sig":"MEYCIQCA18bXSg0ENR0XF+J0B1WaQh9LH1TdLOIm3+07rdfKaAIhAOHWZqGKqW8jJCYeAWZpWofiYhpOfePisaQe44SwHXrk"}]}}',
-    ) as object;
-    source.bundle(bundle, 'application/vnd.oci.empty.v1+json');
-    const verifier = new PolicyVerifier({
-      rules: readRules([{ repositories: ['**'], action: 'require-signature', keys: [file] }]),
-      defaultAction: 'allow',
-      timeoutMs: 10_000,
-    });
-    const digest = 'sha256:ce661afa8f0c2754cd920a985222e1cf56ab06b7bebc20d96c2dc1af8585d0f5';
-    const judge = (of: string) =>
-      verifier.verifyImage({ namespace: 'default' }, name, { ...image, digest: of }, source);
-    const { ok, reason } = await judge(digest);
-    assert.ok(ok, reason);
-    assert.match(reason, /SHA256:WfmNqL9Et\+0\+98nlmPf1h8mMIbxu7xlaHg2A8HDVlL8=/);
-    assert.equal((await judge(image.digest)).ok, false);
-  } finally {
-    rmSync(dir, { recursive: true });
-  }
-});
+  },
+  {
+    kind: 'Ed25519',
+    pem: `-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAjSVUdpZkSEHlUgdZG1r2xuD4v3iwpp5a9aYZAYP76fM=
+-----END PUBLIC KEY-----
+`,
+    bundle:
+      '{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json","verificationMaterial":{"publicKey":{"hint":"UB262BqRmFOC+j/EUsmQrCoCO4FOeNu+xNWoy10wSR8="}},"dsseEnvelope":{"payload":"eyJfdHlwZSI6Imh0dHBzOi8vaW4tdG90by5pby9TdGF0ZW1lbnQvdjEiLCJzdWJqZWN0IjpbeyJkaWdlc3QiOnsic2hhMjU2IjoiY2U2NjFhZmE4ZjBjMjc1NGNkOTIwYTk4NTIyMmUxY2Y1NmFiMDZiN2JlYmMyMGQ5NmMyZGMxYWY4NTg1ZDBmNSJ9fV0sInByZWRpY2F0ZVR5cGUiOiJodHRwczovL3NpZ3N0b3JlLmRldi9jb3NpZ24vc2lnbi92MSJ9","payloadType":"application/vnd.in-toto+json","signatures":[{"sig":"Ya3YI55lgnBWoytC1DRNPEtn9EnJK9F0De0ihUxJGTtFxT//k7VKcYS121UAkW/e69rZwHkc6cpYW6Co3mR1BQ=="}]}}',
+  },
+];
+
+for (const { kind, pem, bundle } of recorded) {
+  test(`a bundle that cosign made with a key of ${kind}`, async () => {
+    const dir = mkdtempSync(path.join(tmpdir(), 'gantry-policy-'));
+    try {
+      const file = path.join(dir, 'cosign.pub');
+      writeFileSync(file, pem);
+      const source = new Signatures();
+      source.bundle(JSON.parse(bundle), 'application/vnd.oci.empty.v1+json');
+      const verifier = new PolicyVerifier({
+        rules: readRules([{ repositories: ['**'], action: 'require-signature', keys: [file] }]),
+        defaultAction: 'allow',
+        timeoutMs: 10_000,
+      });
+      const digest = 'sha256:ce661afa8f0c2754cd920a985222e1cf56ab06b7bebc20d96c2dc1af8585d0f5';
+      const judge = (of: string) =>
+        verifier.verifyImage({ namespace: 'default' }, name, { ...image, digest: of }, source);
+      const { ok, reason } = await judge(digest);
+      assert.ok(ok, reason);
+      assert.equal((await judge(image.digest)).ok, false);
+    } finally {
+      rmSync(dir, { recursive: true });
+    }
+  });
+}

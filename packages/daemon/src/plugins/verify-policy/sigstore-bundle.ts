@@ -1,5 +1,5 @@
 import { digestOf } from '@gantry/oci';
-import type { SigningKey } from './public-key.ts';
+import { isSignedBy, type SigningKey } from './public-key.ts';
 import { type Expectation, type FoundSignature, missingAnnotation } from './signature.ts';
 
 /** Signatures in the newer of cosign's formats: a Sigstore bundle around a signed in-toto statement. */
@@ -21,11 +21,11 @@ export function bundleSignature(bytes: Uint8Array, where: string, expected: Expe
   return { digest: digestOf(bytes), where, check: (key) => checkBundle(bytes, key, expected) };
 }
 
-async function checkBundle(bytes: Uint8Array, key: SigningKey, expected: Expectation): Promise<Problem> {
+async function checkBundle(bytes: Uint8Array, { key }: SigningKey, expected: Expectation): Promise<Problem> {
   // Loaded when there is a bundle to read: most daemons never see one.
-  const [{ bundleFromJSON }, { toSignedEntity, toTrustMaterial, Verifier }] = await Promise.all([
-    load(import('@sigstore/bundle')),
-    load(import('@sigstore/verify')),
+  const [{ bundleFromJSON }, { dsse }] = await Promise.all([
+    load(import('@sigstore/bundle'), 'bundleFromJSON'),
+    load(import('@sigstore/core'), 'dsse'),
   ]);
   let bundle: ReturnType<typeof bundleFromJSON>;
   try {
@@ -37,31 +37,20 @@ async function checkBundle(bytes: Uint8Array, key: SigningKey, expected: Expecta
   if (bundle.verificationMaterial.content.$case !== 'publicKey') {
     return { problem: 'it was made with a certificate, not with a key', byKey: false };
   }
-  const { payload, payloadType } = bundle.content.dsseEnvelope;
-  const finder = () => ({ publicKey: key.key, validFor: () => true });
-  const nobody = { mediaType: '', tlogs: [], certificateAuthorities: [], ctlogs: [], timestampAuthorities: [] };
-  try {
-    const entity = toSignedEntity(bundle);
-    // The key alone decides: logs and time stamps cannot be asked offline, and are worth nothing without that.
-    new Verifier(toTrustMaterial(nobody, finder), {
-      tlogThreshold: 0,
-      ctlogThreshold: 0,
-      timestampThreshold: 0,
-    }).verify({ ...entity, tlogEntries: [], timestamps: [] });
-  } catch {
-    return { problem: 'it is not by this key', byKey: false };
-  }
+  // The key alone decides: logs and time stamps cannot be asked offline, and are worth nothing without that.
+  const { payload, payloadType, signatures } = bundle.content.dsseEnvelope;
+  const signed = dsse.preAuthEncoding(payloadType, payload);
+  const valid = await Promise.all(signatures.map(({ sig }) => isSignedBy(key, signed, sig)));
+  if (!valid.includes(true)) return { problem: 'it is not by this key', byKey: false };
   const problem =
     payloadType === statementType ? whatIsWrong(payload, expected) : `it signs something of type ${payloadType}`;
   return problem === undefined ? undefined : { problem, byKey: true };
 }
 
 /** In a bundled program all that a CommonJS module exports is its default. */
-async function load<T extends object>(loading: Promise<T>): Promise<T> {
+async function load<T extends object>(loading: Promise<T>, known: keyof T): Promise<T> {
   const module = await loading;
-  return 'default' in module && !('bundleFromJSON' in module) && !('Verifier' in module)
-    ? (module.default as T)
-    : module;
+  return known in module ? module : (module as unknown as { default: T }).default;
 }
 
 function whatIsWrong(payload: Uint8Array, { digest, annotations }: Expectation): string | undefined {

@@ -22,7 +22,7 @@ export function simpleSignature(
     digest: digestOf(payload),
     where,
     async check({ key }) {
-      if (!isSignedBy(key, payload, Buffer.from(signature, 'base64'))) {
+      if (!(await isSignedBy(key, payload, Buffer.from(signature, 'base64')))) {
         return { problem: 'it is not by this key', byKey: false };
       }
       const problem = whatIsWrong(payload, expected);
