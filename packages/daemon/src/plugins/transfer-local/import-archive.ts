@@ -1,6 +1,7 @@
 import { Readable } from 'node:stream';
-import { createGunzip, createGzip, createZstdDecompress } from 'node:zlib';
+import { createGzip } from 'node:zlib';
 import { Code, hasCode, unknown } from '@gantry/api';
+import { CompressionError, unpack } from '@gantry/archive';
 import { TarError } from '@gantry/archive/tar-header.ts';
 import { type TarStreamEntry, tarReader } from '@gantry/archive/tar-reader.ts';
 import {
@@ -77,7 +78,8 @@ async function* archiveFiles(bytes: AsyncIterable<Uint8Array>): AsyncGenerator<T
   try {
     yield* tarReader(bytes);
   } catch (error) {
-    throw error instanceof TarError ? unknown(`invalid image archive: ${error.message}`, error) : error;
+    const ours = error instanceof TarError || error instanceof CompressionError;
+    throw ours ? unknown(`invalid image archive: ${error.message}`, error) : error;
   }
 }
 
@@ -233,25 +235,14 @@ function compressionOf(magic: Buffer): 'gzip' | 'zstd' | 'none' {
 
 /** The archive itself may be compressed. */
 async function decompress(bytes: AsyncIterable<Uint8Array>): Promise<AsyncIterable<Uint8Array>> {
-  const iterator = bytes[Symbol.asyncIterator]();
-  let head = Buffer.alloc(0);
-  while (head.length < 4) {
-    const next = await iterator.next();
-    if (next.done) break;
-    head = Buffer.concat([head, next.value]);
-  }
-  const whole = async function* (): AsyncGenerator<Uint8Array> {
-    try {
-      if (head.length > 0) yield head;
-      for (let next = await iterator.next(); !next.done; next = await iterator.next()) yield next.value;
-    } finally {
-      await iterator.return?.();
-    }
+  const buffers = async function* () {
+    for await (const { buffer, byteOffset, byteLength } of bytes) yield Buffer.from(buffer, byteOffset, byteLength);
   };
-  const kind = compressionOf(head);
-  if (kind === 'none') return whole();
-  const source = Readable.from(whole());
-  const unpacked = kind === 'gzip' ? createGunzip() : createZstdDecompress();
-  source.on('error', (error) => unpacked.destroy(error));
-  return source.pipe(unpacked) as AsyncIterable<Uint8Array>;
+  const { compression, bytes: plain } = await unpack(buffers());
+  // What is unpacked comes in buffers that are used again, and the store may still hash what it was given.
+  return compression === 'none' ? plain : copies(plain);
+}
+
+async function* copies(bytes: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  for await (const chunk of bytes) yield Buffer.from(chunk);
 }
