@@ -14,6 +14,7 @@ import { OverlaySnapshotter } from '../../packages/daemon/src/plugins/snapshot-o
 import { sandboxControllersService } from '../../packages/daemon/src/services/sandbox-controllers.ts';
 import { snapshotsService } from '../../packages/daemon/src/services/snapshots.ts';
 import { type CtrClient, CtrSession, ctrClients } from '../lib/clients.ts';
+import { TestContainerd } from '../lib/containerd.ts';
 import { TestDaemon } from '../lib/daemon.ts';
 import { buildTestImages, busyboxLayer } from '../lib/images.ts';
 import { eventually, processesMentioning, run } from '../lib/processes.ts';
@@ -46,10 +47,18 @@ describe('proxy plugins', { skip }, () => {
     assert.deepEqual(mounts, []);
   });
 
-  describe('content and differ of a second gantryd', () => {
-    const second = new TestDaemon(path.join(temp.path, '2'));
+  for (const [name, make, missing] of [
+    ['a second gantryd', (directory: string) => new TestDaemon(directory), false],
+    ['containerd 1.6', (directory: string) => new TestContainerd(directory), TestContainerd.missing()],
+  ] as const) {
+    describe(`content and differ of ${name}`, { skip: missing }, () =>
+      farAway(make(path.join(temp.path, `2-${name.slice(0, 1)}`))),
+    );
+  }
+
+  function farAway(second: TestDaemon | TestContainerd): void {
     const first = new TestDaemon(
-      path.join(temp.path, '1'),
+      `${second.directory}-front`,
       `[proxy_plugins.behind]
   type = 'content'
   address = '${second.address}'
@@ -70,7 +79,8 @@ describe('proxy plugins', { skip }, () => {
       await second.stop();
     });
 
-    for (const [index, client] of clients.entries()) {
+    const used = second instanceof TestDaemon ? clients : clients.filter(({ name }) => name === 'ctr 2.3.4');
+    for (const [index, client] of used.entries()) {
       test(`${client.name} pulls and runs, all bytes being there`, { skip: client.missing ?? false }, () =>
         pullAndRun(client, `far-${index}`),
       );
@@ -98,7 +108,7 @@ describe('proxy plugins', { skip }, () => {
       await second.kill();
       const { code, stderr } = await ctr.try('images', 'pull', '--plain-http', image);
       assert.notEqual(code, 0);
-      assert.match(stderr, /proxy plugin behind at .*gantry\.sock: connection error/);
+      assert.match(stderr, /proxy plugin behind at .*\.sock: connection error/);
       // What needs no bytes goes on.
       assert.match(await ctr.ok('plugins', 'ls', 'id==behind'), /io\.containerd\.content\.v1 +behind +linux\/\w+ +ok/);
       await second.start();
@@ -106,7 +116,7 @@ describe('proxy plugins', { skip }, () => {
       assert.equal(await ctr.ok('run', '--rm', image, 'back', 'cat', '/data/a'), 'linked');
       await ctr.ok('images', 'rm', '--sync', image);
     });
-  });
+  }
 
   describe('a snapshotter that pulls lazily', () => {
     const root = path.join(temp.path, 'lazy-root');
