@@ -34,7 +34,7 @@ describe('the btrfs and blockfile snapshotters', { skip: missingBtrfs() }, () =>
   mount_options = ['noatime']
 `,
     );
-    const layouts = await buildTestImages(path.join(temp.path, 'images'));
+    const layouts = await buildTestImages(path.join(temp.path, 'images'), { few: true });
     registry = await TestRegistry.start(temp.path);
     image = await registry.fill(layouts.whiteouts, 'test/whiteouts:latest');
     await daemon.start();

@@ -47,7 +47,7 @@ describe('the fuse-overlayfs snapshotter behind a proxy plugin', { skip: missing
   };
 
   before(async () => {
-    const layouts = await buildTestImages(path.join(temp.path, 'images'));
+    const layouts = await buildTestImages(path.join(temp.path, 'images'), { few: true });
     registry = await TestRegistry.start(temp.path);
     image = await registry.fill(layouts.whiteouts, 'test/whiteouts:latest');
     // Nobody listens at the address yet.

@@ -31,7 +31,7 @@ describe('proxy plugins', { skip }, () => {
   let image: string;
 
   before(async () => {
-    layouts = await buildTestImages(path.join(temp.path, 'images'));
+    layouts = await buildTestImages(path.join(temp.path, 'images'), { few: true });
     registry = await TestRegistry.start(temp.path);
     image = await registry.fill(layouts.whiteouts, 'test/whiteouts:latest');
   });
