@@ -1,4 +1,4 @@
-// Single layers on the move: messages of Gantry's own (`gantry.transfer.v1`), which containerd answers with Unimplemented.
+// Single layers on the move: messages of Gantry's own (`gantry.transfer.v1`), which containerd does not know (`type with url … not found`).
 import type { Any } from '@bufbuild/protobuf/wkt';
 import { internal, packAny, StatusError } from '@gantry/api';
 import { LayerStreamSchema, SnapshotSchema } from '@gantry/api/gen/gantry/transfer/v1/transfer_pb.js';

@@ -57,6 +57,12 @@ test('Docker names in full and in short', () => {
   assert.equal(familiarDockerReference('docker.io/library/busybox:1'), 'busybox:1');
   assert.equal(familiarDockerReference('docker.io/a/b:1'), 'a/b:1');
   assert.equal(familiarDockerReference('quay.io/a/b'), 'quay.io/a/b:latest');
+  assert.equal(familiarDockerReference('plain:1'), 'plain:1');
+  assert.equal(familiarDockerReference('import-2026-01-02'), 'import-2026-01-02:latest');
+  const byDigest = `@sha256:${'a'.repeat(64)}`;
+  assert.equal(familiarDockerReference(`docker.io/a/b${byDigest}`), `a/b${byDigest}`);
+  assert.equal(familiarDockerReference(`localhost:5000/b:1${byDigest}`), `localhost:5000/b:1${byDigest}`);
+  assert.throws(() => familiarDockerReference('Not/A name'), { name: 'StatusError' });
 });
 
 test('the name in an archive is the tag, or all of it', () => {

@@ -111,15 +111,22 @@ export function normalizeDockerReference(name: string): string {
   return `${domain}/${repository}:${tag === '' ? 'latest' : tag}`;
 }
 
-/** The reverse: `docker.io/library/busybox:1` becomes `busybox:1`, as docker-archive's RepoTags have it. */
+/**
+ * The reverse: `docker.io/library/busybox:1` becomes `busybox:1`, as docker-archive's RepoTags have it. Without tag and digest
+ * it is `latest`. @throws InvalidArgument if it is no name that Docker knows
+ */
 export function familiarDockerReference(name: string): string {
-  const reference = parseReference(name);
-  let path = reference.locator;
+  const at = name.indexOf('@');
+  const digest = at < 0 ? '' : name.slice(at);
+  const tagged = parseReference(normalizeDockerReference(at < 0 ? name : name.slice(0, at)));
+  const hasTag = name.slice(0, at < 0 ? name.length : at).endsWith(`:${tagged.object}`);
+  const object = digest === '' ? tagged.object : hasTag ? `${tagged.object}${digest}` : digest;
+  let path = tagged.locator;
   if (path.startsWith('docker.io/')) {
     path = path.slice('docker.io/'.length);
     if (path.startsWith('library/') && !path.slice('library/'.length).includes('/')) path = path.slice(8);
   }
-  return formatReference({ locator: path, object: reference.object === '' ? 'latest' : reference.object });
+  return formatReference({ locator: path, object });
 }
 
 /** The `org.opencontainers.image.ref.name` of an image in an archive: its tag, or the whole name if it has none. */

@@ -11,7 +11,7 @@ import {
 import type { RegistryClient } from '@gantry/registry';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { TransferOptions } from '../../core/transfer/transferrer.ts';
-import { contentBytes, readManifest } from './content-access.ts';
+import { contentBytes, hasContent, readManifest } from './content-access.ts';
 import { addSource, distributionSource, mountCandidate } from './distribution-source.ts';
 import { describe, type ImageStoreEndpoint, type RegistryEndpoint } from './endpoints.ts';
 import { type TransferEnvironment, withLease } from './environment.ts';
@@ -95,8 +95,10 @@ class ImagePush {
     this.#seen.add(digest);
     this.#tracker.add(descriptor);
     if (!isManifestType(mediaType) && !isIndexType(mediaType)) {
-      // The registry must not get what may not be given away.
-      if (!isNonDistributable(mediaType)) this.#blobs.push(descriptor);
+      // containerd's service pushes layers that may not be passed on like others. Only where they were never had, they are
+      // left to their URLs.
+      const wanted = !isNonDistributable(mediaType) || (await hasContent(this.#ctx, this.#env.content, digest));
+      if (wanted) this.#blobs.push(descriptor);
       return;
     }
     const children = childrenOf(descriptor, await readManifest(this.#ctx, this.#env.content, descriptor));
