@@ -9,6 +9,11 @@ export interface RequestContext {
   readonly lease?: string | undefined;
   /** Aborted when the caller gives up. */
   readonly signal?: AbortSignal | undefined;
+  /**
+   * One step of several: the caller tells nobody of it before it has made a durable change after it, which brings this one to disk
+   * too. Steps that only make things (ingests, content, snapshots, leases) then do not wait for the disk each.
+   */
+  readonly step?: boolean | undefined;
 }
 
 /** A context for work the daemon does on its own behalf. */

@@ -70,7 +70,7 @@ export class MetadataContentStore implements ContentStore {
       record.updatedAt = now();
       tx.put(keys.blob(ctx.namespace, info.digest), record);
       return { digest: info.digest, ...record };
-    });
+    }, ctx);
     mutated(false);
     return result;
   }
@@ -192,7 +192,7 @@ export class MetadataContentStore implements ContentStore {
       };
       tx.put(key, next);
       return next;
-    });
+    }, ctx);
   }
 
   async abort(ctx: RequestContext, ref: string): Promise<void> {
@@ -313,7 +313,7 @@ class NamespacedWriter implements ContentWriter {
             }),
           );
           return { digest, ...record };
-        })
+        }, ctx)
         .then((info) => {
           // The ingest has ended either way; that the blob was there already is for the caller to know.
           if (!info) throw alreadyExists(`content ${digest}: already exists`);

@@ -36,7 +36,7 @@ export class MetadataLeases implements LeaseManager {
       const record: LeaseRecord = { createdAt: now(), labels: lease.labels };
       tx.put(key, record);
       return { id: lease.id, ...record };
-    });
+    }, ctx);
   }
 
   async delete(
@@ -49,7 +49,7 @@ export class MetadataLeases implements LeaseManager {
       if (options.keepIngests) return endLeaseKeepingIngests(tx, ctx.namespace, id);
       tx.remove(keys.lease(ctx.namespace, id));
       tx.removeAll(keys.leaseResources(ctx.namespace, id));
-    });
+    }, ctx);
     this.#gc.mutated(true);
     if (options.synchronous) await this.#gc.collect();
   }

@@ -89,13 +89,18 @@ export class LmdbStore implements MetadataStore {
     }
   }
 
-  async update<T>(fn: (tx: WriteTransaction) => T): Promise<T> {
+  async update<T>(fn: (tx: WriteTransaction) => T, options: { step?: boolean | undefined } = {}): Promise<T> {
     this.#assertOpen();
     const done: (() => void)[] = [];
     const result = await this.#db.childTransaction(() => fn(new LmdbWriteTransaction(this.#db, done)));
-    if (!this.#noSync) await this.#db.flushed;
+    if (!this.#noSync && !options.step) await this.#db.flushed;
     for (const call of done) call();
     return result;
+  }
+
+  async flush(): Promise<void> {
+    this.#assertOpen();
+    if (!this.#noSync) await this.#db.flushed;
   }
 
   async close(): Promise<void> {

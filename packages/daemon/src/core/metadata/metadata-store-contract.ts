@@ -159,6 +159,32 @@ export function metadataStoreContract(name: string, open: () => Promise<Metadata
       );
     });
 
+    it('shows steps at once, in order with other updates, and keeps them when flushed', async () => {
+      await store.update((tx) => tx.put(['step'], 1), { step: true });
+      assert.equal(
+        store.view((tx) => tx.get(['step'])),
+        1,
+      );
+      await store.update((tx) => tx.put(['after'], (tx.get<number>(['step']) ?? 0) + 1));
+      await store.update((tx) => tx.put(['step'], 3), { step: true });
+      await assert.rejects(
+        store.update(
+          (tx) => {
+            tx.put(['step'], 4);
+            throw new Error('no');
+          },
+          { step: true },
+        ),
+        /no/,
+      );
+      await store.flush();
+      const again = await under.reopen();
+      assert.deepEqual(
+        again.view((tx) => [tx.get(['step']), tx.get(['after'])]),
+        [3, 2],
+      );
+    });
+
     it('takes keys of any length', async () => {
       const names = [2000, 5000, 100_000].map((length) => 'long/'.repeat(length / 5));
       const twins = ['1', '2'].map((end) => `${'x'.repeat(3000)}${end}`);

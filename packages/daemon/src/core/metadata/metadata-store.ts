@@ -31,6 +31,9 @@ export interface WriteTransaction extends ReadTransaction {
  */
 export interface MetadataStore {
   view<T>(fn: (tx: ReadTransaction) => T): T;
-  update<T>(fn: (tx: WriteTransaction) => T): Promise<T>;
+  /** A `step` (see RequestContext) settles before: whatever is on disk after a power cut, its order is that of the updates. */
+  update<T>(fn: (tx: WriteTransaction) => T, options?: { step?: boolean | undefined }): Promise<T>;
+  /** Settles when the steps so far are on disk. */
+  flush(): Promise<void>;
   close(): Promise<void>;
 }

@@ -165,7 +165,7 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
         throw error;
       });
       try {
-        await this.#settings.store.update((tx) => this.#record(tx, ctx, kind, key, parent, backendKey, labels));
+        await this.#settings.store.update((tx) => this.#record(tx, ctx, kind, key, parent, backendKey, labels), ctx);
       } catch (error) {
         await this.#drop(ctx, backendKey);
         throw error;
@@ -281,7 +281,7 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
             snapshotter: this.name,
           }),
         );
-      });
+      }, ctx);
     } finally {
       this.inFlight.delete(backendName);
     }
@@ -339,6 +339,10 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
       }
       return infos;
     });
+  }
+
+  async flush(): Promise<void> {
+    await this.backend.flush?.();
   }
 
   async cleanup(ctx: RequestContext): Promise<void> {

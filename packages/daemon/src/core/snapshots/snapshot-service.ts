@@ -23,6 +23,8 @@ export interface NamespacedSnapshotter {
   remove(ctx: RequestContext, key: string): Promise<void>;
   list(ctx: RequestContext, filters?: string[]): AsyncIterable<SnapshotInfo>;
   cleanup(ctx: RequestContext): Promise<void>;
+  /** For callers that took steps: brings to disk what the snapshotter itself keeps of them. Records follow with the next durable change. */
+  flush(): Promise<void>;
 }
 
 /** Finds a snapshotter by name. @throws InvalidArgument `snapshotter not loaded: x`. '' means the namespace's default, else overlayfs. */

@@ -104,17 +104,26 @@ export class SnapshotStorage {
     key: string,
     parent: string,
     labels: Record<string, string> = {},
+    step = false,
   ): Promise<StoredSnapshot> {
     if (!key) throw invalidArgument('snapshot key must not be empty: invalid argument');
-    return this.#store.update((tx) => {
-      if (parent) checkParent(tx, parent);
-      if (tx.has(rowKey(key))) throw alreadyExists(`snapshot ${key}: already exists`);
-      const at = now();
-      const row: Row = { id, kind, parent, labels, createdAt: at, updatedAt: at, inodes: 0, size: 0 };
-      put(tx, key, row);
-      tx.put(sequenceKey, Math.max(id, tx.get<number>(sequenceKey) ?? 0));
-      return stored(tx, key, row);
-    });
+    return this.#store.update(
+      (tx) => {
+        if (parent) checkParent(tx, parent);
+        if (tx.has(rowKey(key))) throw alreadyExists(`snapshot ${key}: already exists`);
+        const at = now();
+        const row: Row = { id, kind, parent, labels, createdAt: at, updatedAt: at, inodes: 0, size: 0 };
+        put(tx, key, row);
+        tx.put(sequenceKey, Math.max(id, tx.get<number>(sequenceKey) ?? 0));
+        return stored(tx, key, row);
+      },
+      { step },
+    );
+  }
+
+  /** Settles when the steps so far are on disk. */
+  flush(): Promise<void> {
+    return this.#store.flush();
   }
 
   /** Turns an active snapshot into a committed one under another name. Labels replace those it had, as containerd does. */
@@ -123,34 +132,38 @@ export class SnapshotStorage {
     key: string,
     usage: SnapshotUsage,
     options: { labels?: Record<string, string>; parent?: string } = {},
+    step = false,
   ): Promise<void> {
     if (!name) throw invalidArgument('committed snapshot name must not be empty: invalid argument');
-    return this.#store.update((tx) => {
-      const row = mustHave(tx, key);
-      if (row.kind !== 'active') throw notActive(key);
-      if (tx.has(rowKey(name))) throw alreadyExists(`committed snapshot ${name}: already exists`);
-      let { parent } = row;
-      if (options.parent && options.parent !== parent) {
-        if (parent) {
-          throw invalidArgument(
-            `cannot commit ${key} onto ${options.parent}, it was prepared on ${parent}: invalid argument`,
-          );
+    return this.#store.update(
+      (tx) => {
+        const row = mustHave(tx, key);
+        if (row.kind !== 'active') throw notActive(key);
+        if (tx.has(rowKey(name))) throw alreadyExists(`committed snapshot ${name}: already exists`);
+        let { parent } = row;
+        if (options.parent && options.parent !== parent) {
+          if (parent) {
+            throw invalidArgument(
+              `cannot commit ${key} onto ${options.parent}, it was prepared on ${parent}: invalid argument`,
+            );
+          }
+          checkParent(tx, options.parent);
+          parent = options.parent;
         }
-        checkParent(tx, options.parent);
-        parent = options.parent;
-      }
-      drop(tx, key, row);
-      const at = now();
-      put(tx, name, {
-        ...row,
-        ...usage,
-        kind: 'committed',
-        parent,
-        labels: options.labels ?? {},
-        createdAt: at,
-        updatedAt: at,
-      });
-    });
+        drop(tx, key, row);
+        const at = now();
+        put(tx, name, {
+          ...row,
+          ...usage,
+          kind: 'committed',
+          parent,
+          labels: options.labels ?? {},
+          createdAt: at,
+          updatedAt: at,
+        });
+      },
+      { step },
+    );
   }
 
   /** Answers the id whose directory is now nobody's. @throws FailedPrecondition if other snapshots build on it. */

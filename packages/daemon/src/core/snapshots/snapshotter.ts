@@ -62,5 +62,7 @@ export interface Snapshotter {
   list(ctx?: RequestContext): AsyncIterable<SnapshotInfo>;
   /** Frees what removed snapshots and broken operations left on disk. */
   cleanup?(ctx?: RequestContext): Promise<void>;
+  /** Settles when what was answered to a `step` is on disk; absent where every answer means that. */
+  flush?(): Promise<void>;
   close(): Promise<void>;
 }

@@ -10,6 +10,7 @@ import type {
 } from '../../core/content/content-store.ts';
 import { KeyedLock } from '../../core/content/keyed-lock.ts';
 import { digestAlgorithms, parseDigest } from './digests.ts';
+import { DirectorySync } from './directory-sync.ts';
 import { IngestDigest } from './ingest-digest.ts';
 import { IngestFiles, isMissing } from './ingest-files.ts';
 import { LocalWriter, type WriterHome } from './local-writer.ts';
@@ -28,6 +29,7 @@ interface BlobInfo {
  */
 export class LocalContent implements ContentBackend, WriterHome {
   readonly #root: string;
+  readonly #sync = new DirectorySync();
   readonly #refs = new RefLocks();
   readonly #blobs = new KeyedLock();
   readonly #writers = new Map<string, { writer: LocalWriter; unlock: () => void }>();
@@ -170,7 +172,7 @@ export class LocalContent implements ContentBackend, WriterHome {
         await ingest.remove();
         throw alreadyExists(`content ${digest}: already exists`);
       }
-      if ((await mkdir(dir, { recursive: true, mode: 0o755 })) !== undefined) await syncDir(path.dirname(dir));
+      if ((await mkdir(dir, { recursive: true, mode: 0o755 })) !== undefined) await this.#sync.sync(path.dirname(dir));
       // The blob's times are those of the write, as containerd has them.
       try {
         await utimes(ingest.data, toMillis(status.updatedAt) / 1000, toMillis(status.updatedAt) / 1000);
@@ -180,7 +182,7 @@ export class LocalContent implements ContentBackend, WriterHome {
           throw notFound(`ingest ref ${JSON.stringify(status.ref)} was aborted: not found`, reason);
         throw reason;
       }
-      await syncDir(dir);
+      await this.#sync.sync(dir);
     });
     await ingest.remove();
   }
@@ -273,14 +275,5 @@ async function namesIn(dir: string): Promise<string[]> {
   } catch (reason) {
     if (isMissing(reason)) return [];
     throw reason;
-  }
-}
-
-async function syncDir(dir: string): Promise<void> {
-  const handle = await open(dir, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
   }
 }

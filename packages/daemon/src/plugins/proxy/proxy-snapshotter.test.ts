@@ -30,6 +30,7 @@ function served(name: string, snapshotter: () => Snapshotter) {
     remove: (_, key) => snapshotter().remove(key),
     list: () => snapshotter().list(),
     cleanup: async () => snapshotter().cleanup?.(),
+    flush: async () => snapshotter().flush?.(),
   };
   return snapshotsService({
     names: () => [name],

@@ -2,6 +2,7 @@ import { lchown, mkdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { Mount } from '@gantry/mount';
 import type { MetadataStore } from '../../core/metadata/metadata-store.ts';
+import type { RequestContext } from '../../core/request-context.ts';
 import { SnapshotDirectories } from '../../core/snapshots/snapshot-directories.ts';
 import { idMappingOf, SnapshotLabel } from '../../core/snapshots/snapshot-labels.ts';
 import { SnapshotStorage, type StoredSnapshot } from '../../core/snapshots/snapshot-storage.ts';
@@ -74,18 +75,22 @@ export class OverlaySnapshotter implements Snapshotter {
     return this.#mounts(this.#storage.get(key));
   }
 
-  prepare(key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]> {
-    return this.#create('active', key, parent, options?.labels ?? {});
+  prepare(key: string, parent: string, options?: SnapshotOptions, ctx?: RequestContext): Promise<Mount[]> {
+    return this.#create('active', key, parent, options?.labels ?? {}, ctx?.step);
   }
 
   view(key: string, parent: string, options?: SnapshotOptions): Promise<Mount[]> {
     return this.#create('view', key, parent, options?.labels ?? {});
   }
 
-  async commit(name: string, key: string, options: CommitSnapshotOptions = {}): Promise<void> {
+  async commit(name: string, key: string, options: CommitSnapshotOptions = {}, ctx?: RequestContext): Promise<void> {
     const { id } = this.#storage.getActive(key);
     const usage = await this.#trees.usage(this.#upper(id));
-    await this.#storage.commit(name, key, usage, options);
+    await this.#storage.commit(name, key, usage, options, ctx?.step);
+  }
+
+  flush(): Promise<void> {
+    return this.#storage.flush();
   }
 
   async remove(key: string): Promise<void> {
@@ -113,6 +118,7 @@ export class OverlaySnapshotter implements Snapshotter {
     key: string,
     parent: string,
     labels: Record<string, string>,
+    step?: boolean,
   ): Promise<Mount[]> {
     const mapping = idMappingOf(labels);
     const [nearest] = this.#storage.parentChain(parent);
@@ -131,7 +137,7 @@ export class OverlaySnapshotter implements Snapshotter {
           if (uid !== 0 || gid !== 0) await lchown(upper, uid, gid);
         }
       },
-      () => this.#storage.create(id, kind, key, parent, labels),
+      () => this.#storage.create(id, kind, key, parent, labels, step),
     );
     return this.#mounts(snapshot);
   }

@@ -84,6 +84,8 @@ export class ChainUnpack {
     } finally {
       for (const { release } of works) release();
     }
+    // Also for snapshots that another transfer has made and not flushed yet.
+    await this.#target.snapshotter.flush();
     const label = `containerd.io/gc.ref.snapshot.${name}`;
     const labels = { [label]: this.#chainIds.at(-1) ?? '' };
     await this.#env.content.update(this.#ctx, { digest: this.#request.config.digest, labels }, [`labels.${label}`]);

@@ -33,7 +33,8 @@ export async function pull(
   options: TransferOptions,
 ): Promise<void> {
   const report = options.progress ?? (() => undefined);
-  await withLease(ctx, env.leases, async (leased) => {
+  // The image record is the last change, and durable with all before it.
+  await withLease({ ...ctx, step: true }, env.leases, async (leased) => {
     await using client = source.open();
     report({ event: `Resolving from ${describe(source)}` });
     const { name, descriptor } = await resolve(client, source.reference, ctx.signal);

@@ -137,6 +137,8 @@ export class MemorySnapshotter implements NamespacedSnapshotter {
   mounts = unused;
   view = unused;
   cleanup = unused;
+
+  async flush(): Promise<void> {}
   list = (): never => unused();
 }
 
