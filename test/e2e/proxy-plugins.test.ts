@@ -153,6 +153,7 @@ describe('proxy plugins', { skip }, () => {
         remove: (_, key) => overlay.remove(key),
         list: () => overlay.list(),
         cleanup: () => overlay.cleanup(),
+        flush: async () => {},
       };
       const service = snapshotsService({ names: () => ['lazy'], get: () => lazy });
       peer = await TestingPeer.open((grpc) => grpc.add(Snapshots, service));
