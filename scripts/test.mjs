@@ -23,6 +23,7 @@ const packages = {
   gpg: 'gnupg',
   pass: 'pass',
   'docker-credential-pass': 'golang-docker-credential-helpers',
+  'fsck.erofs': 'erofs-utils',
 };
 
 /** Go programs that the tests talk to, as modules of one version; by where they go, as some have the same name. */

@@ -2,13 +2,19 @@
 import { parentPort } from 'node:worker_threads';
 import { applyLayer } from './apply-layer.ts';
 import { diffLayer } from './diff-layer.ts';
+import { erofsFromDirectory } from './erofs/directory-to-erofs.ts';
+import { erofsLayer } from './erofs/erofs-layer.ts';
+import { nativeLayer } from './erofs/native-layer.ts';
 import { hashFile } from './hash-file.ts';
 import { type FromWorker, type JobContext, type JobFunction, type ToWorker, toFailure } from './job.ts';
 
 const jobs: Record<string, JobFunction> = {
   'apply-layer': applyLayer,
   'diff-layer': diffLayer,
+  'erofs-from-directory': erofsFromDirectory,
+  'erofs-layer': erofsLayer,
   'hash-file': hashFile,
+  'native-layer': nativeLayer,
 };
 
 interface Running {

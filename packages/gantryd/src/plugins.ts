@@ -16,6 +16,7 @@ import {
 } from '@gantry/daemon';
 import { localContentPlugin } from '@gantry/daemon/plugins/content-local/content-plugin.ts';
 import { credentialsPlugin } from '@gantry/daemon/plugins/credentials/plugin.ts';
+import { erofsDifferPlugin } from '@gantry/daemon/plugins/diff-erofs/plugin.ts';
 import { walkingDifferPlugin } from '@gantry/daemon/plugins/diff-walking/plugin.ts';
 import {
   contentServicePlugin,
@@ -26,11 +27,17 @@ import {
   snapshotsServicePlugin,
 } from '@gantry/daemon/plugins/metadata/metadata-faces.ts';
 import { metadataPlugin } from '@gantry/daemon/plugins/metadata/metadata-plugin.ts';
+import {
+  erofsMountHandler,
+  loopMountHandler,
+  mountManagerPlugin,
+} from '@gantry/daemon/plugins/mount-manager/plugin.ts';
 import { restartMonitorPlugin } from '@gantry/daemon/plugins/restart-monitor/restart-plugin.ts';
 import { shimManager, taskRuntime } from '@gantry/daemon/plugins/runtime-v2/plugin.ts';
 import { devmapperPlugin, zfsPlugin } from '@gantry/daemon/plugins/skipped-snapshotters.ts';
 import { blockfilePlugin } from '@gantry/daemon/plugins/snapshot-blockfile/blockfile-plugin.ts';
 import { btrfsPlugin } from '@gantry/daemon/plugins/snapshot-btrfs/btrfs-plugin.ts';
+import { erofsPlugin } from '@gantry/daemon/plugins/snapshot-erofs/erofs-plugin.ts';
 import { nativePlugin } from '@gantry/daemon/plugins/snapshot-native/native-plugin.ts';
 import { overlayfsPlugin } from '@gantry/daemon/plugins/snapshot-overlayfs/overlay-plugin.ts';
 import { streamingManager } from '@gantry/daemon/plugins/streaming/streaming-plugin.ts';
@@ -45,6 +52,7 @@ import { diffGrpc, diffServicePlugin } from '@gantry/daemon/services/diff.ts';
 import { eventsGrpc } from '@gantry/daemon/services/events.ts';
 import { imagesGrpc, imagesServicePlugin } from '@gantry/daemon/services/images.ts';
 import { leasesGrpc } from '@gantry/daemon/services/leases.ts';
+import { mountsGrpc } from '@gantry/daemon/services/mounts.ts';
 import { namespacesGrpc, namespacesServicePlugin } from '@gantry/daemon/services/namespaces.ts';
 import { sandboxControllersGrpc } from '@gantry/daemon/services/sandbox-controllers.ts';
 import { sandboxesGrpc } from '@gantry/daemon/services/sandbox-store.ts';
@@ -66,6 +74,7 @@ export const builtinPlugins: readonly Plugin[] = [
   blockfilePlugin,
   btrfsPlugin,
   devmapperPlugin,
+  erofsPlugin,
   nativePlugin,
   overlayfsPlugin,
   zfsPlugin,
@@ -73,6 +82,10 @@ export const builtinPlugins: readonly Plugin[] = [
   gcSchedulerPlugin,
   containersServicePlugin,
   contentServicePlugin,
+  erofsMountHandler,
+  loopMountHandler,
+  mountManagerPlugin,
+  erofsDifferPlugin,
   walkingDifferPlugin,
   diffServicePlugin,
   imagesServicePlugin,
@@ -90,6 +103,7 @@ export const builtinPlugins: readonly Plugin[] = [
   introspectionPlugin,
   leaseManagerPlugin,
   leasesGrpc,
+  mountsGrpc,
   namespacesGrpc,
   sandboxStorePlugin,
   localTransfer,

@@ -3,6 +3,11 @@ import { AT_FDCWD, close, hasErrno, ioctl, ioctlAsync, O, openat } from '@gantry
 
 const LOOP_CTL_GET_FREE = 0x4c82;
 const LOOP_CONFIGURE = 0x4c0a;
+const LOOP_SET_STATUS64 = 0x4c04;
+const LOOP_GET_STATUS64 = 0x4c05;
+/** sizeof(struct loop_info64), and where its flags are. */
+const INFO_SIZE = 232;
+const INFO_FLAGS = 52;
 const READ_ONLY = 1;
 const AUTOCLEAR = 4;
 
@@ -47,4 +52,24 @@ function loopConfig(backing: number, file: string, readonly: boolean): Buffer {
   config.writeUInt32LE(AUTOCLEAR | (readonly ? READ_ONLY : 0), 8 + 52);
   config.write(file, 8 + 56, 63);
   return config;
+}
+
+/** Whether a file is behind the device. */
+export async function isLoopAttached(fd: number): Promise<boolean> {
+  try {
+    await ioctlAsync(fd, LOOP_GET_STATUS64, Buffer.alloc(INFO_SIZE));
+    return true;
+  } catch (error) {
+    if (hasErrno(error, 'ENXIO')) return false;
+    throw error;
+  }
+}
+
+/** Whether the kernel frees the device once nobody has it open or mounted. */
+export async function setLoopAutoclear(fd: number, on: boolean): Promise<void> {
+  const info = Buffer.alloc(INFO_SIZE);
+  await ioctlAsync(fd, LOOP_GET_STATUS64, info);
+  const flags = info.readUInt32LE(INFO_FLAGS);
+  info.writeUInt32LE(on ? flags | AUTOCLEAR : flags & ~AUTOCLEAR, INFO_FLAGS);
+  await ioctlAsync(fd, LOOP_SET_STATUS64, info);
 }

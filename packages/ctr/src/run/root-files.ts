@@ -3,6 +3,7 @@ import { lstatSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { Client, Mount } from '@gantry/client';
+import { withActivatedMounts } from '../activate.ts';
 import type { FileReader } from './user.ts';
 
 /** Larger files are none of users or groups. */
@@ -55,5 +56,7 @@ export async function withSnapshotFiles<T>(
   // One directory needs no mounting.
   if (mounts.length === 1 && only?.type === 'bind' && !only.target) return look(readerOf(only.source));
   const { readonlyMounts, withTempMount } = await import('@gantry/mount');
-  return withTempMount(readonlyMounts(mounts), tmpdir(), async (root) => look(readerOf(root)));
+  return withActivatedMounts(client, mounts, (system) =>
+    withTempMount(readonlyMounts(system), tmpdir(), async (root) => look(readerOf(root))),
+  );
 }

@@ -2,6 +2,7 @@
 import { statSync } from 'node:fs';
 import { Code, hasCode } from '@gantry/client';
 import { chainIds, defaultPlatform, formatPlatform } from '@gantry/oci';
+import { activateMounts, deactivateMounts } from '../../activate.ts';
 import { type Command, UsageError } from '../../command.ts';
 import { platformMatcher, resolveImage } from '../../image-content.ts';
 import { print, printTable } from '../../output.ts';
@@ -55,8 +56,11 @@ export const mount: Command = {
       : await snapshots.view(target, chainId, labels);
     try {
       const { mountAll } = await import('@gantry/mount');
-      await mountAll(mounts, target);
+      // Goes with the snapshot, if not before.
+      const held = { [`containerd.io/gc.bref.snapshot.${snapshotter}`]: target };
+      await mountAll(await activateMounts(client, target, mounts, { labels: held }), target);
     } catch (reason) {
+      await deactivateMounts(client, target).catch(() => undefined);
       await snapshots.remove(target).catch(() => undefined);
       throw reason;
     }
@@ -80,6 +84,7 @@ export const unmount: Command = {
     if (!target) throw new UsageError('please provide a target path to unmount from');
     const { unmountAll } = await import('@gantry/mount');
     await unmountAll(target);
+    await deactivateMounts(client, target);
     if (invocation.bool('rm')) {
       try {
         await client.snapshots(await snapshotterOf(client, invocation)).remove(target);

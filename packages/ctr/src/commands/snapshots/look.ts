@@ -1,5 +1,7 @@
 // What snapshots there are, how they hang together and what they take.
+
 import { formatTime, type SnapshotInfo, type Time } from '@gantry/client';
+import { activateMounts } from '../../activate.ts';
 import { type Command, UsageError } from '../../command.ts';
 import { print, printJson, printTable } from '../../output.ts';
 import { withClient } from '../../session.ts';
@@ -54,12 +56,18 @@ export const mounts: Command = {
   usage: 'print the commands that mount a snapshot',
   argsUsage: '<target> <key>',
   example: 'ctr snapshots mounts /mnt work',
-  flags: [{ name: 'temp', kind: 'bool', usage: 'mounts for the daemon itself, which are not performed' }],
+  flags: [
+    { name: 'temp', kind: 'bool', usage: 'have the daemon perform them all, and print a bind mount of the result' },
+  ],
   run: withClient(async (client, invocation) => {
     if (invocation.args.length !== 2) throw new UsageError('target and snapshot key must be provided');
     const [target, key] = invocation.args as [string, string];
-    const snapshots = client.snapshots(await snapshotterOf(client, invocation));
-    print(mountCommands(target, await snapshots.mounts(key)));
+    const snapshotter = await snapshotterOf(client, invocation);
+    const found = await client.snapshots(snapshotter).mounts(key);
+    // What the daemon performs for this goes with the snapshot.
+    const labels = { [`containerd.io/gc.bref.snapshot.${snapshotter}`]: key };
+    const temporary = invocation.bool('temp');
+    print(mountCommands(target, await activateMounts(client, `ctr${key}`, found, { labels, temporary })));
   }),
 };
 

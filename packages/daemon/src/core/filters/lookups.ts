@@ -2,6 +2,7 @@ import type { Container } from '../containers/container-store.ts';
 import type { ContentInfo } from '../content/content-store.ts';
 import type { Image } from '../images/image-store.ts';
 import type { Lease } from '../leases/lease-manager.ts';
+import type { Activation } from '../mounts/mount-manager.ts';
 import type { SnapshotInfo } from '../snapshots/snapshotter.ts';
 import type { FieldLookup } from './filter.ts';
 
@@ -9,6 +10,13 @@ import type { FieldLookup } from './filter.ts';
 
 function named(map: Readonly<Record<string, string>> | undefined, path: readonly string[]): string | undefined {
   return map?.[path.slice(1).join('.')];
+}
+
+export function activationLookup(activation: Activation): FieldLookup {
+  return (path) => {
+    if (path[0] === 'name') return activation.name;
+    return path[0] === 'labels' ? named(activation.labels, path) : undefined;
+  };
 }
 
 export function imageLookup(image: Image): FieldLookup {

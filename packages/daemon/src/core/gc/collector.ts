@@ -19,6 +19,8 @@ export interface CollectorSettings {
   /** The locks that content writers take. */
   locks: KeyedLock;
   snapshotters: () => Iterable<MetadataSnapshotter>;
+  /** What else undoes things whose records are gone; called before snapshots are swept, which they may lie on. */
+  sweepers?: () => Iterable<() => Promise<void>>;
   events: EventExchange;
   log: Logger;
 }
@@ -64,6 +66,7 @@ export class Collector {
       await this.#sweepIngests();
       return removed;
     });
+    for (const sweep of this.#settings.sweepers?.() ?? []) await sweep();
     let removedSnapshots = 0;
     for (const snapshotter of this.#settings.snapshotters()) {
       removedSnapshots += await this.#unlessAway(snapshotter.name, () => this.#sweepSnapshots(snapshotter));

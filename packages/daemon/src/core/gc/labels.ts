@@ -3,8 +3,8 @@ import { parseDuration } from '../plugin/duration.ts';
 
 /** containerd's labels that steer the collector (its docs/garbage-collection.md), as references between nodes. */
 
-/** A resource of one namespace: `content <digest>`, `snapshot <snapshotter>/<key>`, `image <name>`, `container <id>`, `ingest <ref>`, `sandbox <id>`. */
-export type Node = `${'content' | 'snapshot' | 'image' | 'container' | 'ingest' | 'sandbox'} ${string}`;
+/** A resource of one namespace: `content <digest>`, `snapshot <snapshotter>/<key>`, `image <name>`, `container <id>`, `ingest <ref>`, `sandbox <id>`, `mount <name>`. */
+export type Node = `${'content' | 'snapshot' | 'image' | 'container' | 'ingest' | 'sandbox' | 'mount'} ${string}`;
 
 export const node = {
   content: (digest: string): Node => `content ${digest}`,
@@ -13,6 +13,7 @@ export const node = {
   container: (id: string): Node => `container ${id}`,
   ingest: (ref: string): Node => `ingest ${ref}`,
   sandbox: (id: string): Node => `sandbox ${id}`,
+  mount: (name: string): Node => `mount ${name}`,
 } as const;
 
 type Labels = Readonly<Record<string, string>>;
@@ -63,11 +64,11 @@ export function* backReferences(labels: Labels): Iterable<Node> {
   }
 }
 
-/** The node that a label's end names: `content`, `content.x`, `content/x`, `image.x`, `container.x`, `snapshot.<snapshotter>`, `snapshot.<snapshotter>/x`. */
+/** The node that a label's end names: `content`, `content.x`, `content/x`, `image.x`, `container.x`, `mount.x`, `snapshot.<snapshotter>`, `snapshot.<snapshotter>/x`. */
 function targetOf(rest: string, value: string): Node | undefined {
   if (value === '') return undefined;
-  const match = /^(content|image|container)(?:[./].*)?$/.exec(rest);
-  if (match) return `${match[1] as 'content' | 'image' | 'container'} ${value}`;
+  const match = /^(content|image|container|mount)(?:[./].*)?$/.exec(rest);
+  if (match) return `${match[1] as 'content' | 'image' | 'container' | 'mount'} ${value}`;
   if (!rest.startsWith('snapshot.')) return undefined;
   const snapshotter = rest.slice('snapshot.'.length).split('/')[0]!;
   return snapshotter === '' ? undefined : node.snapshot(snapshotter, value);

@@ -6,6 +6,7 @@ import { leaseResources } from '../leases/lease-records.ts';
 import type { LeaseRecord } from '../leases/metadata-leases.ts';
 import type { ReadTransaction, WriteTransaction } from '../metadata/metadata-store.ts';
 import { keys } from '../metadata/schema.ts';
+import { type ActivationRecord, removeActivation } from '../mounts/activation-records.ts';
 import type { SnapshotRecord } from '../snapshots/metadata-snapshotter.ts';
 import {
   backReferences,
@@ -26,6 +27,7 @@ export interface Swept {
   ingests: { namespace: string; ref: string }[];
   images: { namespace: string; name: string }[];
   leases: { namespace: string; id: string }[];
+  mounts: { namespace: string; name: string }[];
 }
 
 /**
@@ -33,7 +35,7 @@ export interface Swept {
  * is never missed and a leased resource never lost. The bytes behind the records are the next step's.
  */
 export function markAndSweep(tx: WriteTransaction): Swept {
-  const swept: Swept = { content: [], snapshots: [], ingests: [], images: [], leases: [] };
+  const swept: Swept = { content: [], snapshots: [], ingests: [], images: [], leases: [], mounts: [] };
   for (const namespace of [...tx.children(keys.namespaces())]) new Collection(tx, namespace, swept).run();
   return swept;
 }
@@ -47,6 +49,7 @@ class Collection {
   readonly #snapshots = new Map<Node, { snapshotter: string; key: string; record: SnapshotRecord }>();
   readonly #images = new Map<string, ImageRecord>();
   readonly #ingests = new Map<string, IngestRecord>();
+  readonly #mounts = new Map<string, ActivationRecord>();
   /** Edges drawn from elsewhere: by back references and by conditions that hold. */
   readonly #extra = new Map<Node, Node[]>();
   readonly #marked = new Set<Node>();
@@ -87,6 +90,14 @@ class Collection {
       this.#images.set(key[2]!, value);
       this.#draw(node.image(key[2]!), value.labels);
     }
+    this.#loadMounts();
+  }
+
+  #loadMounts(): void {
+    for (const { key, value } of this.#tx.list<ActivationRecord>(keys.mounts(this.#namespace))) {
+      this.#mounts.set(key[2]!, value);
+      this.#draw(node.mount(key[2]!), value.labels);
+    }
   }
 
   #draw(self: Node, labels: Record<string, string>): void {
@@ -116,6 +127,9 @@ class Collection {
       if (expiresAt && toMillis(expiresAt) > toMillis(this.#at)) this.#mark(node.ingest(ref));
     }
     for (const [name, { labels }] of this.#images) if (!this.#expired(labels)) this.#mark(node.image(name));
+    for (const [name, { labels, transient }] of this.#mounts) {
+      if (transient || this.#isRoot(labels)) this.#mark(node.mount(name));
+    }
     for (const { key, value } of this.#tx.list<ContainerRecord>(keys.containers(this.#namespace))) {
       this.#mark(node.container(key[2]!));
       if (value.snapshotter !== '' && value.snapshotKey !== '')
@@ -190,7 +204,10 @@ class Collection {
         if (!snapshot) return;
         if (snapshot.record.parent !== '') yield node.snapshot(snapshot.snapshotter, snapshot.record.parent);
         yield* references(snapshot.record.labels);
+        return;
       }
+      case 'mount':
+        yield* references(this.#mounts.get(id)?.labels ?? {});
     }
   }
 
@@ -211,6 +228,11 @@ class Collection {
       this.#tx.remove(keys.snapshot(namespace, snapshotter, key));
       if (record.parent !== '') this.#tx.remove(keys.snapshotChild(namespace, snapshotter, record.parent, key));
       this.#swept.snapshots.push({ namespace, snapshotter, key });
+    }
+    for (const [name, record] of this.#mounts) {
+      if (this.#kept(node.mount(name))) continue;
+      removeActivation(this.#tx, namespace, name, record);
+      this.#swept.mounts.push({ namespace, name });
     }
     for (const ref of this.#ingests.keys()) {
       // Not held by a lease, and too old to be resumed (or never meant to be without its lease).
@@ -238,5 +260,6 @@ function leased(type: string, id: string): Node | undefined {
   if (type === 'content') return node.content(id);
   if (type === 'ingests') return node.ingest(id);
   if (type === 'images') return node.image(id);
+  if (type === 'mounts') return node.mount(id);
   return type.startsWith('snapshots/') ? node.snapshot(type.slice('snapshots/'.length), id) : undefined;
 }

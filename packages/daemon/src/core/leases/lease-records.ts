@@ -9,6 +9,7 @@ export const ResourceType = {
   content: 'content',
   ingest: 'ingests',
   image: 'images',
+  mount: 'mounts',
   snapshot: (snapshotter: string): string => `snapshots/${snapshotter}`,
 } as const;
 

@@ -43,6 +43,8 @@ export const keys = {
     parent,
     key,
   ],
+  mounts: (namespace: string): Key => ['mount', namespace],
+  mount: (namespace: string, name: string): Key => ['mount', namespace, name],
   /** Next number of a named sequence. */
   sequence: (name: string): Key => ['sequence', name],
 } as const;

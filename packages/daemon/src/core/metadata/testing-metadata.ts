@@ -32,6 +32,7 @@ export class TestingMetadata {
   readonly exchange = new Exchange();
   readonly events: Envelope[] = [];
   readonly locks = new KeyedLock();
+  readonly sweepers: (() => Promise<void>)[] = [];
   readonly gc: GcScheduler;
   readonly namespaces: MetadataNamespaces;
   readonly content: MetadataContentStore;
@@ -58,7 +59,15 @@ export class TestingMetadata {
     this.snapshotter = new MetadataSnapshotter('memory', this.bytesBelow, { store, namespaces, events, log, mutated });
     const snapshotters = new Map([['memory', this.snapshotter]]);
     this.snapshotters = new LoadedSnapshotters(store, snapshotters);
-    const collector = new Collector({ store, backend, locks, snapshotters: () => snapshotters.values(), events, log });
+    const collector = new Collector({
+      store,
+      backend,
+      locks,
+      snapshotters: () => snapshotters.values(),
+      sweepers: () => this.sweepers,
+      events,
+      log,
+    });
     gc.use(() => collector.run());
     this.content = new MetadataContentStore({ store, backend, namespaces, events, policy, locks, mutated });
     this.images = new MetadataImages(store, events, namespaces, gc);

@@ -1,3 +1,4 @@
+import type { MountHandler } from '@gantry/mount';
 import type { ContainerStore } from '../containers/container-store.ts';
 import type { ContentBackend, ContentStore } from '../content/content-store.ts';
 import type { CredentialProvider } from '../credentials/credential-provider.ts';
@@ -7,6 +8,7 @@ import type { GarbageCollector } from '../gc/garbage-collector.ts';
 import type { ImageStore } from '../images/image-store.ts';
 import type { LeaseManager } from '../leases/lease-manager.ts';
 import type { MetadataStore } from '../metadata/metadata-store.ts';
+import type { MountManager } from '../mounts/mount-manager.ts';
 import type { NamespaceStore } from '../namespaces/namespace-store.ts';
 import type { SandboxController } from '../sandboxes/sandbox-controller.ts';
 import type { SnapshotterRegistry } from '../snapshots/snapshot-service.ts';
@@ -28,6 +30,8 @@ export interface Metadata {
   readonly containers: ContainerStore;
   readonly leases: LeaseManager;
   readonly gc: GarbageCollector;
+  /** Has `sweep` called by every collection once records are gone: it undoes what only they named. */
+  onSweep(sweep: () => Promise<void>): void;
 }
 
 /** containerd's plugin types, and what Gantry's instances of each are. */
@@ -55,8 +59,8 @@ export const PluginTypes = {
   /** Gantry's own: containerd has planned credential plugins and not built them. */
   Credentials: pluginType<CredentialProvider>('io.gantry.credentials.v1'),
   ImageVerifier: pluginType<ImageVerifier>('io.containerd.image-verifier.v1'),
-  MountManager: pluginType<unknown>('io.containerd.mount-manager.v1'),
-  MountHandler: pluginType<unknown>('io.containerd.mount-handler.v1'),
+  MountManager: pluginType<MountManager>('io.containerd.mount-manager.v1'),
+  MountHandler: pluginType<MountHandler>('io.containerd.mount-handler.v1'),
   SandboxStore: pluginType<unknown>('io.containerd.sandbox.store.v1'),
   PodSandboxController: pluginType<SandboxController>('io.containerd.podsandbox.controller.v1'),
   SandboxController: pluginType<SandboxController>('io.containerd.sandbox.controller.v1'),

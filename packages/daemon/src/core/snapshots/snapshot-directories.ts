@@ -9,13 +9,13 @@ import type { TreeJobs } from './tree-jobs.ts';
  */
 export class SnapshotDirectories {
   readonly #dir: string;
-  readonly #trees: TreeJobs;
+  readonly #trees: Pick<TreeJobs, 'remove'>;
   readonly #kind: 'directory' | 'file';
   /** Being made or deleted by a call under way. */
   readonly #busy = new Set<number>();
   #lastCollect: Promise<void> = Promise.resolve();
 
-  private constructor(dir: string, trees: TreeJobs, kind: 'directory' | 'file') {
+  private constructor(dir: string, trees: Pick<TreeJobs, 'remove'>, kind: 'directory' | 'file') {
     this.#dir = dir;
     this.#trees = trees;
     this.#kind = kind;
@@ -23,7 +23,7 @@ export class SnapshotDirectories {
 
   static async open(
     root: string,
-    trees: TreeJobs,
+    trees: Pick<TreeJobs, 'remove'>,
     kind: 'directory' | 'file' = 'directory',
   ): Promise<SnapshotDirectories> {
     const dir = path.join(root, 'snapshots');

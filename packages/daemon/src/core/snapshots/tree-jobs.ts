@@ -31,6 +31,11 @@ export class TreeJobs {
     return this.#worker.run('remove', { path });
   }
 
+  /** Deletes all that is in a directory, but not itself. */
+  empty(path: string): Promise<void> {
+    return this.#worker.run('empty', { path });
+  }
+
   close(): Promise<void> {
     return this.#worker.close();
   }

@@ -10,5 +10,6 @@ serveJobs({
   changedUsage: ({ path, parent }: { path: string; parent: string }) => changedUsage(path, parent),
   copyBlocks: ({ from, to }: { from: string; to: string }) => copyBlocks(from, to),
   copy: ({ from, to }: { from: string; to: string }) => copyTree(from, to),
+  empty: ({ path }: { path: string }) => removeAllBeneath(path, { keep: true }),
   remove: ({ path }: { path: string }) => removeAllBeneath(path),
 });

@@ -9,7 +9,7 @@ import { WalkingDiffer } from './walking-differ.ts';
 export const walkingDifferPlugin = definePlugin({
   type: PluginTypes.Differ,
   id: 'walking',
-  requires: [PluginTypes.Metadata],
+  requires: [PluginTypes.Metadata, PluginTypes.MountManager],
   platforms: [`linux/${process.arch === 'x64' ? 'amd64' : process.arch}`],
   config: schema({
     // Bytes that any layer may have when unpacked; 0: no limit.
@@ -24,6 +24,7 @@ export const walkingDifferPlugin = definePlugin({
       content,
       pool: archivePool(),
       temp: context.daemon.temp,
+      mounts: context.get(PluginTypes.MountManager),
       log: context.log,
       processors: context.daemon.streamProcessors,
       sizeLimit: (packed) => (most > 0 ? Math.max(most, packed * ratio) : undefined),

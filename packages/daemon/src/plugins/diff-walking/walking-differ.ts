@@ -27,6 +27,8 @@ import type { ContentReader, ContentStore, ContentWriter } from '../../core/cont
 import type { ApplyOptions, Differ, DiffOptions, GrowingBlob } from '../../core/diff/differ.ts';
 import { layerEncoding, type StreamProcessor } from '../../core/diff/stream-processors.ts';
 import type { Logger } from '../../core/log/logger.ts';
+import type { MountManager } from '../../core/mounts/mount-manager.ts';
+import { withActivation } from '../../core/mounts/with-activation.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 import { directTarget, directUpper } from './apply-target.ts';
 
@@ -35,6 +37,8 @@ export interface WalkingDifferOptions {
   pool: WorkerPool;
   /** For mounts that live as long as a call. */
   temp: string;
+  /** Performs what the system cannot mount. */
+  mounts?: MountManager;
   log: Logger;
   /** Programs for media types that are not known here, by id. */
   processors?: Readonly<Record<string, StreamProcessor>>;
@@ -67,12 +71,15 @@ export class WalkingDiffer implements Differ {
   ): Promise<Descriptor> {
     const params = this.#params(descriptor, options);
     await using reader = await this.#options.content.reader(ctx, descriptor.digest);
-    const direct = directTarget(mounts);
-    const run = async (target: ApplyTarget) => {
-      return this.#unpacked(descriptor, await this.#runApply(reader, { ...params, target }, runOptions(ctx, options)));
-    };
-    if (direct) return await run(direct);
-    return await withTempMount(mounts, this.#options.temp, (root) => run({ root, kind: 'merged' }));
+    return await withActivation(this.#options.mounts, ctx, 'fs-diffapply', mounts, async (system) => {
+      const run = async (target: ApplyTarget) => {
+        const job = this.#runApply(reader, { ...params, target }, runOptions(ctx, options));
+        return this.#unpacked(descriptor, await job);
+      };
+      const direct = directTarget(system);
+      if (direct) return await run(direct);
+      return await withTempMount(system, this.#options.temp, (root) => run({ root, kind: 'merged' }));
+    });
   }
 
   /** @throws Unimplemented for a media type that neither this differ nor a stream processor knows */
@@ -148,28 +155,41 @@ export class WalkingDiffer implements Differ {
   }
 
   async diff(ctx: RequestContext, lower: Mount[], upper: Mount[], options: DiffOptions = {}): Promise<Descriptor> {
+    const upperDirectory = directUpper(lower, upper);
+    const direct = upperDirectory && (await this.diffUpper(ctx, upperDirectory, options));
+    if (direct) return direct;
+    return await this.#mounted(ctx, lower, async (lowerRoot) => {
+      return await this.#mounted(ctx, upper, (upperRoot) =>
+        this.#compare(ctx, { lower: lowerRoot, upper: upperRoot }, options),
+      );
+    });
+  }
+
+  /**
+   * The layer that is in the upper directory of an overlay, without a look at what lies below. undefined: there is something in it
+   * that only overlayfs understands.
+   */
+  async diffUpper(ctx: RequestContext, upper: string, options: DiffOptions = {}): Promise<Descriptor | undefined> {
+    try {
+      return await this.#compare(ctx, { upper, upperOnly: true }, options);
+    } catch (error) {
+      if (!(error instanceof JobError) || error.code !== UPPER_UNSUPPORTED) throw error;
+      return undefined;
+    }
+  }
+
+  async #compare(ctx: RequestContext, trees: DiffTrees, options: DiffOptions): Promise<Descriptor> {
     const mediaType = options.mediaType ?? LayerMediaType.tarGzip;
     const compression = layerCompression(mediaType);
     if (compression === undefined) throw unimplemented(`unsupported diff media type: ${mediaType}`);
     const sourceDateEpoch =
       options.sourceDateEpoch === undefined ? {} : { sourceDateEpoch: Number(options.sourceDateEpoch) };
-    const compare = async (trees: DiffTrees) => {
-      return await this.#writeLayer(ctx, mediaType, { ...trees, compression, ...sourceDateEpoch }, options);
-    };
-    const upperDirectory = directUpper(lower, upper);
-    if (upperDirectory !== undefined) {
-      try {
-        return await compare({ upper: upperDirectory, upperOnly: true });
-      } catch (error) {
-        if (!(error instanceof JobError) || error.code !== UPPER_UNSUPPORTED) throw error;
-      }
-    }
-    const { temp } = this.#options;
-    return await withTempMount(readonlyMounts(lower), temp, async (lowerRoot) => {
-      return await withTempMount(readonlyMounts(upper), temp, (upperRoot) =>
-        compare({ lower: lowerRoot, upper: upperRoot }),
-      );
-    });
+    return await this.#writeLayer(ctx, mediaType, { ...trees, compression, ...sourceDateEpoch }, options);
+  }
+
+  #mounted<T>(ctx: RequestContext, mounts: Mount[], fn: (root: string) => Promise<T>): Promise<T> {
+    const { mounts: manager, temp } = this.#options;
+    return withActivation(manager, ctx, 'fs-diff', mounts, (system) => withTempMount(readonlyMounts(system), temp, fn));
   }
 
   async #writeLayer(
@@ -249,7 +269,8 @@ function ignoreMissing(error: unknown): void {
 
 const READ_SIZE = 256 << 10;
 
-async function* readAll(reader: ContentReader): AsyncGenerator<Uint8Array> {
+/** A blob from its start to its end. */
+export async function* readAll(reader: ContentReader): AsyncGenerator<Uint8Array> {
   let at = 0;
   while (at < reader.size) {
     const chunk = await reader.read(at, READ_SIZE);

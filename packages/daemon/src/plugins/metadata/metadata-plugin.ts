@@ -55,7 +55,16 @@ export const metadataPlugin = definePlugin({
       snapshotters.set(id, namespaced);
       await dropLostSnapshots(store, namespaced, log);
     }
-    const collector = new Collector({ store, backend, locks, snapshotters: () => snapshotters.values(), events, log });
+    const sweepers: (() => Promise<void>)[] = [];
+    const collector = new Collector({
+      store,
+      backend,
+      locks,
+      snapshotters: () => snapshotters.values(),
+      sweepers: () => sweepers,
+      events,
+      log,
+    });
     gc.use(() => collector.run());
     context.onClose(async () => {
       collector.stop();
@@ -71,6 +80,7 @@ export const metadataPlugin = definePlugin({
       containers: new MetadataContainers(store, events, namespaces, gc),
       leases: new MetadataLeases(store, namespaces, gc),
       gc,
+      onSweep: (sweep) => void sweepers.push(sweep),
     };
   },
 });

@@ -64,7 +64,7 @@ export const shimManager = definePlugin({
 export const taskRuntime = definePlugin({
   type: PluginTypes.Runtime,
   id: 'task',
-  requires: [PluginTypes.Shim, PluginTypes.Event, PluginTypes.Metadata],
+  requires: [PluginTypes.Shim, PluginTypes.Event, PluginTypes.Metadata, PluginTypes.MountManager],
   platforms: [`linux/${process.arch === 'x64' ? 'amd64' : process.arch}`],
   config: schema({ platforms: field.strings([`linux/${process.arch === 'x64' ? 'amd64' : process.arch}`]) }),
   async init(context): Promise<TaskManager> {
@@ -76,6 +76,7 @@ export const taskRuntime = definePlugin({
       cleanupTimeoutMs: context.daemon.timeout('io.containerd.timeout.shim.cleanup'),
       share: manager.share,
       events: context.get(PluginTypes.Event),
+      mounts: context.get(PluginTypes.MountManager),
       log: context.log,
     });
     context.onClose(() => tasks.close());

@@ -4,6 +4,7 @@ import { TaskDeleteSchema, TaskExitSchema } from '@gantry/api/gen/events/task_pb
 import { RuntimeInfoSchema, RuntimeRequestSchema } from '@gantry/api/gen/types/introspection_pb.js';
 import type { EventExchange } from '../../core/events/exchange.ts';
 import type { Logger } from '../../core/log/logger.ts';
+import type { MountManager } from '../../core/mounts/mount-manager.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { CreateTaskOptions, ProcessExit, Task, TaskRuntime } from '../../core/tasks/task-runtime.ts';
 import { formatBootstrap, parseBootstrap } from './bootstrap.ts';
@@ -18,6 +19,7 @@ import {
   writeBundleFile,
 } from './bundle.ts';
 import { type GroupFile, readGroupFile, writeGroupFile } from './group-file.ts';
+import { RootfsMounts } from './rootfs-mounts.ts';
 import { type RuntimePath, type RuntimePathSettings, resolveRuntime } from './runtime-path.ts';
 import { deleteByShim, shimInfo } from './shim-command.ts';
 import { ShimGroup, type ShimSettings } from './shim-group.ts';
@@ -32,6 +34,8 @@ export interface TaskManagerSettings {
   /** Whether shims of our own are shared by many containers (their default). */
   share: boolean;
   events: EventExchange;
+  /** Performs the mounts of a root file system that a shim cannot. */
+  mounts: MountManager;
   log: Logger;
 }
 
@@ -40,9 +44,11 @@ export class TaskManager implements TaskRuntime {
   readonly #settings: TaskManagerSettings;
   readonly #tasks = new Map<string, ShimTask>();
   readonly #groups = new Map<string, ShimGroup>();
+  readonly #rootfs: RootfsMounts;
 
   constructor(settings: TaskManagerSettings) {
     this.#settings = settings;
+    this.#rootfs = new RootfsMounts(settings.mounts, settings.shims.startTimeoutMs, settings.log);
   }
 
   async create(ctx: RequestContext, id: string, options: CreateTaskOptions): Promise<Task> {
@@ -53,12 +59,13 @@ export class TaskManager implements TaskRuntime {
     let task: ShimTask | undefined;
     const progress = { cutOff: false };
     try {
+      const rootfs = await this.#rootfs.activate(ctx, id, options.rootfs, runtime);
       await writeBundleFile(bundle, 'shim-binary-path', runtime.path);
       await writeGroupFile(bundle, { shared: this.#isShared(runtime, options), options: options.runtimeOptions });
       const group = this.#groupFor(bundle, runtime, options);
       task = new ShimTask(bundle, group, 0, (lost) => this.#cleanUpLost(lost));
       group.add(task);
-      const pid = await this.#createInShim(task, bundle, options, progress);
+      const pid = await this.#createInShim(task, bundle, { ...options, rootfs }, progress);
       task.setPid(pid);
       this.#tasks.set(key(ctx.namespace, id), task);
       return task;
@@ -69,6 +76,7 @@ export class TaskManager implements TaskRuntime {
       await deleteBundle(bundle).catch((failure) =>
         this.#settings.log.error('bundle cannot be removed', { error: failure, bundle: bundle.path }),
       );
+      await this.#rootfs.deactivate(ctx.namespace, id);
       throw error;
     }
   }
@@ -179,6 +187,8 @@ export class TaskManager implements TaskRuntime {
   async #forget(task: ShimTask): Promise<void> {
     this.#tasks.delete(key(task.namespace, task.id));
     await Promise.all([task.group.remove(task), deleteBundle(task.files)]);
+    // Only now: what the shim mounted lies on it.
+    await this.#rootfs.deactivate(task.namespace, task.id);
   }
 
   /** The shim of a task is gone for good: end what is left of the container and tell the world. */

@@ -1,0 +1,117 @@
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { type CtrClient, CtrSession, ctrClients } from '../lib/clients.ts';
+import { TestDaemon } from '../lib/daemon.ts';
+import { buildTestImages } from '../lib/images.ts';
+import { eventually, processesMentioning, run } from '../lib/processes.ts';
+import { TestRegistry } from '../lib/registry.ts';
+import { makeTempDir, mountsBeneath } from '../lib/temp-dir.ts';
+
+const kernelHasErofs = /^\s*erofs$/m.test(readFileSync('/proc/filesystems', 'utf8'));
+const skip =
+  process.getuid?.() !== 0
+    ? 'containers need root'
+    : kernelHasErofs
+      ? false
+      : 'the kernel has no erofs (modprobe erofs)';
+
+/** Everything of a file system that a client can see, but for what the runtime puts there. */
+const listing = [
+  'sh',
+  '-c',
+  'find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /etc/resolv.conf \\) -prune -o -print | sort | ' +
+    'while read -r f; do [ "$f" = / ] || stat -c "%n %F %a %u:%g %Y %h" "$f"; [ -f "$f" ] && md5sum "$f"; done; true',
+];
+
+describe('erofs snapshotter and differ', { skip }, () => {
+  const temp = makeTempDir('e2e-erofs');
+  const daemon = new TestDaemon(path.join(temp.path, 'd'));
+  const snapshots = path.join(daemon.root, 'io.containerd.snapshotter.v1.erofs/snapshots');
+  const targets = path.join(daemon.state, 'io.containerd.mount-manager.v1.bolt/t');
+  let registry: TestRegistry;
+  const image = { busybox: '', whiteouts: '', 'many-layers': '' };
+
+  before(async () => {
+    const layouts = await buildTestImages(path.join(temp.path, 'images'));
+    registry = await TestRegistry.start(temp.path);
+    for (const name of Object.keys(image) as (keyof typeof image)[]) {
+      image[name] = await registry.fill(layouts[name], `test/${name}:latest`);
+    }
+    await daemon.start();
+  });
+
+  after(async () => {
+    await daemon.stop();
+    await registry?.close();
+    await eventually('no process of the daemon is left', () =>
+      processesMentioning(daemon.directory).length === 0 ? true : undefined,
+    );
+    const mounts = mountsBeneath(temp.path);
+    await temp.remove();
+    assert.deepEqual(mounts, []);
+  });
+
+  for (const client of ctrClients()) {
+    // Clients before 2.2 do not know the mount manager, which these mounts need.
+    const missing = client.name === 'ctr 1.6' ? 'ctr 1.6 does not know mounts with templates' : client.missing;
+    describe(client.name, { skip: missing ?? false }, () => clientTests(client, client.name.replaceAll(/\W+/g, '-')));
+  }
+
+  function clientTests(client: CtrClient, namespace: string): void {
+    const ctr = new CtrSession(client, daemon.address, namespace);
+    const pull = (name: string, snapshotter: string): Promise<string> =>
+      ctr.ok('images', 'pull', '--plain-http', ...client.pullFlags, '--snapshotter', snapshotter, name);
+
+    test('pulls layers into images that fsck.erofs finds well, and runs them', async () => {
+      // Without the transfer service, the walking differ has 111 times all of the layers below mounted.
+      for (const name of Object.values(image)) {
+        if (client.transfer || name !== image['many-layers']) await pull(name, 'erofs');
+      }
+      const files = readdirSync(snapshots).map((id) => path.join(snapshots, id, 'layer.erofs'));
+      const images = files.filter((file) => existsSync(file));
+      assert.ok(images.length >= 113, `${images.length} images`);
+      if (existsSync('/usr/bin/fsck.erofs')) {
+        for (const file of images.slice(0, 4)) await run('fsck.erofs', [file]);
+      }
+      assert.equal(
+        await ctr.ok('run', '--rm', '--snapshotter', 'erofs', image.busybox, 'hello', 'echo', 'hello'),
+        'hello\n',
+      );
+      // containerd's ctr looks for users in the image by a mount of its own, whose options are one page.
+      if (!client.own) return;
+      const deep = ['run', '--rm', '--snapshotter', 'erofs', image['many-layers'], 'deep', 'sh', '-c', 'ls /layers | wc -l'];
+      assert.equal(await ctr.ok(...deep), '110\n');
+    });
+
+    test('shows what overlayfs shows, whiteouts and all', async () => {
+      await pull(image.whiteouts, 'overlayfs');
+      const shown: string[] = [];
+      for (const snapshotter of ['overlayfs', 'erofs']) {
+        shown.push(
+          await ctr.ok('run', '--rm', '--snapshotter', snapshotter, image.whiteouts, `list-${snapshotter}`, ...listing),
+        );
+      }
+      assert.ok(shown[0]!.length > 1000);
+      assert.equal(shown[1], shown[0]);
+    });
+
+    test('a task keeps its mounts over a kill of the daemon, and leaves none when it is deleted', async () => {
+      const name = 'lasting';
+      await ctr.ok('run', '-d', '--snapshotter', 'erofs', image.whiteouts, name, 'sleep', '1000');
+      assert.ok(mountsBeneath(targets).length >= 2);
+      await daemon.kill();
+      await daemon.start();
+      assert.match(await ctr.ok('tasks', 'ls'), /lasting +\d+ +RUNNING/);
+      assert.match(await ctr.ok('tasks', 'exec', '--exec-id', 'x', name, 'cat', '/etc/passwd'), /www-data/);
+      await ctr.ok('tasks', 'kill', '-s', 'SIGKILL', name);
+      await eventually('the task has stopped', async () =>
+        /lasting +\d+ +STOPPED/.test(await ctr.ok('tasks', 'ls')) ? true : undefined,
+      );
+      await ctr.ok('tasks', 'delete', name).catch(() => undefined);
+      assert.deepEqual(mountsBeneath(targets), []);
+      await ctr.ok('containers', 'delete', name);
+    });
+  }
+});
