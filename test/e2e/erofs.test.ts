@@ -81,7 +81,17 @@ describe('erofs snapshotter and differ', { skip }, () => {
       );
       // containerd's ctr looks for users in the image by a mount of its own, whose options are one page.
       if (!client.own) return;
-      const deep = ['run', '--rm', '--snapshotter', 'erofs', image['many-layers'], 'deep', 'sh', '-c', 'ls /layers | wc -l'];
+      const deep = [
+        'run',
+        '--rm',
+        '--snapshotter',
+        'erofs',
+        image['many-layers'],
+        'deep',
+        'sh',
+        '-c',
+        'ls /layers | wc -l',
+      ];
       assert.equal(await ctr.ok(...deep), '110\n');
     });
 

@@ -1,18 +1,20 @@
 /** Job `erofs-layer`: a layer blob becomes an EROFS image, in one pass. */
 import { createHash } from 'node:crypto';
-import type { ApplyLayerResult } from '../apply-layer.ts';
+import type { ApplyLayerProgress, ApplyLayerResult } from '../apply-layer.ts';
 import { bufferCollector } from '../buffer-garbage.ts';
 import { type ByteSource, readSource } from '../byte-source.ts';
-import { decompress } from '../decompress.ts';
 import type { JobContext } from '../job.ts';
+import { type LayerEncoding, plainLayer } from '../plain-layer.ts';
 import { TarParser } from '../tar-parser.ts';
 import { type ImageFileParams, writeImageFile } from './image-file.ts';
 import type { ImageSize, ImageWriter } from './image-writer.ts';
 import { LowerLayers } from './lower-layers.ts';
 import { MissingBelow, TarToErofs } from './tar-to-erofs.ts';
 
-export interface ErofsLayerParams extends ImageFileParams {
+export interface ErofsLayerParams extends ImageFileParams, LayerEncoding {
   source: ByteSource;
+  /** Most uncompressed bytes; more is an error. */
+  maxSize?: number;
   /** The archive as it is becomes part of the image, with an index of 512-byte blocks over it; else files get blocks of their own. */
   tarIndex?: boolean;
   /** Fail if the layer cannot be made without seeing those below it. */
@@ -56,16 +58,25 @@ function prepare(params: ErofsLayerParams, writer: ImageWriter, lower: LowerLaye
   const passed = bufferCollector();
   let size = 0;
   let sourceSize = 0;
+  let reported = 0;
   const reading = async (context: JobContext) => {
     const counted = (async function* () {
       for await (const chunk of readSource(params.source, context)) {
         sourceSize += chunk.length;
         yield chunk;
+        const now = Date.now();
+        if (now - reported < 100) continue;
+        reported = now;
+        context.progress({ read: sourceSize, files: maker.files } satisfies ApplyLayerProgress);
       }
     })();
-    await decompress(counted, undefined, (chunk) => {
+    const { bytes } = await plainLayer(counted, params, context.signal);
+    for await (const chunk of bytes) {
       context.signal.throwIfAborted();
       size += chunk.length;
+      if (params.maxSize !== undefined && size > params.maxSize) {
+        throw new Error(`layer is larger than ${params.maxSize} bytes uncompressed`);
+      }
       hash.update(chunk);
       if (params.tarIndex) {
         chunkAt = writer.position;
@@ -73,7 +84,7 @@ function prepare(params: ErofsLayerParams, writer: ImageWriter, lower: LowerLaye
       }
       parser.write(chunk);
       passed(chunk.length);
-    });
+    }
     parser.end();
     const { files, warnings } = maker;
     return { diffId: `sha256:${hash.digest('hex')}`, size, sourceSize, files, warnings };

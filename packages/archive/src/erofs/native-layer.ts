@@ -14,6 +14,8 @@ export interface NativeLayerParams {
   /** Path of the image; it appears when it is whole. */
   image: string;
   sync?: boolean;
+  /** Most bytes of the image; more is an error. */
+  maxSize?: number;
 }
 
 export interface NativeLayerResult {
@@ -31,6 +33,9 @@ export async function nativeLayer(params: NativeLayerParams, context: JobContext
     let size = 0;
     await decompress(readSource(params.source, context), params.compression, (chunk) => {
       context.signal.throwIfAborted();
+      if (params.maxSize !== undefined && size + chunk.length > params.maxSize) {
+        throw new Error(`layer is larger than ${params.maxSize} bytes uncompressed`);
+      }
       hash.update(chunk);
       if (size < head.length) chunk.copy(head, size);
       size += chunk.length;

@@ -11,12 +11,13 @@ import {
   type Compression,
   type ErofsLayerParams,
   type ErofsLayerResult,
-  isReadableLayer,
   JobError,
+  type LayerEncoding,
   LayerMediaType,
   MISSING_BELOW,
   type NativeLayerResult,
   pumpToPort,
+  type RunOptions,
   SPARSE_IN_INDEX,
   type WorkerPool,
 } from '@gantry/archive';
@@ -24,11 +25,12 @@ import type { Mount } from '@gantry/mount';
 import type { Descriptor } from '@gantry/oci';
 import type { ContentStore } from '../../core/content/content-store.ts';
 import type { ApplyOptions, Differ, DiffOptions, GrowingBlob } from '../../core/diff/differ.ts';
+import { layerEncoding, type StreamProcessor } from '../../core/diff/stream-processors.ts';
 import type { Logger } from '../../core/log/logger.ts';
 import type { MountManager } from '../../core/mounts/mount-manager.ts';
 import { withPerformed } from '../../core/mounts/with-activation.ts';
 import type { RequestContext } from '../../core/request-context.ts';
-import { readAll, type WalkingDiffer } from '../diff-walking/walking-differ.ts';
+import { readAll, runOptions, type WalkingDiffer } from '../diff-walking/walking-differ.ts';
 import { exists, imageName, layerDirectory, upperName } from '../snapshot-erofs/layer-files.ts';
 
 export interface ErofsDifferOptions {
@@ -39,6 +41,10 @@ export interface ErofsDifferOptions {
   walking: WalkingDiffer;
   /** Keep archives as they are, with an index over them. */
   tarIndex: boolean;
+  /** Programs for media types that are not known here, by id. */
+  processors?: Readonly<Record<string, StreamProcessor>>;
+  /** Bytes that an unpacked layer may have. Default: no limit. */
+  sizeLimit?: (packedSize: number) => number | undefined;
   log: Logger;
 }
 
@@ -49,6 +55,9 @@ interface Plan {
   directory: string;
   /** The layer is an image already. */
   native: { mediaType: string; compression: Compression } | undefined;
+  /** How it becomes a tar, if it is none. */
+  encoding: LayerEncoding;
+  maxSize: number | undefined;
 }
 
 /** Runs a job with the blob as its source. */
@@ -67,9 +76,9 @@ export class ErofsDiffer implements Differ {
     mounts: Mount[],
     options: ApplyOptions = {},
   ): Promise<Descriptor> {
-    const plan = await this.#plan(descriptor, mounts);
+    const plan = await this.#plan(descriptor, mounts, options);
     return await this.#make(ctx, descriptor, plan, mounts, options, (job, params) =>
-      this.#runOnBlob(ctx, descriptor, job, params),
+      this.#runOnBlob(ctx, descriptor, job, params, runOptions(ctx, options)),
     );
   }
 
@@ -81,49 +90,49 @@ export class ErofsDiffer implements Differ {
     mounts: Mount[],
     options: ApplyOptions = {},
   ): Promise<Descriptor> {
-    const plan = await this.#plan(descriptor, mounts);
+    const plan = await this.#plan(descriptor, mounts, options);
     let first = true;
     return await this.#make(ctx, descriptor, plan, mounts, options, async <T>(job: string, params: object) => {
       if (first) {
         first = false;
-        return await this.#runOnGrowing<T>(ctx, blob, job, params);
+        return await this.#runOnGrowing<T>(blob, job, params, runOptions(ctx, options));
       }
       await blob.complete;
-      return await this.#runOnBlob<T>(ctx, descriptor, job, params);
+      return await this.#runOnBlob<T>(ctx, descriptor, job, params, runOptions(ctx, options));
     });
   }
 
-  async #plan({ mediaType }: Descriptor, mounts: readonly Mount[]): Promise<Plan> {
+  async #plan({ mediaType, size }: Descriptor, mounts: readonly Mount[], options: ApplyOptions): Promise<Plan> {
+    const { processors = {}, sizeLimit } = this.#options;
     const [base = '', suffix] = mediaType.split('+', 2);
     const isNative = mediaType.startsWith(nativePrefix);
     if (isNative && suffix !== undefined && suffix !== 'zstd') {
       throw invalidArgument(`unsupported erofs layer suffix: ${suffix}`);
     }
-    if (!isNative && !isReadableLayer(mediaType)) {
-      throw unimplemented(`failed to get stream processor for ${mediaType}: no processor for media-type`);
-    }
+    const encoding = isNative ? {} : layerEncoding(mediaType, processors, options.processorPayloads);
     const directory = await layerDirectory(mounts);
     if (directory === undefined) throw unimplemented('mount layer type must be erofs-layer: not implemented');
-    const compression = suffix === 'zstd' ? 'zstd' : 'none';
-    return { directory, native: isNative ? { mediaType: base, compression } : undefined };
+    const compression: Compression = suffix === 'zstd' ? 'zstd' : 'none';
+    const native = isNative ? { mediaType: base, compression } : undefined;
+    return { directory, native, encoding, maxSize: sizeLimit?.(size) };
   }
 
   async #make(
     ctx: RequestContext,
     descriptor: Descriptor,
-    { directory, native }: Plan,
+    { directory, native, encoding, maxSize }: Plan,
     mounts: readonly Mount[],
     options: ApplyOptions,
     run: RunJob,
   ): Promise<Descriptor> {
     const image = path.join(directory, imageName);
-    const sync = options.syncFs ?? false;
+    const common = { image, sync: options.syncFs ?? false, ...(maxSize !== undefined && { maxSize }) };
     if (native) {
       const { compression, mediaType } = native;
-      const { digest, size } = await run<NativeLayerResult>('native-layer', { image, compression, sync });
+      const { digest, size } = await run<NativeLayerResult>('native-layer', { ...common, compression });
       return { mediaType, digest, size };
     }
-    const params = { image, uuid: layerUuid(descriptor.digest), sync };
+    const params = { ...common, ...encoding, uuid: layerUuid(descriptor.digest) };
     const result = await this.#convert(ctx, params, mounts, options, run);
     for (const warning of result.warnings) this.#options.log.warn(warning, { digest: descriptor.digest });
     return { mediaType: LayerMediaType.tar, digest: result.diffId, size: result.size };
@@ -158,17 +167,23 @@ export class ErofsDiffer implements Differ {
   }
 
   /** A worker reads a local blob itself; the bytes of a remote store are sent to it. */
-  async #runOnBlob<T>(ctx: RequestContext, descriptor: Descriptor, job: string, params: object): Promise<T> {
+  async #runOnBlob<T>(
+    ctx: RequestContext,
+    descriptor: Descriptor,
+    job: string,
+    params: object,
+    options: RunOptions,
+  ): Promise<T> {
     const { pool, content } = this.#options;
     await using reader = await content.reader(ctx, descriptor.digest);
     if (reader.path !== undefined) {
       const source: ByteSource = { kind: 'file', path: reader.path, length: reader.size };
-      return await pool.run<T>(job, { ...params, source }, { signal: ctx.signal });
+      return await pool.run<T>(job, { ...params, source }, options);
     }
     const { port1, port2 } = new MessageChannel();
     const source: ByteSource = { kind: 'port', port: port2 };
     try {
-      const running = pool.run<T>(job, { ...params, source }, { signal: ctx.signal, transfer: [port2] });
+      const running = pool.run<T>(job, { ...params, source }, { ...options, transfer: [port2] });
       // A failure to read reaches the job through the port, and is reported by it.
       const pumping = pumpToPort(readAll(reader), port1).catch(() => {});
       const result = await running;
@@ -179,9 +194,9 @@ export class ErofsDiffer implements Differ {
     }
   }
 
-  async #runOnGrowing<T>(ctx: RequestContext, blob: GrowingBlob, job: string, params: object): Promise<T> {
+  async #runOnGrowing<T>(blob: GrowingBlob, job: string, params: object, options: RunOptions): Promise<T> {
     const source: ByteSource = { kind: 'growing', path: blob.path };
-    const running = this.#options.pool.start<T>(job, { ...params, source }, { signal: ctx.signal });
+    const running = this.#options.pool.start<T>(job, { ...params, source }, options);
     const stop = blob.onGrowth((available) => running.post({ available }));
     blob.complete.then(
       () => running.post({ end: true }),

@@ -18,6 +18,9 @@ export const erofsDifferPlugin = definePlugin({
     mkfs_options: field.strings([]),
     enable_tar_index: field.boolean(false),
     enable_dmverity: field.boolean(false),
+    // As the walking differ's.
+    max_layer_size: field.integer(64 * 2 ** 30),
+    max_layer_ratio: field.integer(100),
   }),
   async init(context): Promise<Differ> {
     const { config, log } = context;
@@ -29,12 +32,15 @@ export const erofsDifferPlugin = definePlugin({
     const { content } = context.get(PluginTypes.Metadata);
     const mounts = context.get(PluginTypes.MountManager);
     const pool = archivePool();
+    const { max_layer_size: most, max_layer_ratio: ratio } = config;
     return new ErofsDiffer({
       content,
       pool,
       mounts,
       walking: new WalkingDiffer({ content, pool, mounts, temp: context.daemon.temp, log }),
       tarIndex: config.enable_tar_index,
+      processors: context.daemon.streamProcessors,
+      sizeLimit: (packed) => (most > 0 ? Math.max(most, packed * ratio) : undefined),
       log,
     });
   },

@@ -49,7 +49,8 @@ export interface WalkingDifferOptions {
 /** All that the worker has to know of a layer but where it comes from and where it goes. */
 type LayerParams = Omit<ApplyLayerParams, 'source' | 'target'>;
 
-function runOptions(ctx: RequestContext, { onProgress }: ApplyOptions): RunOptions {
+/** How a job of a call is run: ended with it, its progress told. */
+export function runOptions(ctx: RequestContext, { onProgress }: ApplyOptions): RunOptions {
   return {
     signal: ctx.signal,
     ...(onProgress && { onProgress: (progress) => onProgress((progress as ApplyLayerProgress).read) }),
