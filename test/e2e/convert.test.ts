@@ -3,6 +3,8 @@ import assert from 'node:assert/strict';
 import { readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { Client, type Descriptor } from '@gantry/client';
+import { childLabels, digestOf, hostArchitecture } from '@gantry/oci';
 import { CtrSession, ctrClients } from '../lib/clients.ts';
 import { TestDaemon } from '../lib/daemon.ts';
 import { buildTestImages } from '../lib/images.ts';
@@ -15,8 +17,8 @@ const [own, , theirs] = ctrClients();
 
 interface Manifest {
   mediaType: string;
-  config: { mediaType: string; digest: string };
-  layers: { mediaType: string; digest: string; size: number }[];
+  config: Descriptor;
+  layers: Descriptor[];
 }
 
 describe('ctr images convert', { skip: skip || (own!.missing ?? false) }, () => {
@@ -129,6 +131,53 @@ describe('ctr images convert', { skip: skip || (own!.missing ?? false) }, () => 
       ['application/vnd.oci.image.layer.v1.tar+gzip'],
     );
     assert.match(await ctr.ok('images', 'ls', 'name==x/oci:1'), /application\/vnd\.oci\.image\.manifest\.v1\+json/);
+  });
+
+  test('of an index the platforms asked for stay, all in one go, as with containerd 2.3.4', async () => {
+    await using client = await Client.connect({ address: daemon.address, namespace: 'convert' });
+    await using lease = await client.leases.create();
+    const { content, images } = client.withLease(lease);
+    const ingest = (document: object, children: Descriptor[] = []) => {
+      const bytes = Buffer.from(JSON.stringify(document));
+      return content.ingest(digestOf(bytes), bytes, { expected: digestOf(bytes), labels: childLabels(children) });
+    };
+    const source = await layersOf((await ctr.ok('images', 'ls', `name==${oci}`)).split('\n')[1]!.split(/\s+/)[2]!);
+    const type = 'application/vnd.oci.image.manifest.v1+json';
+    const manifests: Descriptor[] = [];
+    for (const architecture of ['amd64', 'arm64', 's390x']) {
+      const json = JSON.parse(await ctr.ok('content', 'get', source.config.digest)) as object;
+      const config = { ...source.config, ...(await ingest({ ...json, architecture, os: 'linux' })) };
+      const { layers } = source;
+      const made = await ingest({ schemaVersion: 2, mediaType: type, config, layers }, [config, ...layers]);
+      manifests.push({ mediaType: type, ...made, platform: { architecture, os: 'linux' } });
+    }
+    const mediaType = 'application/vnd.oci.image.index.v1+json';
+    const index = await ingest({ schemaVersion: 2, mediaType, manifests }, manifests);
+    await images.create({ name: 'x/index:1', target: { mediaType, ...index } });
+    const platforms = async (digest: string): Promise<(string | undefined)[]> => {
+      const { manifests } = JSON.parse(await ctr.ok('content', 'get', digest)) as { manifests: Descriptor[] };
+      return manifests.map(({ platform }) => platform?.architecture);
+    };
+    for (const [flags, expected] of [
+      [['--all-platforms'], ['amd64', 'arm64', 's390x']],
+      [
+        ['--platform', 'linux/arm64', '--platform', 'linux/s390x'],
+        ['arm64', 's390x'],
+      ],
+    ] as const) {
+      const digest = await convert('--uncompress', ...flags, 'x/index:1', 'x/index:2');
+      assert.deepEqual(await platforms(digest), expected);
+      const check = await ctr.ok('images', 'check', 'name==x/index:2');
+      assert.match(check, ([...expected] as string[]).includes(hostArchitecture()) ? /complete/ : /unavailable/);
+      if (!theirs!.missing)
+        assert.equal(
+          (await containerd.ok('images', 'convert', '--uncompress', ...flags, 'x/index:1', 'x/index:3')).trim(),
+          digest,
+        );
+    }
+    const none = await ctr.try('images', 'convert', '--platform', 'windows/amd64', 'x/index:1', 'x/index:4');
+    assert.equal(none.code, 1);
+    assert.match(none.stderr, /no match for platform/);
   });
 
   test('mistakes are named, and leave neither image nor lease nor ingest', async () => {

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { TestingAuthority } from '@gantry/registry/testing-certificates.ts';
@@ -214,6 +215,48 @@ describe('our ctr by itself', { skip: skip || (own!.missing ?? false) }, () => {
     const cut = await ctrIn('cut').try('images', 'import', '--local', path.join(temp.path, 'cut.tar'));
     assert.equal(cut.code, 1);
     await nothingLeft(ctrIn('cut'));
+  });
+
+  test('on a terminal the picture of a pull is drawn in place and ends with time and total', async () => {
+    const { registry, reference } = await fill({
+      // Slowly enough that there is more than one picture.
+      intercept: (request, response, { blobs }) => {
+        const layer = manifest.layers[0]!.digest;
+        if (request.method !== 'GET' || !request.url!.endsWith(layer)) return false;
+        const bytes = blobs.get(`test/app@${layer}`)!;
+        response.writeHead(200, { 'content-length': bytes.length });
+        response.write(bytes.subarray(0, 300_000));
+        setTimeout(() => response.end(bytes.subarray(300_000)), 1000);
+        return true;
+      },
+    });
+    await using _ = registry;
+    // Others than the usual: what the store has is not fetched again.
+    const ctr = new CtrSession(own!, daemon.address, 'terminal');
+    await daemon.stop();
+    await rm(daemon.root, { recursive: true });
+    await daemon.start();
+    const picturesOf = async (...flags: string[]): Promise<string[]> => {
+      const { code, stdout } = await ctr.onTerminal('', 'images', 'pull', '--plain-http', ...flags, reference);
+      assert.equal(code, 0, stdout);
+      return stdout.split('\x1b[J').map((picture) => picture.replaceAll('\x1b', ''));
+    };
+    const pictures = await picturesOf('--local');
+    const moving = pictures.find((picture) => /layer \(\w{12}\).*downloading.*\d KiB\/1\.0 MiB/.test(picture)) ?? '';
+    assert.match(moving, /^\[\d+A\r/, 'drawn over the one before');
+    assert.match(moving, /elapsed: [\d.]+ s {2}total: /);
+    for (const all of [pictures, await picturesOf()])
+      assert.match(all.join(''), /: done, elapsed: \d+\.\d s {2}total: /);
+  });
+
+  test('--http-dump shows the requests, of the daemon and one’s own', async () => {
+    const { registry, reference } = await fill();
+    await using _ = registry;
+    for (const flags of [[], ['--local']]) {
+      const args = ['images', 'pull', '--plain-http', '--http-dump', ...flags, reference];
+      const { stderr } = await ctrIn('dump').try(...args);
+      assert.match(stderr, /^HEAD http:\/\/localhost:\d+\/v2\/test\/app\/manifests\/1 200$/m);
+    }
   });
 
   for (const flags of [['--local'], []]) {

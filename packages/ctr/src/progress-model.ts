@@ -11,6 +11,8 @@ export interface ProgressItem {
   total: number;
   /** What lies above it; '' for none. */
   parent: string;
+  /** It was there before: nothing of it goes over the wire. */
+  present: boolean;
   /** Bytes that went over the wire. */
   moved: number;
   /** When (milliseconds) how many bytes of the step were done, over the last seconds. */
@@ -24,8 +26,6 @@ const stall = 5000;
 
 const ended = new Set(['complete', 'done', 'extracted', 'already exists', 'exists', 'saved', 'converted', 'uploaded']);
 const present = new Set(['already exists', 'exists']);
-/** Steps that move no bytes between machines. */
-const local = new Set(['extracting', 'extracted', 'unpacking', 'unpacked']);
 
 /** Whether nothing more is to come in this step. */
 export const isEnded = (item: Pick<ProgressItem, 'event'>): boolean => ended.has(item.event);
@@ -55,7 +55,7 @@ export class ProgressModel {
     let item = this.items.get(name);
     const changed = item?.event !== event;
     if (!item) {
-      item = { name, event, progress: 0, total: 0, parent: '', moved: 0, samples: [] };
+      item = { name, event, progress: 0, total: 0, parent: '', present: false, moved: 0, samples: [] };
       this.items.set(name, item);
     }
     // A parent may be heard of after its child.
@@ -63,7 +63,9 @@ export class ProgressModel {
     // Each step counts from the start.
     if (changed || progress < item.progress) item.samples = [];
     Object.assign(item, { event, progress, total: total || item.total });
-    if (!local.has(event) && !present.has(event)) item.moved = Math.max(item.moved, progress);
+    item.present ||= present.has(event);
+    // What is unpacked while it comes has come.
+    if (!item.present) item.moved = Math.max(item.moved, progress);
     sample(item.samples, now, progress);
     sample(this.#whole, now, this.moved);
     return { item, changed };
@@ -97,9 +99,9 @@ export class ProgressModel {
   secondsLeft(now: number, item?: ProgressItem): number | undefined {
     const rate = this.rate(now, item);
     let bytes = 0;
-    for (const { event, progress, total } of item ? [item] : this.items.values())
-      if (!ended.has(event) && !local.has(event)) bytes += Math.max(0, total - progress);
-    if (item && local.has(item.event)) bytes = Math.max(0, item.total - item.progress);
+    for (const one of item ? [item] : this.items.values())
+      if (!isEnded(one) && (item || !one.present))
+        bytes += Math.max(0, one.total - Math.max(one.progress, item ? 0 : one.moved));
     if (bytes === 0 || rate <= 0) return undefined;
     return bytes / rate;
   }

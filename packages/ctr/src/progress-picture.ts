@@ -64,10 +64,12 @@ export function summaryOf(model: ProgressModel, now: number, finished = false): 
   return parts.join('  ');
 }
 
-/** `layer-sha256:ea337e77bcd3…` as `layer (ea337e77bcd3)`. */
+/** `layer-sha256:ea337e77bcd3…` as `layer (ea337e77bcd3)`; the names of images as they are. */
 export function shortName(name: string): string {
-  const match = /^(.*?)-?(?:sha\d+):([0-9a-f]{12})[0-9a-f]*$/.exec(name);
-  return match ? `${match[1] || 'blob'} (${match[2]})` : printable(name);
+  const match = /^(?:(manifest|index|layer|config|attestation|unknown)-(?:.*@)?)?sha\d+:([0-9a-f]{12})[0-9a-f]*$/.exec(
+    name,
+  );
+  return match ? `${match[1] ?? 'blob'} (${match[2]})` : printable(name);
 }
 
 /** `8s`, `2m05s`, `1h03m`. */

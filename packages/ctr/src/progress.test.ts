@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import type { TransferProgress } from '@gantry/client';
 import { type ProgressOutput, withProgress } from './progress.ts';
 import { ProgressModel } from './progress-model.ts';
-import { briefTime, clip, drawProgress, summaryOf } from './progress-picture.ts';
+import { briefTime, clip, drawProgress, shortName, summaryOf } from './progress-picture.ts';
 
 const mebi = 1 << 20;
 const hex = 'ea337e77bcd3'.padEnd(64, '0');
@@ -96,6 +96,21 @@ describe('progress', () => {
     model.take(report('downloading', 'evil\x1b]0;x\x07\r\n', 1, 2, ['nobody']), 0);
     const picture = drawProgress(model, 't', { columns: 80, rows: 24 }, 0).join('');
     assert.ok(!/\p{C}/u.test(bare([picture])[0]!), 'only colours');
+  });
+
+  it('shortens the names of blobs, and leaves those of images', () => {
+    const names = [
+      `layer-sha256:${hex}`,
+      `manifest-v1@sha256:${hex}`,
+      `sha256:${hex}`,
+      `example.com/app@sha256:${hex}`,
+    ];
+    assert.deepEqual(names.map(shortName), [
+      'layer (ea337e77bcd3)',
+      'manifest (ea337e77bcd3)',
+      'blob (ea337e77bcd3)',
+      `example.com/app@sha256:${hex}`,
+    ]);
   });
 
   it('cuts lines without counting colours, and says times briefly', () => {

@@ -108,14 +108,12 @@ async function fetchBlob(
       await using writer = await openWriter(content, ref, { expected: digest, size, labels }, { signal });
       const resumed = writer.offset > 0;
       try {
-        let written = writer.offset;
-        onBytes(written);
-        if (written < size || size === 0)
-          for await (const piece of inBatches(registry.fetch(reference, descriptor, { offset: written, signal }))) {
-            await writer.write(piece);
-            written += piece.byteLength;
-            onBytes(written);
-          }
+        const { offset } = writer;
+        onBytes(offset);
+        if (offset < size || size === 0) {
+          const bytes = registry.fetch(reference, descriptor, { offset, signal });
+          for await (const piece of inBatches(counted(bytes, offset, onBytes))) await writer.write(piece);
+        }
         await writer.commit();
         return true;
       } catch (reason) {
@@ -132,5 +130,19 @@ async function fetchBlob(
       if (Object.keys(added).length > 0) await content.setLabels(digest, added);
       return false;
     }
+  }
+}
+
+/** Tells of bytes as they come, before they are gathered. */
+async function* counted(
+  bytes: AsyncIterable<Uint8Array>,
+  offset: number,
+  onBytes: (bytes: number) => void,
+): AsyncGenerator<Uint8Array> {
+  let come = offset;
+  for await (const piece of bytes) {
+    come += piece.byteLength;
+    onBytes(come);
+    yield piece;
   }
 }

@@ -42,14 +42,17 @@ export const importImages: Command = {
   run: withClient(async (client, invocation) => {
     const file = invocation.argument(0, 'archive');
     // Opened here, so that a file that is not there is told before anything is begun.
-    const input = file === '-' ? process.stdin : (await open(file)).createReadStream();
+    const opened = file === '-' ? undefined : await open(file);
+    const input = opened?.createReadStream() ?? process.stdin;
+    const size = (await opened?.stat())?.size ?? 0;
     if (invocation.bool('local')) return importLocally(client, invocation, input);
     requireLocal(invocation, ['discard-unpacked-layers']);
     const prefix = invocation.string('base-name');
     const snapshotter = invocation.string('snapshotter');
     const { platforms, labels } = selectionOf(invocation);
-    await withProgress(file === '-' ? 'import' : file, (onProgress) =>
-      client.transfer.import(input, {
+    const title = file === '-' ? 'import' : file;
+    await withProgress(title, (onProgress) =>
+      client.transfer.import(counted(input, { event: 'reading', name: title, total: size }, onProgress), {
         platforms,
         labels,
         // Without one, the names in the archive are taken as they are.
@@ -131,25 +134,27 @@ export const exportImages: Command = {
     }
     const save = (onProgress?: (progress: TransferProgress) => void) =>
       pipeline(
-        Readable.from(counted(bytes(onProgress), file, onProgress), { objectMode: false }),
+        Readable.from(counted(bytes(onProgress), { event: 'writing', name: file, total: 0 }, onProgress), {
+          objectMode: false,
+        }),
         createWriteStream(file),
       );
     await (process.stdout.isTTY ? withProgress(file, save) : save());
   }),
 };
 
-/** Tells of the bytes that have come, whatever else the daemon tells. */
+/** Tells of an archive's bytes as they come, whatever else the daemon tells. */
 async function* counted(
   bytes: AsyncIterable<Uint8Array>,
-  name: string,
+  { event, name, total }: Pick<TransferProgress, 'event' | 'name' | 'total'>,
   onProgress?: (progress: TransferProgress) => void,
 ): AsyncGenerator<Uint8Array> {
   let progress = 0;
-  const tell = (event: string) =>
-    onProgress?.({ event, name, parents: [name], progress, total: 0, descriptor: undefined });
+  const tell = (now: string) =>
+    onProgress?.({ event: now, name, parents: [name], progress, total, descriptor: undefined });
   for await (const piece of bytes) {
     progress += piece.byteLength;
-    tell('writing');
+    tell(event);
     yield piece;
   }
   tell('done');
