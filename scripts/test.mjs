@@ -20,6 +20,11 @@ const packages = {
   'mount.fuse3': 'fuse3',
   'mkfs.btrfs': 'btrfs-progs',
   'mkfs.ext4': 'e2fsprogs',
+  umoci: 'umoci',
+  setfattr: 'attr',
+  setcap: 'libcap2-bin',
+  // For its library, libisal.so.2.
+  igzip: 'isal',
   gpg: 'gnupg',
   pass: 'pass',
   'docker-credential-pass': 'golang-docker-credential-helpers',
