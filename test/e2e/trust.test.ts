@@ -50,8 +50,11 @@ describe('trust', { skip }, () => {
 
   const sessionOf = (client: CtrClient): CtrSession =>
     new CtrSession(client, daemon.address, `trust-${clients.indexOf(client)}`);
-  const pull = (client: CtrClient, name: string, ...flags: string[]): Promise<CommandResult> =>
-    sessionOf(client).try('images', 'pull', '--plain-http', ...flags, name);
+  const pull = async (client: CtrClient, name: string, ...flags: string[]): Promise<CommandResult> => {
+    const result = await sessionOf(client).try('images', 'pull', '--plain-http', ...flags, name);
+    assert.ok(!`${result.stdout}${result.stderr}`.includes(registryUser.password));
+    return result;
+  };
   const allowed = async (client: CtrClient, name: string, ...flags: string[]): Promise<void> => {
     const { code, stderr } = await pull(client, name, ...flags);
     assert.equal(code, 0, stderr);
@@ -482,6 +485,33 @@ describe('trust', { skip }, () => {
         assert.equal((await ctr(['images', 'pull', '--plain-http', name])).code, 1);
       } finally {
         await run('gpgconf', ['--kill', 'all'], { env, mayFail: true });
+      }
+    });
+
+    test('ctr registry login asks at the terminal, and does not show the password', async () => {
+      const words = [bin.ctr, 'registry', 'login', '--plain-http', closed.address].map((word) => `'${word}'`).join(' ');
+      const child = spawn('script', ['-qec', words, '/dev/null'], {
+        env: { ...process.env, DOCKER_CONFIG: at('asked-login') },
+        stdio: ['pipe', 'pipe', 'inherit'],
+      });
+      let shown = '';
+      child.stdout.setEncoding('utf8').on('data', (text: string) => {
+        shown += text;
+      });
+      try {
+        for (const [question, answer] of [
+          ['Username: ', user],
+          ['Password: ', password],
+        ] as const) {
+          await eventually(question, () => shown.includes(question) || undefined);
+          child.stdin.write(`${answer}\r`);
+        }
+        await eventually('it ends', () => (child.exitCode === null ? undefined : true));
+        assert.match(shown, /Login Succeeded/);
+        assert.match(shown, new RegExp(`Username: ${user}\r\n`));
+        assert.ok(!shown.includes(password));
+      } finally {
+        await endProcess(child);
       }
     });
 

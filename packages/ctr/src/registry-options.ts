@@ -1,8 +1,9 @@
 // How a command talks to a registry.
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import type { Credentials, RegistryOptions } from '@gantry/client';
 import { type Flag, type Invocation, UsageError } from './command.ts';
 import { dockerConfigFile, findLogin } from './docker-login.ts';
+import { askPassword } from './prompt.ts';
 
 export const registryFlags: readonly Flag[] = [
   { name: 'skip-verify', aliases: ['k'], kind: 'bool', usage: "do not check the registry's certificate" },
@@ -71,26 +72,4 @@ function storedLogins(): RegistryOptions['credentials'] {
       return undefined;
     }
   };
-}
-
-/** Reads a line without showing it; from a pipe, the first line of it. */
-export async function askPassword(): Promise<string> {
-  const { stdin, stderr } = process;
-  if (!stdin.isTTY) return readFileSync(0, 'utf8').split('\n')[0] ?? '';
-  stderr.write('Password: ');
-  stdin.setRawMode(true);
-  try {
-    let typed = '';
-    for await (const chunk of stdin.setEncoding('utf8')) {
-      for (const character of chunk as string) {
-        if (character === '\r' || character === '\n' || character === '\u0004') return typed;
-        if (character === '\u0003') throw new Error('no password given');
-        typed = character === '\u007f' ? typed.slice(0, -1) : typed + character;
-      }
-    }
-    return typed;
-  } finally {
-    stdin.setRawMode(false);
-    stderr.write('\n');
-  }
 }

@@ -1,11 +1,10 @@
 // Logging in to registries: a login is tried out before it is kept where Docker keeps its own.
 import { readFileSync } from 'node:fs';
-import { createInterface } from 'node:readline/promises';
 import { checkLogin, defaultHosts, type HostsProvider, hostsFromDirectory } from '@gantry/registry';
 import { type Command, type Invocation, UsageError } from '../command.ts';
 import { dockerConfigFile, eraseLogin, storeLogin } from '../docker-login.ts';
 import { print } from '../output.ts';
-import { askPassword } from '../registry-options.ts';
+import { askLine, askPassword } from '../prompt.ts';
 
 /** The host of what a user typed: also a URL, as Docker Hub's is. */
 function hostOf(argument: string | undefined): string {
@@ -24,12 +23,7 @@ function hostsOf(invocation: Invocation): HostsProvider {
 
 async function askUsername(): Promise<string> {
   if (!process.stdin.isTTY) throw new UsageError('--username must be given where there is no terminal to ask at');
-  const lines = createInterface({ input: process.stdin, output: process.stderr });
-  try {
-    return (await lines.question('Username: ')).trim();
-  } finally {
-    lines.close();
-  }
+  return (await askLine('Username: ')).trim();
 }
 
 function passwordFromStdin(): string {

@@ -7,7 +7,14 @@ import { PolicyVerifier } from './policy-verifier.ts';
 const rules: Field<unknown> = {
   kind: 'any',
   default: undefined,
-  check: (value) => (value === undefined || Array.isArray(value) ? undefined : 'an array of tables'),
+  check(value) {
+    try {
+      readRules(value);
+      return undefined;
+    } catch (error) {
+      return `good rules (${(error as Error).message})`;
+    }
+  },
 };
 
 /** `io.containerd.image-verifier.v1.policy`: rules by repository, and signatures made with cosign's keys. */
