@@ -12,6 +12,11 @@ import { RegistryProxy } from '../lib/registry-proxy.ts';
 import { makeTempDir } from '../lib/temp-dir.ts';
 import { TokenServer } from '../lib/token-server.ts';
 
+interface Descriptor {
+  digest: string;
+  size: number;
+}
+
 const skip = process.getuid?.() === 0 ? false : 'unpacking needs root';
 const user = `${registryUser.name}:${registryUser.password}`;
 
@@ -102,16 +107,28 @@ describe('registries of every kind', { skip }, () => {
 
     /** Pushes an image that has been pulled under a new name, and sees that the registry has all of it. */
     async function pushes(ctr: CtrSession, from: string, registry: string, ...flags: string[]): Promise<void> {
-      const name = `pushed/${index}-${++images}:latest`;
-      await ctr.ok('images', 'push', ...flags, `${registry}/${name}`, from);
-      await ctr.ok('images', 'rm', '--sync', from);
-      await pulls(session(), `${plain.address}/${name}`, '--plain-http');
+      const name = `pushed/${index}-${++images}`;
+      await ctr.ok('images', 'push', ...flags, `${registry}/${name}:latest`, from);
+      const base = `http://${plain.address}/v2/${name}`;
+      const accept = 'application/vnd.oci.image.manifest.v1+json';
+      const manifest = await fetch(`${base}/manifests/latest`, { headers: { accept } });
+      const { config, layers } = (await manifest.json()) as Record<'config', Descriptor> & { layers: Descriptor[] };
+      assert.equal(layers.length, 2);
+      for (const { digest, size } of [config, ...layers]) {
+        const blob = await fetch(`${base}/blobs/${digest}`, { method: 'HEAD' });
+        assert.equal(Number(blob.headers.get('content-length')), size);
+      }
     }
 
     test('plain HTTP, with and without being told so', async () => {
       const ctr = session();
       const reference = `${plain.address}/${await newImage()}`;
       await pulls(ctr, reference);
+      const [, repository] = /^[^/]+\/(.*):latest$/.exec(reference) ?? [];
+      const labelled = (await ctr.ok('content', 'ls')).match(
+        new RegExp(`containerd\\.io/distribution\\.source\\.localhost=${repository}`, 'g'),
+      );
+      assert.equal(labelled?.length, 4, 'each blob says where it came from');
       await pushes(ctr, reference, plain.address, '--plain-http');
       const missing = await fails(session(), `${plain.address}/none:1`);
       assert.match(missing, new RegExp(`failed to resolve image: ${plain.address}/none:1: not found`));
@@ -259,6 +276,20 @@ describe('registries of every kind', { skip }, () => {
       });
     }
 
+    test('a push mounts what another repository of the registry has', async () => {
+      const ctr = session();
+      const reference = `${proxy.address}/${await newImage()}`;
+      proxy.become('none');
+      await pulls(ctr, reference);
+      proxy.become('none');
+      await pushes(ctr, reference, proxy.address);
+      assert.equal(
+        proxy.requests.filter((line) => /^POST .*\?mount=sha256.*&from=test%2Fimage-\d+$/.test(line)).length,
+        3,
+      );
+      assert.equal(proxy.requests.filter((line) => /^PUT .*\/blobs\//.test(line)).length, 0);
+    });
+
     test('pushes: in chunks where whole blobs are refused, again where it is too busy', async () => {
       for (const way of ['refuses whole blobs', 'throttles'] as const) {
         const ctr = session();
@@ -266,6 +297,29 @@ describe('registries of every kind', { skip }, () => {
         await pulls(ctr, reference);
         proxy.become(way);
         await pushes(ctr, reference, proxy.address, '--plain-http');
+      }
+    });
+
+    test('the daemon’s own config_path; large layers in several ranges at once', async () => {
+      const configuration = hostsDirectory('images.example.com', `server = "http://${proxy.address}"\n`);
+      const other = new TestDaemon(
+        path.join(temp.path, `d-${index}`),
+        `[plugins.'io.containerd.transfer.v1.local']
+  config_path = '${temp.path}/none:${configuration}'
+  concurrent_layer_fetch_buffer = 262144
+`,
+      );
+      await other.start();
+      try {
+        const name = await newImage();
+        proxy.become('none');
+        await pulls(new CtrSession(client, other.address, 'ranges'), `images.example.com/${name}`);
+        assert.equal(proxy.requests[0], `HEAD /v2/${name.replace(':', '/manifests/')}?ns=images.example.com`);
+        const ranges = proxy.headers.flatMap(({ range }) => range ?? []);
+        assert.equal(ranges.filter((range) => range === 'bytes=262144-524287').length, 2);
+        assert.ok(ranges.length >= 8, `${ranges}`);
+      } finally {
+        await other.stop();
       }
     });
 
