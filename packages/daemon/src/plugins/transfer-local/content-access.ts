@@ -1,7 +1,8 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Code, hasCode, notFound, unknown } from '@gantry/api';
 import { archivePool, type HashFileParams, type HashFileResult } from '@gantry/archive';
 import { type Descriptor, hashFor, isIndexType, isManifestType, maxManifestSize, parseDigest } from '@gantry/oci';
-import type { ContentStore } from '../../core/content/content-store.ts';
+import type { ContentStore, ContentWriter, WriterOptions } from '../../core/content/content-store.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 
 /** Small blobs read whole, and whether blobs are there. */
@@ -99,6 +100,22 @@ export async function* verifiedBytes(
   if (actual !== digest) throw unknown(`unexpected digest ${actual} copied, expected ${digest}`);
 }
 
+/** Opens a writer, waiting while somebody else has one on the same ref: another import of the same archive, say. */
+export async function waitForWriter(
+  ctx: RequestContext,
+  content: ContentStore,
+  options: WriterOptions,
+): Promise<ContentWriter> {
+  for (let wait = 16; ; wait = Math.min(wait * 2, 1000)) {
+    try {
+      return await content.writer(ctx, options);
+    } catch (error) {
+      if (!hasCode(error, Code.Unavailable)) throw error;
+      await sleep(wait, undefined, { ...(ctx.signal && { signal: ctx.signal }) });
+    }
+  }
+}
+
 /** Writes a small document of our own. It being there already is fine. */
 export async function writeContent(
   ctx: RequestContext,
@@ -109,7 +126,7 @@ export async function writeContent(
   labels: Record<string, string> = {},
 ): Promise<void> {
   try {
-    const writer = await content.writer(ctx, { ref, size: descriptor.size, expected: descriptor.digest });
+    const writer = await waitForWriter(ctx, content, { ref, size: descriptor.size, expected: descriptor.digest });
     try {
       if (writer.status().offset > 0) await writer.truncate(0);
       await writer.write(bytes);

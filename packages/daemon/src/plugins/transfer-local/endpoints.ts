@@ -73,6 +73,8 @@ export interface ImageStoreEndpoint {
 export interface ImportEndpoint {
   kind: 'import';
   bytes: AsyncIterable<Uint8Array>;
+  /** Ends the stream, however much of it has been read. */
+  close(): void;
   /** '' for "find out". */
   mediaType: string;
   forceCompress: boolean;
@@ -158,7 +160,9 @@ export function readEndpoint(any: Any, context: EndpointContext): Endpoint {
   }
   if (isAny(any, ImageImportStreamSchema)) {
     const { stream, mediaType, forceCompress } = unpackAny(ImageImportStreamSchema, any);
-    return { kind: 'import', bytes: receiveBytes(streams.get(ctx, stream), ctx.signal), mediaType, forceCompress };
+    const messages = streams.get(ctx, stream);
+    const bytes = receiveBytes(messages, ctx.signal);
+    return { kind: 'import', bytes, close: () => messages.close(), mediaType, forceCompress };
   }
   if (isAny(any, ImageExportStreamSchema)) return exportStream(unpackAny(ImageExportStreamSchema, any), false, context);
   if (isAny(any, ImageExportSchema)) {

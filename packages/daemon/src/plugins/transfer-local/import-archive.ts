@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream';
 import { createGzip } from 'node:zlib';
-import { Code, hasCode, unknown } from '@gantry/api';
+import { Code, hasCode, StatusError, unknown } from '@gantry/api';
 import { CompressionError, unpack } from '@gantry/archive';
 import { TarError } from '@gantry/archive/tar-header.ts';
 import { type TarStreamEntry, tarReader } from '@gantry/archive/tar-reader.ts';
@@ -21,7 +21,7 @@ import {
 } from '@gantry/oci';
 import type { ContentStore } from '../../core/content/content-store.ts';
 import type { RequestContext } from '../../core/request-context.ts';
-import { contentBytes, readContent, writeContent } from './content-access.ts';
+import { contentBytes, readContent, waitForWriter, writeContent } from './content-access.ts';
 import type { ImportEndpoint } from './endpoints.ts';
 
 /**
@@ -107,7 +107,8 @@ async function ingest(ctx: RequestContext, content: ContentStore, file: TarStrea
   const found = /^blobs\/([a-z0-9]+)\/([a-f0-9]+)$/.exec(name);
   const named = found ? `${found[1]}:${found[2]}` : '';
   const expected = isDigest(named) ? named : undefined;
-  const writer = await openFresh(ctx, content, `tar-${name}`, file.size, expected);
+  const ref = `tar-${name}`;
+  const writer = await openFresh(ctx, content, ref, file.size, expected);
   // The blob is there: its bytes only go by.
   if (!writer) return { digest: named, size: file.size };
   try {
@@ -120,9 +121,21 @@ async function ingest(ctx: RequestContext, content: ContentStore, file: TarStrea
     } catch (error) {
       if (!hasCode(error, Code.AlreadyExists)) throw error;
     }
-    return { digest: expected ?? digest, size: file.size };
-  } finally {
     await writer.close();
+    return { digest: expected ?? digest, size: file.size };
+  } catch (error) {
+    await writer.close();
+    await dropIngest(ctx, content, ref);
+    throw StatusError.wrap(error, `failed to ingest "${file.name}"`);
+  }
+}
+
+/** What comes from a stream cannot be gone on with. */
+async function dropIngest(ctx: RequestContext, content: ContentStore, ref: string): Promise<void> {
+  try {
+    await content.abort({ ...ctx, signal: undefined }, ref);
+  } catch (error) {
+    if (!hasCode(error, Code.NotFound)) throw error;
   }
 }
 
@@ -134,7 +147,7 @@ async function openFresh(
   expected: string | undefined,
 ): Promise<Awaited<ReturnType<ContentStore['writer']>> | undefined> {
   try {
-    const writer = await content.writer(ctx, { ref, size, ...(expected && { expected }) });
+    const writer = await waitForWriter(ctx, content, { ref, size, ...(expected && { expected }) });
     // What an import that broke off left cannot be gone on with: the stream starts anew.
     const { offset } = writer.status();
     if (offset > 0 && !(expected !== undefined && offset === size)) await writer.truncate(0);
@@ -215,9 +228,12 @@ async function layer(
     const stream = Readable.from(contentBytes(ctx, content, blob.digest)).pipe(createGzip());
     for await (const chunk of stream as AsyncIterable<Buffer>) await writer.write(chunk);
     const { digest, size } = await writer.commit({ labels: { 'containerd.io/uncompressed': blob.digest } });
-    return { mediaType: MediaType.DockerLayerGzip, digest, size };
-  } finally {
     await writer.close();
+    return { mediaType: MediaType.DockerLayerGzip, digest, size };
+  } catch (error) {
+    await writer.close();
+    await dropIngest(ctx, content, ref);
+    throw error;
   }
 }
 

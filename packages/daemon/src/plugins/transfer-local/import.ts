@@ -23,7 +23,7 @@ export async function importImages(
   const report = options.progress ?? (() => undefined);
   await withLease(ctx, env.leases, async (leased) => {
     report({ event: 'Importing' });
-    const index = await importArchive(leased, env.content, source);
+    const index = await readArchive(leased, env, source);
     const { manifests } = parseIndex(await readManifest(leased, env.content, index), index.mediaType);
     using tracker = new ProgressTracker(store.name, 'importing', options);
     const targets = unpackTargets(leased, env, store.unpacks);
@@ -45,6 +45,15 @@ export async function importImages(
     for (const manifest of manifests) await save(manifest, storeImported);
     report({ event: 'Completed import' });
   });
+}
+
+/** An archive that is no good is not read to its end. */
+async function readArchive(ctx: RequestContext, env: TransferEnvironment, source: ImportEndpoint): Promise<Descriptor> {
+  try {
+    return await importArchive(ctx, env.content, source);
+  } finally {
+    source.close();
+  }
 }
 
 /** Labels what was imported so that collection sees the tree, and unpacks the images asked for, one after another. */
