@@ -7,6 +7,7 @@ import { after, before, describe, it } from 'node:test';
 import { LmdbStore } from '../../core/metadata/lmdb-store.ts';
 import { copyBlocks } from '../../core/snapshots/block-copy.ts';
 import { snapshotterContract } from '../../core/snapshots/snapshotter-contract.ts';
+import { killSnapshotter } from '../../core/snapshots/snapshotter-crash-contract.ts';
 import { BlockfileSnapshotter, prepareScratch } from './blockfile-snapshotter.ts';
 
 function missing(): string | false {
@@ -95,4 +96,13 @@ describe('blockfile', { skip: missing() }, () => {
     assert.throws(() => copyBlocks(from, path.join(top, 'copy')), /EEXIST/);
     execFileSync('cmp', [from, path.join(top, 'copy')]);
   });
+
+  it('survives kill -9 at any moment: no answered snapshot lost, no file left after cleanup', () =>
+    killSnapshotter({
+      module: new URL('./testing-open.ts', import.meta.url).href,
+      directory: top,
+      onDisk: async (root) => readdirSync(path.join(root, 'snapshots')).length,
+      viewsOnDisk: false,
+      rounds: 3,
+    }));
 });

@@ -8,6 +8,7 @@ import { lookupMount } from '@gantry/sys';
 import { LmdbStore } from '../../core/metadata/lmdb-store.ts';
 import type { SnapshotterUnderTest } from '../../core/snapshots/snapshotter-contract.ts';
 import { snapshotterContract } from '../../core/snapshots/snapshotter-contract.ts';
+import { killSnapshotter } from '../../core/snapshots/snapshotter-crash-contract.ts';
 import { BtrfsSnapshotter } from './btrfs-snapshotter.ts';
 import { createSubvolume, snapshotSubvolume } from './subvolumes.ts';
 import { makeBtrfs, missingBtrfs } from './testing-filesystem.ts';
@@ -70,4 +71,14 @@ describe('btrfs', { skip }, () => {
     assert.ok(!execFileSync('btrfs', ['subvolume', 'list', root], { encoding: 'utf8' }).includes(path.basename(root)));
     await close();
   });
+
+  it('survives kill -9 at any moment: no answered snapshot lost, no subvolume left after cleanup', () =>
+    killSnapshotter({
+      module: new URL('./testing-open.ts', import.meta.url).href,
+      directory: filesystem.directory,
+      onDisk: async (root) =>
+        ['active', 'view', 'snapshots'].reduce((sum, name) => sum + readdirSync(path.join(root, name)).length, 0),
+      viewsOnDisk: false,
+      rounds: 3,
+    }));
 });

@@ -123,6 +123,8 @@ export class BtrfsSnapshotter implements Snapshotter {
     if (this.#busy.has(id)) throw invalidArgument(`snapshot ${key} is being committed: invalid argument`);
     this.#busy.add(id);
     try {
+      // A commit that a killed daemon did not record has left one.
+      await this.#delete('committed', id);
       // What is still mounted may go on writing to the active one; the committed one is apart from it.
       await snapshotSubvolume(this.#pathOf('active', id), path.join(this.#root, folders.committed), String(id), true);
       try {
