@@ -7,6 +7,7 @@ import { localContentPlugin } from '../content-local/content-plugin.ts';
 import { walkingDifferPlugin } from '../diff-walking/plugin.ts';
 import { exchangePlugin, gcSchedulerPlugin, leaseManagerPlugin } from '../metadata/metadata-faces.ts';
 import { metadataPlugin } from '../metadata/metadata-plugin.ts';
+import { mountManagerPlugin } from '../mount-manager/plugin.ts';
 import { nativePlugin } from '../snapshot-native/native-plugin.ts';
 import { overlayfsPlugin } from '../snapshot-overlayfs/overlay-plugin.ts';
 import { streamingManager } from '../streaming/streaming-plugin.ts';
@@ -44,6 +45,7 @@ export function daemonOptions(directory: string, name: string, unpacks: number) 
       overlayfsPlugin,
       exchangePlugin,
       metadataPlugin,
+      mountManagerPlugin,
       gcSchedulerPlugin,
       leaseManagerPlugin,
       walkingDifferPlugin,
