@@ -12,7 +12,7 @@ export type { HashFileParams, HashFileResult } from './hash-file.ts';
 export { JobError } from './job.ts';
 export type { ApplyTarget } from './layer-applier.ts';
 export type { LayerTarget } from './layer-output.ts';
-export { isReadableLayer, LayerMediaType, layerCompression } from './media-types.ts';
+export { LayerMediaType, layerCompression, layerForm } from './media-types.ts';
 export { type LayerEncoding, plainLayer } from './plain-layer.ts';
 export { chunksFromPort, pumpToPort } from './port-chunks.ts';
 export type { ProcessorStep } from './stream-processor.ts';

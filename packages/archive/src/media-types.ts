@@ -19,14 +19,16 @@ const dockerBases = new Set<string>([
 ]);
 
 /**
- * Whether a layer of this type is a tar that we can unpack by looking at its first bytes. False for anything wrapped
- * further (`+encrypted`) or not known: that needs a stream processor or another differ.
+ * How a layer of this type is read: as a `plain` tar, or `packed` as its first bytes tell. undefined for what is no tar layer, or is
+ * encrypted: that needs a stream processor or another differ. A suffix that nobody knows says nothing, as for containerd.
  */
-export function isReadableLayer(mediaType: string): boolean {
-  const [base, ...suffixes] = mediaType.split('+');
-  if (dockerBases.has(base!)) return suffixes.length === 0;
-  if (!ociBases.has(base!)) return false;
-  return suffixes.length === 0 || (suffixes.length === 1 && (suffixes[0] === 'gzip' || suffixes[0] === 'zstd'));
+export function layerForm(mediaType: string): 'plain' | 'packed' | undefined {
+  const [base = '', ...suffixes] = mediaType.split('+');
+  if (suffixes.includes('encrypted')) return undefined;
+  if (dockerBases.has(base)) return suffixes.length === 0 ? 'packed' : 'plain';
+  if (!ociBases.has(base)) return undefined;
+  const last = suffixes.sort().at(-1);
+  return last === 'gzip' || last === 'zstd' ? 'packed' : 'plain';
 }
 
 /** How a new layer of this type is packed; undefined if it is none that we write. */

@@ -19,13 +19,17 @@ const processor = (accepts: string[], returns: string, program = 'sh') => ({
 });
 
 test('what is built in: where the first bytes tell the compression, and where the type does', () => {
-  assert.deepEqual(layerEncoding(tar, {}), { processors: [], compression: 'none' });
+  const docker = 'application/vnd.docker.image.rootfs.diff.tar';
+  for (const type of [tar, `${tar}+what`, `${docker}+what`, `${docker}.gzip+what`]) {
+    assert.deepEqual(layerEncoding(type, {}), { processors: [], compression: 'none' }, type);
+  }
   for (const type of [
     `${tar}+gzip`,
     `${tar}+zstd`,
     'application/vnd.oci.image.layer.nondistributable.v1.tar+gzip',
-    'application/vnd.docker.image.rootfs.diff.tar',
-    'application/vnd.docker.image.rootfs.diff.tar.gzip',
+    `${tar}+what+zstd`,
+    docker,
+    `${docker}.gzip`,
     'application/vnd.docker.image.rootfs.foreign.diff.tar.gzip',
     'application/vnd.docker.image.rootfs.diff.tar.zstd',
   ]) {

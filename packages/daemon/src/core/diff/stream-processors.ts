@@ -4,7 +4,7 @@ import path from 'node:path';
 import { toBinary } from '@bufbuild/protobuf';
 import { type Any, AnySchema } from '@bufbuild/protobuf/wkt';
 import { failedPrecondition, StatusError, unimplemented, unknown } from '@gantry/api';
-import { isReadableLayer, type LayerEncoding, LayerMediaType, type ProcessorStep } from '@gantry/archive';
+import { type LayerEncoding, LayerMediaType, layerForm, type ProcessorStep } from '@gantry/archive';
 import { trustedProgram } from '../trust/trusted-file.ts';
 
 export interface StreamProcessor {
@@ -36,10 +36,11 @@ export function layerEncoding(
   for (let type = mediaType; ; ) {
     const [id, processor] = Object.entries(processors).findLast(([, { accepts }]) => accepts.includes(type)) ?? [];
     if (id === undefined || processor === undefined) {
-      if (!isReadableLayer(type)) {
+      const form = layerForm(type);
+      if (form === undefined) {
         throw unimplemented(`failed to get stream processor for ${mediaType}: no processor for media-type`);
       }
-      return { processors: steps, ...(type === LayerMediaType.tar && { compression: 'none' as const }) };
+      return { processors: steps, ...(form === 'plain' && { compression: 'none' as const }) };
     }
     if (steps.length === longest) {
       throw failedPrecondition(`failed to get stream processor for ${mediaType}: more than ${longest} in a row`);
