@@ -428,6 +428,10 @@ describe('trust', { skip }, () => {
         test('an ES module', async () => {
           hostsFor('["module"]');
           await allowed(client, name, '--http-trace');
+          const session = sessionOf(client);
+          await session.ok('images', 'pull', '--plain-http', name);
+          await session.ok('images', 'push', '--plain-http', name.replace(/:1$/, ':pushed'), name);
+          await session.ok('images', 'rm', name);
         });
 
         test('a provider that is not configured is an error', async () => {

@@ -47,8 +47,8 @@ export async function askReferrers(
       signal,
     });
     const body = await readBody(response, maxManifestSize);
-    // Without the API some answer 404, some with a page that is no list.
-    if (response.status === 404 || response.status === 405) return page === 0 ? undefined : found;
+    // Without the API some answer 404, some another refusal, some a page that is no list.
+    if ([400, 404, 405, 406, 501].includes(response.status)) return page === 0 ? undefined : found;
     if (response.status > 299) {
       throw new UnexpectedStatusError({ method: 'GET', url: response.url }, response.status, response.statusText, body);
     }

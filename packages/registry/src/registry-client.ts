@@ -217,12 +217,13 @@ export class RegistryClient implements AsyncDisposable {
       try {
         const found = await askReferrers(host, reference, digest, { artifactType, query, scopes, signal });
         if (found && found.length > 0) return found;
+        failure = undefined;
       } catch (error) {
         signal?.throwIfAborted();
-        failure ??= error;
+        failure = error;
       }
     }
-    // Not to be known is not the same as not to be there.
+    // Not to be known is not the same as not to be there; whom the mirrors stand for is asked last.
     if (failure) throw failure;
     const tagged = `${reference.locator}:${referrersTag(digest)}`;
     let list: Descriptor;

@@ -74,15 +74,21 @@ const payload = (digest = image.digest, optional: object | null = null): string 
     optional,
   });
 
+/** The hash that cosign takes for a key. */
+const hashFor = (key: KeyObject): string | null =>
+  key.asymmetricKeyType === 'ed25519'
+    ? null
+    : ({ secp384r1: 'sha384', secp521r1: 'sha512' }[key.asymmetricKeyDetails?.namedCurve ?? ''] ?? 'sha256');
+
 const signed = (text: string, key: KeyObject): { payload: string; signature: string } => ({
   payload: text,
-  signature: sign(key.asymmetricKeyType === 'ed25519' ? null : 'sha256', Buffer.from(text), key).toString('base64'),
+  signature: sign(hashFor(key), Buffer.from(text), key).toString('base64'),
 });
 
 const bundleOf = (key: KeyObject, statement: object, payloadType = 'application/vnd.in-toto+json'): object => {
   const text = JSON.stringify(statement);
   const encoded = `DSSEv1 ${payloadType.length} ${payloadType} ${text.length} ${text}`;
-  const signature = sign(key.asymmetricKeyType === 'ed25519' ? null : 'sha256', Buffer.from(encoded), key);
+  const signature = sign(hashFor(key), Buffer.from(encoded), key);
   return {
     mediaType: 'application/vnd.dev.sigstore.bundle.v0.3+json',
     verificationMaterial: { publicKey: { hint: 'a hint' } },
@@ -162,6 +168,8 @@ describe('signatures', () => {
   let source: Signatures;
   const keys = {
     ec: generateKeyPairSync('ec', { namedCurve: 'P-256' }),
+    p384: generateKeyPairSync('ec', { namedCurve: 'P-384' }),
+    p521: generateKeyPairSync('ec', { namedCurve: 'P-521' }),
     rsa: generateKeyPairSync('rsa', { modulusLength: 2048 }),
     ed25519: generateKeyPairSync('ed25519'),
     stranger: generateKeyPairSync('ec', { namedCurve: 'P-256' }),
@@ -188,7 +196,7 @@ describe('signatures', () => {
   after(() => rmSync(dir, { recursive: true }));
 
   test('every kind of key, in both formats; the verdict names rule, key and payload', async () => {
-    for (const kind of ['ec', 'rsa', 'ed25519'] as const) {
+    for (const kind of ['ec', 'p384', 'p521', 'rsa', 'ed25519'] as const) {
       const { fingerprint } = readSigningKey(file(kind));
       const one = signed(payload(), keys[kind].privateKey);
       source = new Signatures();

@@ -41,13 +41,19 @@ export function describeKey({ file, fingerprint }: SigningKey): string {
   return `key ${file} (SHA256:${fingerprint})`;
 }
 
+/** cosign hashes by the size of the curve; its older versions, and others, always by SHA-256. */
+const hashes: Record<string, readonly string[]> = { secp384r1: ['sha384', 'sha256'], secp521r1: ['sha512', 'sha256'] };
+
 /**
- * Whether a signature as cosign makes them is by this key: over SHA-256, but for Ed25519, with which cosign signs what was
- * hashed (Ed25519ph) and others sign the text itself.
+ * Whether a signature as cosign makes them is by this key. With Ed25519, cosign signs what was hashed (Ed25519ph) and others
+ * sign the text itself.
  */
 export async function isSignedBy(key: KeyObject, payload: Uint8Array, signature: Uint8Array): Promise<boolean> {
   try {
-    if (key.asymmetricKeyType !== 'ed25519') return verify('sha256', payload, key, signature);
+    if (key.asymmetricKeyType !== 'ed25519') {
+      const candidates = hashes[key.asymmetricKeyDetails?.namedCurve ?? ''] ?? ['sha256'];
+      return candidates.some((hash) => verify(hash, payload, key, signature));
+    }
     if (verify(null, payload, key, signature)) return true;
     // Node cannot do this one; loaded for those who have such a key.
     const { ed25519ph } = await import('@noble/curves/ed25519.js');
