@@ -1,6 +1,7 @@
 import { Code, failedPrecondition, hasCode, notFound } from '@gantry/api';
 import { type Descriptor, isIndexType, isManifestType, type Reference, repositoryOf } from '@gantry/oci';
 import { encodingsOf } from './content-encoding.ts';
+import { EndpointErrors } from './endpoint-errors.ts';
 import type { HostClient } from './host-client.ts';
 import { safeUrl, UnexpectedStatusError } from './http-error.ts';
 import { discard, type HttpResponse, header, readBody } from './http-transport.ts';
@@ -57,7 +58,7 @@ export async function openBlob(request: BlobRequest, position: number, avoided: 
   if (all.length === 0) throw notFound('no pull hosts: not found');
   const left = all.filter((host) => !avoided.has(host));
   const hosts = left.length > 0 ? left : all;
-  let first: unknown;
+  const errors = new EndpointErrors();
   for (const target of targets(request)) {
     for (const [index, host] of hosts.entries()) {
       try {
@@ -76,9 +77,9 @@ export async function openBlob(request: BlobRequest, position: number, avoided: 
         }
         if (response.status === 404) {
           await discard(response);
-          first ??= notFound(
-            `could not fetch content descriptor ${descriptor.digest} (${descriptor.mediaType}) from remote: not found`,
-          );
+          const { digest, mediaType } = descriptor;
+          const missing = `could not fetch content descriptor ${digest} (${mediaType}) from remote: not found`;
+          errors.add(host.host.host, 1, notFound(missing));
           continue;
         }
         const body = await readBody(response, 64 << 10);
@@ -86,12 +87,13 @@ export async function openBlob(request: BlobRequest, position: number, avoided: 
         throw new UnexpectedStatusError(summary, response.status, response.statusText, body);
       } catch (error) {
         signal?.throwIfAborted();
-        // A real refusal says more than another endpoint's 404.
-        if (first === undefined || hasCode(first, Code.NotFound)) first = error;
+        // A refusal says more than no answer, and both more than another endpoint's 404.
+        const answered = error instanceof UnexpectedStatusError || !hasCode(error, Code.Unavailable);
+        errors.add(host.host.host, answered ? 3 : 2, error);
       }
     }
   }
-  throw first;
+  throw errors.error;
 }
 
 function rangeHeader({ descriptor, end }: BlobRequest, position: number): Record<string, string> {

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Code, hasCode } from '@gantry/api';
+import { UnexpectedStatusError } from './http-error.ts';
 import { discard, type HttpResponse, header } from './http-transport.ts';
 import { codeOf } from './transport-failure.ts';
 
@@ -8,6 +9,9 @@ import { codeOf } from './transport-failure.ts';
 const maxAttempts = 5;
 /** A server that wants us to wait longer is not waited for. */
 const maxRetryAfter = 60_000;
+
+/** Errors after which all the tries there are have been made. */
+const exhausted = new WeakSet<Error>();
 
 const worthRepeating = (status: number): boolean =>
   status === 408 || status === 429 || (status >= 500 && status !== 501 && status !== 505);
@@ -28,7 +32,14 @@ export async function patiently(
       await rest(wait, signal);
     } catch (error) {
       signal?.throwIfAborted();
-      if (last || !hasCode(error, Code.Unavailable) || isHopeless(error.cause)) throw error;
+      // What was waited for within, at a token server, is not waited for again.
+      if (!hasCode(error, Code.Unavailable) || error.cause instanceof UnexpectedStatusError || exhausted.has(error)) {
+        throw error;
+      }
+      if (last || isHopeless(error.cause)) {
+        exhausted.add(error);
+        throw error;
+      }
       await rest(pause(attempt), signal);
     }
   }

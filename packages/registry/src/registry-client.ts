@@ -16,6 +16,7 @@ import {
 } from '@gantry/oci';
 import type { CredentialsProvider } from './authorizer.ts';
 import { encodingsOf } from './content-encoding.ts';
+import { EndpointErrors } from './endpoint-errors.ts';
 import { BlobReader, type BlobSource } from './fetch-blob.ts';
 import { ParallelReader, type RangeOptions, RangeReader } from './fetch-range.ts';
 import { HostClient } from './host-client.ts';
@@ -84,7 +85,7 @@ export class RegistryClient implements AsyncDisposable {
     if (digest !== '') parseDigest(digest);
     const hosts = await this.#endpoints(reference, digest === '' ? ['pull', 'resolve'] : ['pull']);
     if (hosts.length === 0) throw notFound('no resolve hosts: not found');
-    const found = new FurthestError();
+    const found = new EndpointErrors();
     const targets = digest === '' ? [`manifests/${tagOf(reference)}`] : [`manifests/${digest}`, `blobs/${digest}`];
     if (blob) targets.reverse();
     for (const target of targets) {
@@ -97,10 +98,10 @@ export class RegistryClient implements AsyncDisposable {
           if (descriptor && descriptor.size > maxManifestSize && !blob)
             throw notFound(`rejecting ${descriptor.size} byte manifest for ${formatReference(reference)}: not found`);
           if (descriptor) return { name: text, descriptor };
-          found.add(2, notFound(`${text}: not found`));
+          found.add(host.host.host, 2, notFound(`${text}: not found`));
         } catch (error) {
           signal?.throwIfAborted();
-          found.add(rankOf(error), deniedPull(error));
+          found.add(host.host.host, rankOf(error), deniedPull(error));
         }
       }
     }
@@ -302,18 +303,6 @@ function mediaTypeOf(response: HttpResponse): string {
 
 function unexpected(method: string, { url, status, statusText }: HttpResponse, body?: Uint8Array): Error {
   return new UnexpectedStatusError({ method, url }, status, statusText, body);
-}
-
-/** Of several endpoints' errors, the one of that which got furthest says most. */
-class FurthestError {
-  rank = 0;
-  error: unknown;
-
-  add(rank: number, error: unknown): void {
-    if (rank <= this.rank) return;
-    this.rank = rank;
-    this.error = error;
-  }
 }
 
 function rankOf(error: unknown): number {

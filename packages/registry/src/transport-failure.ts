@@ -11,8 +11,9 @@ export function transportFailure(reason: unknown, url: URL): string {
 /** Of an error or, where a proxy or several addresses are between, of what caused it. */
 export function codeOf(reason: unknown): string {
   for (let at = reason, depth = 0; at instanceof Error && depth < 5; depth++) {
-    const { code, errors, cause } = at as NodeJS.ErrnoException & { errors?: Error[] };
-    if (code !== undefined && !code.startsWith('UND_ERR_PRX')) return code;
+    const { code, errors, cause } = at as { code?: unknown; errors?: Error[]; cause?: unknown };
+    // Those of gRPC are numbers, and say nothing of the network.
+    if (typeof code === 'string' && !code.startsWith('UND_ERR_PRX')) return code;
     at = errors?.[0] ?? cause;
   }
   return '';
