@@ -43,18 +43,33 @@ export class TrustedModule {
     options: { timeoutMs: number; signal?: AbortSignal | undefined },
   ): Promise<unknown> {
     const { timeoutMs, signal } = options;
-    const clock = AbortSignal.timeout(timeoutMs);
-    const ended = signal ? AbortSignal.any([signal, clock]) : clock;
+    const controller = new AbortController();
+    let late = false;
+    const timer = setTimeout(() => {
+      late = true;
+      controller.abort();
+    }, timeoutMs);
+    const leave = (): void => controller.abort();
+    signal?.addEventListener('abort', leave, { once: true });
     const failure = (): Error =>
-      clock.aborted
+      late
         ? deadlineExceeded(`module ${this.#options.name} gave no answer in ${timeoutMs} ms`)
         : canceled('context canceled', signal?.reason);
-    if (ended.aborted) throw failure();
+    try {
+      if (signal?.aborted) throw failure();
+      return await this.#call({ method, argument }, controller.signal, failure);
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', leave);
+    }
+  }
+
+  async #call(call: ModuleCall, ended: AbortSignal, failure: () => Error): Promise<unknown> {
     await this.#turn(ended, failure);
     const worker = this.#take();
     let healthy = false;
     try {
-      const reply = await this.#ask(worker, { method, argument }, ended, failure);
+      const reply = await this.#ask(worker, call, ended, failure);
       healthy = true;
       if ('error' in reply) throw unknown(`module ${this.#options.name}: ${reply.error}`);
       return reply.value;
@@ -129,7 +144,7 @@ export class TrustedModule {
 
   #keep(worker: Worker): void {
     worker.unref();
-    worker.removeAllListeners('error');
+    worker.removeAllListeners('error').removeAllListeners('exit');
     const drop = (): void => {
       const at = this.#idle.findIndex((kept) => kept.worker === worker);
       if (at >= 0) clearTimeout(this.#idle.splice(at, 1)[0]!.timer);

@@ -83,6 +83,21 @@ describe('modules', () => {
     assert.equal((await judge(verifier)).ok, true);
   });
 
+  test('a thread serves many calls, one after the other, and leaves nothing behind in it', async () => {
+    const warnings: Error[] = [];
+    const warned = (warning: Error): void => void warnings.push(warning);
+    process.on('warning', warned);
+    const verifier = module(
+      "import { threadId } from 'node:worker_threads';\nexport const verifyImage = () => ({ ok: true, reason: String(threadId) });",
+    );
+    const threads = new Set<string>();
+    for (let call = 0; call < 15; call++) threads.add((await judge(verifier)).reason);
+    await new Promise((resolve) => setImmediate(resolve));
+    process.off('warning', warned);
+    assert.equal(threads.size, 1);
+    assert.deepEqual(warnings, []);
+  });
+
   test('more calls than threads take turns', async () => {
     const verifier = module('export const verifyImage = async () => ({ ok: true, reason: "x" });');
     const all = await Promise.all(Array.from({ length: 9 }, () => judge(verifier)));
