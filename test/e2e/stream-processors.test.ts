@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, renameSync } from 'node:fs';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
 import path from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { after, before, beforeEach, describe, test } from 'node:test';
 import { CtrSession, ctrClients } from '../lib/clients.ts';
 import { TestDaemon } from '../lib/daemon.ts';
 import { buildLayer, buildTestImages, busyboxLayer, writeImage } from '../lib/images.ts';
@@ -34,10 +34,10 @@ describe('stream processors: encrypted images', { skip: missing() }, () => {
   path = '${at('ctd-decoder')}'
   args = ['--decryption-keys-path', '${at('keys')}']
 [stream_processors.hanging]
-  accepts = ['${layer}+hanging']
+  accepts = ['${layer}+encrypted+hanging']
   returns = '${layer}'
   path = 'sh'
-  args = ['-c', 'sleep 1000; : ${at('hanging')}']
+  args = ['-c', 'sleep 31557; true']
 `,
   );
   let registry: TestRegistry;
@@ -131,18 +131,57 @@ describe('stream processors: encrypted images', { skip: missing() }, () => {
     }
   });
 
-  test('a client that goes away takes a hanging program along', async () => {
-    const layout = at('hanging-layout');
-    const built = await buildLayer(layout, busyboxLayer);
-    writeImage(layout, [{ ...built, descriptor: { ...built.descriptor, mediaType: `${layer}+hanging` } }], {});
-    await run('tar', ['-C', layout, '-cf', at('hanging.tar'), '.']);
+  describe('a program that hangs', () => {
     const client = ctrClients()[0]!;
     const ctr = new CtrSession(client, daemon.address, 'hanging');
-    const importing = spawn(client.file, ctr.arguments(['images', 'import', at('hanging.tar')]), { stdio: 'ignore' });
-    const mine = () => processesMentioning(at('hanging')).filter(({ command }) => command.includes('sleep'));
-    await eventually('the program runs', () => (mine().length > 0 ? true : undefined));
-    importing.kill('SIGKILL');
-    await eventually('the program is gone', () => (mine().length === 0 ? true : undefined));
-    await eventually('its snapshot is gone', async () => ((await snapshots(ctr)) === 0 ? true : undefined));
+    const mine = () => processesMentioning('sleep 31557').filter(({ pid }) => isOurs(pid));
+    const isOurs = (pid: number) => {
+      try {
+        return readFileSync(`/proc/${pid}/environ`, 'utf8').includes(`=${daemon.root}:`);
+      } catch {
+        return false;
+      }
+    };
+    let importing: ChildProcess;
+
+    before(async () => {
+      const layout = at('hanging-layout');
+      const built = await buildLayer(layout, busyboxLayer);
+      writeImage(
+        layout,
+        [{ ...built, descriptor: { ...built.descriptor, mediaType: `${layer}+encrypted+hanging` } }],
+        {},
+      );
+      await run('tar', ['-C', layout, '-cf', at('hanging.tar'), '.']);
+    });
+
+    beforeEach(async () => {
+      importing = spawn(client.file, ctr.arguments(['images', 'import', at('hanging.tar')]), { stdio: 'ignore' });
+      await eventually('the program runs', () => (mine().length > 0 ? true : undefined));
+    });
+
+    const isGone = async () => {
+      await eventually('the program is gone', () => (mine().length === 0 ? true : undefined));
+      await eventually('its snapshot is gone', async () => ((await snapshots(ctr)) === 0 ? true : undefined));
+    };
+
+    test('goes with its client', async () => {
+      importing.kill('SIGKILL');
+      await isGone();
+    });
+
+    test('goes with a daemon that is stopped', async () => {
+      await daemon.stop();
+      await eventually('the program is gone', () => (mine().length === 0 ? true : undefined));
+      await daemon.start();
+      await isGone();
+    });
+
+    test('goes when the next daemon starts after one that was killed', async () => {
+      await daemon.kill();
+      assert.ok(mine().length > 0);
+      await daemon.start();
+      await isGone();
+    });
   });
 });

@@ -17,6 +17,7 @@ import { isServerInstance } from './plugins/server-instance.ts';
 import { applyProcessSettings } from './process-settings.ts';
 import { type ProxyFactory, proxyPlugins } from './proxy-plugins.ts';
 import { notifyServiceManager } from './service-manager.ts';
+import { markPrograms, type ProgramMark } from './stray-programs.ts';
 import { prepareTemp } from './temp.ts';
 
 export interface DaemonOptions {
@@ -176,6 +177,11 @@ class AssembledDaemon implements Daemon {
     }
     const temp = path.join(this.root, 'tmpmounts');
     await prepareTemp(temp, log);
+    const mark = markPrograms(this.root);
+    // Only earlier daemons' programs are meant, so nobody has to wait for it.
+    void mark.endStrays().then((ended) => {
+      if (ended > 0) log.warn('ended programs that a killed daemon has left running', { processes: ended });
+    });
 
     this.#plugins = new PluginSet({
       plugins: [...this.#options.plugins, ...proxyPlugins(server, this.#options.proxy)],
@@ -183,7 +189,7 @@ class AssembledDaemon implements Daemon {
       disabled: server.disabled_plugins,
       root: this.root,
       state: this.state,
-      daemon: this.#context(temp),
+      daemon: this.#context(temp, mark),
       log,
       config: (plugin) => this.config.pluginConfig(plugin),
     });
@@ -204,8 +210,11 @@ class AssembledDaemon implements Daemon {
   }
 
   /** What each plugin is told of the daemon. */
-  #context(temp: string): PluginContext<unknown>['daemon'] {
+  #context(temp: string, mark: ProgramMark): PluginContext<unknown>['daemon'] {
     const { server } = this.config;
+    const processors = Object.entries(server.stream_processors).map(([id, processor]) => {
+      return [id, { ...processor, env: [...processor.env, mark.entry] }];
+    });
     return {
       root: this.root,
       state: this.state,
@@ -213,7 +222,7 @@ class AssembledDaemon implements Daemon {
       ttrpcAddress: this.ttrpcAddress,
       temp,
       timeout: (name) => server.timeouts[name] ?? 0,
-      streamProcessors: server.stream_processors,
+      streamProcessors: Object.fromEntries(processors),
       programDir: this.#options.programDir ?? path.dirname(path.resolve(process.argv[1] ?? '.')),
     };
   }
