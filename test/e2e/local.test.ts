@@ -144,7 +144,7 @@ describe('our ctr by itself', { skip: skip || (own!.missing ?? false) }, () => {
       return path.join(temp.path, name);
     };
     // With a hosts file localhost is a host like any other: its certificate is checked.
-    const hosts = path.join(temp.path, 'certs.d', registry.host.replace(':', '_') + '_');
+    const hosts = path.join(temp.path, 'certs.d', `${registry.host.replace(':', '_')}_`);
     mkdirSync(hosts, { recursive: true });
     writeFileSync(path.join(hosts, 'hosts.toml'), `server = "https://${registry.host}"\n`);
     const mine = ['--tlscert', file('client.pem', client.cert), '--tlskey', file('client.key', client.key)];
@@ -215,6 +215,29 @@ describe('our ctr by itself', { skip: skip || (own!.missing ?? false) }, () => {
     const cut = await ctrIn('cut').try('images', 'import', '--local', path.join(temp.path, 'cut.tar'));
     assert.equal(cut.code, 1);
     await nothingLeft(ctrIn('cut'));
+  });
+
+  test('an image is mounted under a lease of the target’s name, and both go together', async () => {
+    const { registry, reference } = await fill();
+    await using _ = registry;
+    const ctr = ctrIn('mounted');
+    await ctr.ok('images', 'pull', '--plain-http', reference);
+    const target = path.join(temp.path, 'mounted');
+    mkdirSync(target);
+    const printed = await ctr.ok('images', 'mount', reference, target);
+    try {
+      assert.match(printed, new RegExp(`^sha256:\\w{64}\n${target}\n$`));
+      assert.equal(readFileSync(path.join(target, 'data/opaque/shown'), 'utf8'), 'shown');
+      assert.throws(() => writeFileSync(path.join(target, 'x'), ''), /EROFS/);
+      assert.match(await ctr.ok('leases', 'ls'), new RegExp(`^${target} .*containerd.io/gc.expire=`, 'm'));
+    } finally {
+      await ctr.ok('images', 'unmount', '--rm', target);
+    }
+    assert.equal((await ctr.ok('leases', 'ls', '-q')).trim(), '');
+    assert.doesNotMatch(await ctr.ok('snapshots', 'ls'), new RegExp(target));
+    const failed = await ctr.try('images', 'mount', `${registry.host}/none:1`, target);
+    assert.equal(failed.code, 1);
+    assert.equal((await ctr.ok('leases', 'ls', '-q')).trim(), '');
   });
 
   test('on a terminal the picture of a pull is drawn in place and ends with time and total', async () => {

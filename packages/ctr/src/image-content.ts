@@ -64,7 +64,8 @@ export async function manifestsOf(
   const visit = async (descriptor: Descriptor): Promise<void> => {
     if (isManifestType(descriptor.mediaType)) {
       const platform = descriptor.platform ?? (await manifestPlatform(client, descriptor));
-      if (matcher.match(platform)) found.push({ descriptor, platform });
+      // An image of one manifest is what it is; there is nothing to choose.
+      if (descriptor === root || matcher.match(platform)) found.push({ descriptor, platform });
     } else if (isIndexType(descriptor.mediaType)) {
       const bytes = await client.content.readAll(descriptor.digest);
       for (const child of childrenOf(descriptor, bytes)) {

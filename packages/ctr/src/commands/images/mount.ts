@@ -1,9 +1,10 @@
 // Images as directories, and the space their snapshots take.
+import { randomBytes } from 'node:crypto';
 import { statSync } from 'node:fs';
-import { Code, hasCode } from '@gantry/client';
+import { type Client, Code, hasCode, type Lease, type Mount } from '@gantry/client';
 import { chainIds, defaultPlatform, formatPlatform } from '@gantry/oci';
 import { activateMounts, deactivateMounts } from '../../activate.ts';
-import { type Command, UsageError } from '../../command.ts';
+import { type Command, type Invocation, UsageError } from '../../command.ts';
 import { platformMatcher, resolveImage } from '../../image-content.ts';
 import { print, printTable } from '../../output.ts';
 import { registryFlags } from '../../registry-options.ts';
@@ -16,8 +17,10 @@ import { snapshotterOf, unpackImage } from '../../unpack.ts';
 export const mount: Command = {
   name: 'mount',
   usage: 'mount an image on a directory',
-  argsUsage: '[flags] <ref> <target>',
-  description: 'The snapshot is kept under the name of the target; `ctr images unmount --rm` removes it.',
+  argsUsage: '[flags] <ref> [<target>]',
+  description:
+    'A lease and a snapshot are kept under the name of the target; `ctr images unmount --rm` removes both. Without a target the\n' +
+    'directory of the snapshot is printed, where it is one directory.',
   example: 'ctr images mount docker.io/library/busybox:latest /mnt',
   flags: [
     ...registryFlags,
@@ -30,43 +33,82 @@ export const mount: Command = {
       name: 'expiration',
       aliases: ['x'],
       kind: 'duration',
-      usage: 'the collector takes the snapshot after this time; 0 means never',
+      usage: 'the collector may take the snapshot after this time; 0 means never',
       default: '1h',
     },
   ],
   run: withClient(async (client, invocation) => {
-    const reference = invocation.args[0];
+    const [reference, target] = invocation.args;
     if (!reference) throw new UsageError('please provide an image reference to mount');
-    const target = invocation.args[1];
-    if (!target) throw new UsageError('please provide a target path to mount to');
-    if (!statSync(target).isDirectory()) throw new Error(`${target} is not a directory`);
-    const snapshotter = await snapshotterOf(client, invocation);
-    const image = await client.images.get(reference);
-    const resolved = await resolveImage(client, image, platformMatcher(invocation.string('platform')));
-    const chainId = await unpackImage(client, resolved, snapshotter, { syncFs: invocation.bool('sync-fs') });
+    if (target && !statSync(target).isDirectory()) throw new Error(`${target} is not a directory`);
+    const key = target || `ctr-images-mount-${Date.now()}-${randomBytes(3).toString('base64url')}`;
     const expiration = invocation.number('expiration');
-    const labels = {
-      ...parseLabels(invocation.strings('label')),
-      ...(expiration > 0 ? { 'containerd.io/gc.expire': new Date(Date.now() + expiration).toISOString() } : {}),
-      'containerd.io/gc.root': new Date().toISOString(),
-    };
-    const snapshots = client.snapshots(snapshotter);
-    const mounts = invocation.bool('rw')
-      ? await snapshots.prepare(target, chainId, labels)
-      : await snapshots.view(target, chainId, labels);
+    const expireAfter = expiration > 0 ? { expireAfter: expiration / 1000 } : {};
+    let lease: Lease | undefined;
     try {
-      const { mountAll } = await import('@gantry/mount');
-      // Goes with the snapshot, if not before.
-      const held = { [`containerd.io/gc.bref.snapshot.${snapshotter}`]: target };
-      await mountAll(await activateMounts(client, target, mounts, { labels: held }), target);
+      lease = await client.leases.create({ id: key, ...expireAfter });
     } catch (reason) {
-      await deactivateMounts(client, target).catch(() => undefined);
-      await snapshots.remove(target).catch(() => undefined);
+      // Of an earlier mount on the same place.
+      if (!hasCode(reason, Code.AlreadyExists)) throw reason;
+    }
+    try {
+      const { chainId, place } = await mountImage(client.withLease(lease ?? key), invocation, reference, key, target);
+      print(`${chainId}\n${place}\n`);
+    } catch (reason) {
+      await lease?.delete().catch(() => undefined);
       throw reason;
     }
-    print(`${chainId}\n${target}\n`);
   }),
 };
+
+/** Mounts under the lease that the client works with. Without a target the snapshot has to be a directory of its own. */
+async function mountImage(
+  client: Client,
+  invocation: Invocation,
+  reference: string,
+  key: string,
+  target: string | undefined,
+): Promise<{ chainId: string; place: string }> {
+  const snapshotter = await snapshotterOf(client, invocation);
+  const image = await client.images.get(reference);
+  const resolved = await resolveImage(client, image, platformMatcher(invocation.string('platform')));
+  const chainId = await unpackImage(client, resolved, snapshotter, { syncFs: invocation.bool('sync-fs') });
+  const labels = parseLabels(invocation.strings('label'));
+  const snapshots = client.snapshots(snapshotter);
+  let mounts: Mount[];
+  let isNew = true;
+  try {
+    mounts = await (invocation.bool('rw')
+      ? snapshots.prepare(key, chainId, labels)
+      : snapshots.view(key, chainId, labels));
+  } catch (reason) {
+    if (!hasCode(reason, Code.AlreadyExists)) throw reason;
+    mounts = await snapshots.mounts(key);
+    isNew = false;
+  }
+  try {
+    const { mountAll } = await import('@gantry/mount');
+    // Goes with the snapshot, if not before.
+    const held = { [`containerd.io/gc.bref.snapshot.${snapshotter}`]: key };
+    const system = await activateMounts(client, key, mounts, { labels: held });
+    if (target) {
+      await mountAll(system, target);
+      return { chainId, place: target };
+    }
+    const [only, more] = system;
+    if (!only || more || only.type !== 'bind')
+      throw new UsageError(
+        `a target path must be provided: the snapshot is not one directory, but ${JSON.stringify(system)}`,
+      );
+    return { chainId, place: only.source };
+  } catch (reason) {
+    if (isNew) {
+      await deactivateMounts(client, key).catch(() => undefined);
+      await snapshots.remove(key).catch(() => undefined);
+    }
+    throw reason;
+  }
+}
 
 export const unmount: Command = {
   name: 'unmount',
@@ -86,11 +128,13 @@ export const unmount: Command = {
     await unmountAll(target);
     await deactivateMounts(client, target);
     if (invocation.bool('rm')) {
-      try {
-        await client.snapshots(await snapshotterOf(client, invocation)).remove(target);
-      } catch (reason) {
-        if (!hasCode(reason, Code.NotFound)) throw reason;
-      }
+      const snapshots = client.snapshots(await snapshotterOf(client, invocation));
+      for (const remove of [() => client.leases.delete(target), () => snapshots.remove(target)])
+        try {
+          await remove();
+        } catch (reason) {
+          if (!hasCode(reason, Code.NotFound)) throw reason;
+        }
     }
     print(`${target}\n`);
   }),
