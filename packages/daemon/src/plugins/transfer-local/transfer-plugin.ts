@@ -1,29 +1,14 @@
 import { readFileSync } from 'node:fs';
-import { invalidArgument } from '@gantry/api';
-import { defaultPlatform, onlyOs, onlyPlatform, parsePlatform } from '@gantry/oci';
 import { TokenCache } from '@gantry/registry';
 import { KeyedLock } from '../../core/content/keyed-lock.ts';
 import { loadedCredentials } from '../../core/credentials/loaded-credentials.ts';
-import type { Differ } from '../../core/diff/differ.ts';
 import { type Field, field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
 import { loadedVerifiers } from '../../core/verification/loaded-verifiers.ts';
-import type { UnpackSupport } from './environment.ts';
 import { LocalTransfer } from './local-transfer.ts';
 import { Semaphore } from './semaphore.ts';
-
-/** `[[…unpack_config]]`: a platform and the snapshotter and differ that images for it are unpacked with. */
-interface UnpackConfig {
-  platform?: string;
-  snapshotter?: string;
-  differ?: string;
-  /** Of image configurations, and of layers, that are not OCI's or Docker's. */
-  config_type?: string;
-  layer_types?: string[];
-  /** Left out if its snapshotter or differ is not there. */
-  optional?: boolean;
-}
+import { type UnpackConfig, unpackSupport } from './unpack-support.ts';
 
 const unpackConfig: Field<UnpackConfig[] | undefined> = {
   kind: 'any',
@@ -98,35 +83,4 @@ export const localTransfer = definePlugin({
 /** Elsewhere overlay marks are other attributes, which a mount without a parent does not tell of. */
 function hasInitialUserNamespace(): boolean {
   return /^\s*0\s+0\s+4294967295\s*$/.test(readFileSync('/proc/self/uid_map', 'latin1'));
-}
-
-function unpackSupport(
-  configs: readonly UnpackConfig[] | undefined,
-  checkPlatform: boolean,
-  differs: ReadonlyMap<string, Differ>,
-  snapshotters: readonly string[],
-): UnpackSupport[] {
-  const matcherOf = checkPlatform ? onlyPlatform : onlyOs;
-  const all = [...differs.values()];
-  if (configs === undefined) return [{ matcher: matcherOf(defaultPlatform()), differs: all }];
-  const support: UnpackSupport[] = [];
-  for (const { platform = '', snapshotter, differ, config_type, layer_types, optional } of configs) {
-    if (snapshotter && !snapshotters.includes(snapshotter)) {
-      if (optional) continue;
-      throw invalidArgument(`unpack_config: snapshotter "${snapshotter}" not found`);
-    }
-    const named = differ ? differs.get(differ) : undefined;
-    if (differ && !named) {
-      if (optional) continue;
-      throw invalidArgument(`unpack_config: differ "${differ}" is not loaded`);
-    }
-    support.push({
-      matcher: matcherOf(platform === '' ? defaultPlatform() : parsePlatform(platform)),
-      snapshotter: snapshotter || undefined,
-      configType: config_type || undefined,
-      layerTypes: layer_types,
-      differs: named ? [named] : all,
-    });
-  }
-  return support;
 }
