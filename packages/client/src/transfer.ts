@@ -331,7 +331,7 @@ export class Transfer {
         hostDir: hostsDirectory,
         defaultScheme,
         logsStream: logs?.id ?? '',
-        httpDebug: logs ? HTTPDebug.DEBUG : HTTPDebug.DISABLED,
+        httpDebug: logs ? HTTPDebug.BOTH : HTTPDebug.DISABLED,
       },
     };
     const { maxConcurrentTransfers = 0, layerFetchBuffer = 0 } = options;

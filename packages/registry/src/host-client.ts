@@ -28,6 +28,7 @@ export interface HostClientOptions {
   /** Sent with every request, from the caller. */
   headers?: Record<string, string> | undefined;
   trace?: ((line: string) => void) | undefined;
+  dump?: ((text: string) => void) | undefined;
   /** Shared with other clients, so that their tokens serve here too. */
   tokens?: TokenCache | undefined;
 }
@@ -47,6 +48,7 @@ export class HostClient implements AsyncDisposable {
       ...(host.httpFallback && { httpFallback: true }),
       ...(host.proxy && { proxy: host.proxy }),
       trace: options.trace,
+      dump: options.dump,
     });
     this.#headers = { 'user-agent': 'gantry', ...lower(options.headers ?? {}) };
     for (const [name, values] of Object.entries(host.headers)) this.#headers[name.toLowerCase()] = [...values];

@@ -3,6 +3,7 @@ import { getCACertificates } from 'node:tls';
 import type { Dispatcher } from 'undici';
 import { decodeBody } from './content-encoding.ts';
 import type { TlsOptions } from './hosts.ts';
+import { dumpAnswer, dumpRequest } from './http-dump.ts';
 import { requestFailed } from './http-error.ts';
 import { environmentProxy } from './proxy.ts';
 
@@ -41,6 +42,8 @@ export interface TransportOptions {
   proxy?: URL | undefined;
   /** Told of every request and answer, for debugging; never of secrets. */
   trace?: ((line: string) => void) | undefined;
+  /** Told of their heads in full, but for secrets. */
+  dump?: ((text: string) => void) | undefined;
 }
 
 /** What a TLS client sees when the other side speaks plain HTTP. */
@@ -107,6 +110,8 @@ export class HttpTransport implements AsyncDisposable {
   async #dispatch(request: HttpRequest): Promise<HttpResponse> {
     const undici = await this.#load();
     const { body } = request;
+    const { trace, dump } = this.#options;
+    dump?.(dumpRequest(request));
     const answer = await undici.request(request.url, {
       method: request.method,
       // Ranges of an encoded answer would be ranges of something else.
@@ -118,7 +123,8 @@ export class HttpTransport implements AsyncDisposable {
     const { statusCode: status } = answer;
     // Whoever reads the body gets its errors; one destroyed unread must not bring the process down.
     answer.body.on('error', () => undefined);
-    this.#options.trace?.(`${request.method} ${request.url.origin}${request.url.pathname} ${status}`);
+    trace?.(`${request.method} ${request.url.origin}${request.url.pathname} ${status}`);
+    dump?.(dumpAnswer(status, answer.headers, request.url));
     return {
       url: request.url,
       status,

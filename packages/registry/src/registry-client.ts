@@ -41,6 +41,8 @@ export interface RegistryClientOptions {
   headers?: Record<string, string> | undefined;
   /** Told one line for each request; never a secret. */
   trace?: ((line: string) => void) | undefined;
+  /** Told what each request and its answer looked like, heads only; never a secret. */
+  dump?: ((text: string) => void) | undefined;
   /** Shared with other clients, so that tokens are used again by the next transfer; default: the client's own. */
   tokens?: TokenCache | undefined;
 }

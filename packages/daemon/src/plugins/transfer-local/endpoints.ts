@@ -219,7 +219,7 @@ function registry({ reference, resolver }: OCIRegistry, context: EndpointContext
   const roots = resolver?.hostDir ? [resolver.hostDir] : splitConfigPath(hostsDirectory);
   const asked = resolver?.authStream ? askForCredentials(streams.get(ctx, resolver.authStream), reference) : undefined;
   const credentials = eitherCredentials(asked, context.credentials);
-  const trace = resolver ? tracer(resolver.httpDebug, resolver.logsStream, { ctx, streams, log }) : undefined;
+  const tracing = resolver ? tracers(resolver.httpDebug, resolver.logsStream, { ctx, streams, log }) : {};
   const hosts = roots.length > 0 ? hostsFromDirectory(roots, scheme) : defaultHosts(scheme);
   return {
     kind: 'registry',
@@ -229,22 +229,35 @@ function registry({ reference, resolver }: OCIRegistry, context: EndpointContext
     platforms: [],
     extraTags: [],
     referrers: false,
-    open: () => new RegistryClient({ hosts, credentials, headers: resolver?.headers, trace, tokens }),
+    open: () => new RegistryClient({ hosts, credentials, headers: resolver?.headers, ...tracing, tokens }),
   };
 }
 
-/** Lines about each request go to the client's stream if it named one, else to the daemon's log. */
-function tracer(
+/**
+ * Requests are told of on the client's stream if it named one, else in the daemon's log: their heads (`DEBUG`), a line each
+ * (`TRACE`), or both. A client that does not read misses some, and holds nothing up.
+ */
+function tracers(
   level: HTTPDebug,
   name: string,
   { ctx, streams, log }: Pick<EndpointContext, 'ctx' | 'streams' | 'log'>,
-): ((line: string) => void) | undefined {
-  if (level === HTTPDebug.DISABLED) return undefined;
-  if (name === '') return log;
-  const sender = new ByteSender(streams.get(ctx, name));
-  let last = Promise.resolve();
-  return (line) => {
-    last = last.then(() => sender.write(Buffer.from(`${line}\n`))).catch(() => undefined);
+): { trace?: (line: string) => void; dump?: (text: string) => void } {
+  if (level === HTTPDebug.DISABLED) return {};
+  let tell = log;
+  if (name !== '') {
+    const sender = new ByteSender(streams.get(ctx, name), ctx.signal);
+    let last = Promise.resolve();
+    let waiting = 0;
+    tell = (text) => {
+      if (waiting > 1000) return;
+      waiting++;
+      const sent = last.then(() => sender.write(Buffer.from(`${text}\n`)));
+      last = sent.catch(() => undefined).finally(() => void waiting--);
+    };
+  }
+  return {
+    ...(level !== HTTPDebug.DEBUG && { trace: tell }),
+    ...(level !== HTTPDebug.TRACE && { dump: tell }),
   };
 }
 

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Any } from '@bufbuild/protobuf/wkt';
 import { Code, hasCode, packAny, type StatusError } from '@gantry/api';
-import { SnapshotSchema } from '@gantry/api/gen/gantry/transfer/v1/transfer_pb.js';
+import { RegistrySchema, SnapshotSchema } from '@gantry/api/gen/gantry/transfer/v1/transfer_pb.js';
 import { ImageStoreSchema } from '@gantry/api/gen/types/transfer/imagestore_pb.js';
 import { ImageExportStreamSchema, ImageImportStreamSchema } from '@gantry/api/gen/types/transfer/importexport_pb.js';
-import { OCIRegistrySchema } from '@gantry/api/gen/types/transfer/registry_pb.js';
+import { HTTPDebug, OCIRegistrySchema } from '@gantry/api/gen/types/transfer/registry_pb.js';
 import { chainIds, MediaType } from '@gantry/oci';
 import { TestingRegistry } from '@gantry/registry/testing-registry.ts';
 import { contextOf } from '../../core/request-context.ts';
@@ -213,6 +214,71 @@ test('push brings an image to another repository, mounting what is there', async
   const again = testingEnvironment();
   await new LocalTransfer(again.env).transfer(ctx, from(copy), store(copy));
   assert.deepEqual(again.images.get(copy)?.target, image.target);
+});
+
+test('requests are told of to who wants to know, without secrets', async () => {
+  await using registry = await TestingRegistry.start();
+  addImage(registry, 'a', 'v1', ['one']);
+  const reference = `${registry.host}/a:v1`;
+  const told = async (httpDebug: HTTPDebug): Promise<string> => {
+    const it = testingEnvironment();
+    const stream = new ByteStream();
+    it.env.streams.register(ctx, 'logs', stream);
+    const headers = { 'X-Token': 'not to be seen' };
+    const resolver = { httpDebug, logsStream: 'logs', headers };
+    await new LocalTransfer(it.env).transfer(
+      ctx,
+      packAny(OCIRegistrySchema, { reference, resolver }),
+      store(reference),
+    );
+    return String(Buffer.concat(stream.received));
+  };
+  const head = /^HEAD \/v2\/a\/manifests\/v1 HTTP\/1.1\nhost: localhost:\d+\n(?:.+\n)*x-token: REDACTED\n/;
+  const line = /^HEAD http:\/\/localhost:\d+\/v2\/a\/manifests\/v1 200$/m;
+  const dump = await told(HTTPDebug.DEBUG);
+  assert.match(dump, head);
+  assert.match(dump, /^HTTP\/1.1 200 OK\ncontent-type: application\/vnd.oci/m);
+  assert.doesNotMatch(dump, line);
+  const trace = await told(HTTPDebug.TRACE);
+  assert.match(trace, line);
+  assert.doesNotMatch(trace, head);
+  const both = await told(HTTPDebug.BOTH);
+  assert.match(both, head);
+  assert.match(both, line);
+  assert.equal(await told(HTTPDebug.DISABLED), '');
+  assert.doesNotMatch(dump + trace + both, /not to be seen/);
+});
+
+test('no more downloads at once than a pull allows itself, and large layers in ranges', async () => {
+  let now = 0;
+  let most = 0;
+  await using registry = await TestingRegistry.start({
+    intercept(request, response) {
+      if (!request.url?.includes('/blobs/')) return false;
+      most = Math.max(most, ++now);
+      response.on('close', () => now--);
+      return false;
+    },
+  });
+  const large = randomBytes(10_000).toString('hex');
+  const image = addImage(registry, 'a', 'v1', ['one', 'two', 'three', large]);
+  const reference = `${registry.host}/a:v1`;
+  const pull = async (fields: { maxConcurrentTransfers?: number; layerFetchBuffer?: bigint }) => {
+    const it = testingEnvironment();
+    registry.headers.length = 0;
+    await new LocalTransfer(it.env).transfer(
+      ctx,
+      packAny(RegistrySchema, { registry: { reference }, ...fields }),
+      store(reference),
+    );
+    for (const { digest } of image.layers) assert.ok(it.content.blobs.has(digest));
+    return registry.headers.flatMap(({ range = [] }) => range);
+  };
+  assert.deepEqual(await pull({ maxConcurrentTransfers: 1 }), []);
+  assert.equal(most, 1);
+  const ranges = await pull({ layerFetchBuffer: 4096n });
+  assert.equal(ranges.length, Math.ceil((image.layers[3]?.size ?? 0) / 4096));
+  assert.deepEqual(await pull({ layerFetchBuffer: 512n }), []);
 });
 
 test('tag gives another name', async () => {
