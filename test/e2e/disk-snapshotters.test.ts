@@ -49,6 +49,8 @@ describe('the btrfs and blockfile snapshotters', { skip: missingBtrfs() }, () =>
       10_000,
     ).catch(() => assert.deepEqual(processesMentioning(temp.path), []));
     assert.deepEqual(mountsBeneath(temp.path), []);
+    const loops = await run('losetup', ['--list', '--noheadings', '--output', 'BACK-FILE']);
+    assert.ok(!loops.stdout.includes(temp.path), loops.stdout);
     filesystem.remove();
     await temp.remove();
   });
@@ -85,6 +87,10 @@ describe('the btrfs and blockfile snapshotters', { skip: missingBtrfs() }, () =>
     const mounts = path.join(temp.path, 'm');
     mkdirSync(mounts);
     await ctr.ok('snapshots', ...by, 'view', 'look', 'mine');
+    assert.match(await ctr.ok('snapshots', ...by, 'info', 'look'), /"Parent": "mine"/);
+    await ctr.ok('snapshots', ...by, 'label', 'look', 'containerd.io/snapshot/note=x');
+    assert.match(await ctr.ok('snapshots', ...by, 'info', 'look'), /"containerd.io\/snapshot\/note": "x"/);
+    assert.match(await ctr.ok('snapshots', ...by, 'tree'), /mine\n.*\\_ look/);
     const commands = await ctr.ok('snapshots', ...by, 'mounts', mounts, 'look');
     await run('sh', [
       '-ec',

@@ -6,7 +6,7 @@ import { definePlugin, PluginSkip } from '../core/plugin/plugin.ts';
 import { PluginTypes } from '../core/plugin/plugin-types.ts';
 import type { Snapshotter } from '../core/snapshots/snapshotter.ts';
 
-// Snapshotters that containerd has and Gantry does not build yet. They are in the list of plugins, so that their tables in
+// Snapshotters that containerd has and Gantry does not. They are in the list of plugins, so that their tables in
 // a configuration are known, and say why they do not run: first what the machine or the configuration lacks.
 
 const platforms = [`linux/${process.arch === 'x64' ? 'amd64' : process.arch}`];
@@ -26,7 +26,7 @@ export const devmapperPlugin = definePlugin({
   }),
   init({ config }): Snapshotter {
     if (!config.pool_name) throw new PluginSkip('devmapper not configured');
-    throw new PluginSkip('devmapper is not yet built in gantry');
+    throw new PluginSkip('devmapper is configured, but gantry has no devmapper snapshotter');
   },
 });
 
@@ -46,7 +46,7 @@ async function onFilesystem(name: string, magic: number, root: string): Promise<
   if (statfs(parent).type !== magic) {
     return new PluginSkip(`path ${root} must be a ${name} filesystem to be used with the ${name} snapshotter`);
   }
-  return new PluginSkip(`${name} is not yet built in gantry`);
+  return new PluginSkip(`${root} is on ${name}, but gantry has no ${name} snapshotter`);
 }
 
 /** All of them. */

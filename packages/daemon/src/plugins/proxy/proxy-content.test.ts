@@ -98,6 +98,26 @@ it('proxied content may be away: told at once, and a writer resumes when it is b
   }
 });
 
+it('readers that stand still hold up nobody', async () => {
+  const { proxy, close } = await localPeer();
+  const bytes = randomBytes(6 << 20);
+  const readers = [];
+  try {
+    const writer = await proxy.writer({ ref: 'large' });
+    await writer.write(bytes);
+    const { digest } = await writer.commit();
+    for (let i = 0; i < 10; i++) readers.push(await proxy.reader(digest));
+    assert.equal((await proxy.info(digest)).size, bytes.length);
+    for (const reader of readers) {
+      assert.deepEqual(Buffer.from(await reader.read(5, 10)), bytes.subarray(5, 15));
+      assert.deepEqual(Buffer.from(await reader.read(0, bytes.length)), bytes);
+    }
+  } finally {
+    for (const reader of readers) await reader.close();
+    await close();
+  }
+});
+
 it('two daemons: the one behind keeps namespaces apart, holds what it is given, and gives up what the first collects', async () => {
   const first = await TestingMetadata.open();
   const second = await TestingMetadata.open();

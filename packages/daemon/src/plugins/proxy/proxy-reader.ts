@@ -5,6 +5,9 @@ import type { ContentReader } from '../../core/content/content-store.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { ProxyConnection } from './proxy-connection.ts';
 
+/** Bytes of a blob that is fetched whole when it is opened. */
+const small = 1 << 20;
+
 /**
  * Reads a blob through Content.Read. One call, begun at the opening, brings the bytes for whoever reads from the start on; it also keeps
  * the blob readable when it is deleted meanwhile. Reads from elsewhere are calls of their own.
@@ -16,6 +19,7 @@ export class ProxyReader implements ContentReader {
   readonly #digest: string;
   readonly #ctx: RequestContext | undefined;
   #stream: AsyncIterator<ReadContentResponse> | undefined;
+  #whole: Uint8Array | undefined;
   /** What came of the stream and was not asked for yet, and where in the blob that begins. */
   #ahead: Uint8Array = new Uint8Array();
   #position = 0;
@@ -43,12 +47,21 @@ export class ProxyReader implements ContentReader {
     ctx: RequestContext | undefined,
   ): Promise<ProxyReader> {
     const reader = new ProxyReader(connection, client, digest, size, ctx);
-    if (size > 0) {
-      const answers = client.read({ digest }, connection.options(ctx));
-      reader.#stream = connection.stream(answers);
-      await reader.#fetch();
-    }
+    if (size > 0) await reader.#begin();
     return reader;
+  }
+
+  async #begin(): Promise<void> {
+    if (this.size <= small) {
+      const whole = Buffer.allocUnsafeSlow(this.size);
+      await this.#readApart(0, whole);
+      this.#whole = whole;
+      return;
+    }
+    const answers = this.#client.read({ digest: this.#digest }, this.#connection.options(this.#ctx));
+    this.#stream = this.#connection.stream(answers);
+    // Only once it answers, the other side has the blob open.
+    await this.#fetch();
   }
 
   read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array> {
@@ -60,6 +73,7 @@ export class ProxyReader implements ContentReader {
   async #read(offset: number, length: number, into: Uint8Array | undefined): Promise<Uint8Array> {
     const wanted = Math.max(0, Math.min(length, this.size - offset));
     if (wanted === 0) return new Uint8Array();
+    if (this.#whole) return this.#whole.subarray(offset, offset + wanted);
     const bytes = into && into.length >= wanted ? into.subarray(0, wanted) : Buffer.allocUnsafeSlow(wanted);
     if (offset === this.#position && this.#stream) await this.#readOn(bytes);
     else await this.#readApart(offset, bytes);

@@ -6,6 +6,7 @@ import { after, before, describe, it } from 'node:test';
 import { mountAll, unmountAll } from '@gantry/mount';
 import { lookupMount } from '@gantry/sys';
 import { LmdbStore } from '../../core/metadata/lmdb-store.ts';
+import { copyBlocks } from '../../core/snapshots/block-copy.ts';
 import type { SnapshotterUnderTest } from '../../core/snapshots/snapshotter-contract.ts';
 import { snapshotterContract } from '../../core/snapshots/snapshotter-contract.ts';
 import { killSnapshotter } from '../../core/snapshots/snapshotter-crash-contract.ts';
@@ -70,6 +71,19 @@ describe('btrfs', { skip }, () => {
     await snapshotter.remove('done');
     assert.ok(!execFileSync('btrfs', ['subvolume', 'list', root], { encoding: 'utf8' }).includes(path.basename(root)));
     await close();
+  });
+
+  it('block files share their blocks on it', () => {
+    const from = path.join(filesystem.directory, 'from');
+    const to = path.join(filesystem.directory, 'to');
+    execFileSync('dd', ['if=/dev/urandom', `of=${from}`, 'bs=1M', 'count=4', 'status=none']);
+    copyBlocks(from, to);
+    execFileSync('cmp', [from, to]);
+    // Total, exclusive, shared.
+    const [, , , shared] = execFileSync('btrfs', ['filesystem', 'du', '--raw', '-s', to], { encoding: 'utf8' }).match(
+      /(\d+) +(\d+) +(\d+) /,
+    )!;
+    assert.equal(Number(shared), 4 << 20);
   });
 
   it('survives kill -9 at any moment: no answered snapshot lost, no subvolume left after cleanup', () =>
