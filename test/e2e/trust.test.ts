@@ -258,6 +258,31 @@ describe('trust', { skip }, () => {
     });
   }
 
+  test('a verifier that a killed daemon left running is ended by the next', async (context) => {
+    const client = clients.find(({ missing }) => missing === undefined);
+    if (!client) return context.skip('no client is there');
+    mkdirSync(binDir, { recursive: true });
+    rmSync(at('pid'), { force: true });
+    program(path.join(binDir, 'v1'), `echo $$ > ${at('pid')}.new; mv ${at('pid')}.new ${at('pid')}; sleep 600`);
+    const pulling = pull(client, `${open.address}/plain/app:1`);
+    const pid = await eventually('the verifier runs', () =>
+      existsSync(at('pid')) ? readFileSync(at('pid'), 'utf8').trim() : undefined,
+    );
+    await daemon.kill();
+    assert.equal((await pulling).code, 1);
+    rmSync(binDir, { recursive: true });
+    assert.ok(existsSync(`/proc/${pid}/stat`));
+    await daemon.start();
+    const isGone = (): true | undefined => {
+      const state = existsSync(`/proc/${pid}/stat`)
+        ? readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1)
+        : 'X';
+      return /^[XZ]/.test(state ?? '') || undefined;
+    };
+    await eventually('the verifier is gone', isGone);
+    await allowed(client, `${open.address}/plain/app:1`);
+  });
+
   describe('signatures that cosign made', { skip: noCosign }, () => {
     const sign = (key: string, reference: string, ...flags: string[]): Promise<CommandResult> =>
       run(cosign, ['sign', '--key', key, '--tlog-upload=false', '--allow-http-registry', '-y', ...flags, reference], {

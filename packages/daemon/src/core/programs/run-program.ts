@@ -51,11 +51,11 @@ const signalNames: Record<number, string> = {
 
 /**
  * Runs a program in a process group of its own, with no descriptor but its standard ones, until it has ended and nobody holds
- * its output open; then whatever is left of the group is killed.
+ * its output open; then whatever is left of the group is killed. `onStart` is told its number.
  * @throws StatusError Unknown `starting process: …` if it cannot be started, `waiting on command to exit: …` if it was killed or
  * took too long; Canceled with the signal
  */
-export async function runProgram(options: ProgramOptions): Promise<ProgramResult> {
+export async function runProgram(options: ProgramOptions, onStart?: (pid: number) => void): Promise<ProgramResult> {
   options.signal?.throwIfAborted();
   const { child, stdin, stdout, stderr } = start(options);
   const pipes = [stdin, stdout, stderr];
@@ -73,6 +73,7 @@ export async function runProgram(options: ProgramOptions): Promise<ProgramResult
   stdin.end(options.input ?? '');
   let exit: Exit;
   try {
+    onStart?.(child.pid);
     await watchProcess(child.pidfd);
     await outputs;
   } finally {

@@ -1,5 +1,5 @@
 import { StatusError } from '@gantry/api';
-import { runProgram } from '../../core/programs/run-program.ts';
+import type { ProgramRunner } from '../../core/programs/program-runner.ts';
 import { trustedProgram } from '../../core/trust/trusted-file.ts';
 
 export interface CredentialProgram {
@@ -10,6 +10,7 @@ export interface CredentialProgram {
   env: Readonly<Record<string, string>>;
   /** Milliseconds. */
   timeoutMs: number;
+  programs: ProgramRunner;
 }
 
 const limit = 1 << 20;
@@ -24,9 +25,9 @@ export async function runCredentialProgram(
   input: string,
   signal?: AbortSignal,
 ): Promise<{ code: number; stdout: string }> {
-  const { file, env, timeoutMs } = program;
+  const { file, env, timeoutMs, programs } = program;
   try {
-    const { code, stdout } = await runProgram({
+    const { code, stdout } = await programs.run({
       file: trustedProgram(file),
       args: [...program.args, ...args],
       env: { ...process.env, ...env },

@@ -9,6 +9,7 @@ import {
   type ProviderHarness,
   secretWord,
 } from '../../core/credentials/credential-provider-contract.ts';
+import { ProgramRunner } from '../../core/programs/program-runner.ts';
 import { DockerConfigProvider } from './docker-config-provider.ts';
 import { HelperProvider } from './helper-provider.ts';
 import { KubeletProvider } from './kubelet-provider.ts';
@@ -32,7 +33,8 @@ function harness(dir: string, providers: Pick<ProviderHarness, 'good' | 'broken'
   };
 }
 
-const settings = { args: [], env: {}, timeoutMs: 20_000 };
+const programs = ProgramRunner.open();
+const settings = { args: [], env: {}, timeoutMs: 20_000, programs };
 const leak = `echo ${secretWord} >&2; echo '{"Username":"user","Secret":"${secretWord}"}'; exit 3`;
 const helperScript = `
 read -r server
@@ -54,7 +56,7 @@ credentialProviderContract('config.json', async () => {
   const write = (name: string, value: unknown) => {
     const file = path.join(dir, name);
     writeFileSync(file, typeof value === 'string' ? value : JSON.stringify(value), { mode: 0o600 });
-    return { file, env: { PATH: dir }, timeoutMs: 20_000 };
+    return { file, env: { PATH: dir }, timeoutMs: 20_000, programs };
   };
   const auth = Buffer.from(`user:${secretWord}`).toString('base64');
   return harness(dir, {
@@ -70,7 +72,7 @@ credentialProviderContract('config.json with a helper', async () => {
   const write = (name: string) => {
     const file = path.join(dir, `${name}.json`);
     writeFileSync(file, JSON.stringify({ credsStore: name }));
-    return { file, env: { PATH: `${dir}:/usr/bin:/bin` }, timeoutMs: 20_000 };
+    return { file, env: { PATH: `${dir}:/usr/bin:/bin` }, timeoutMs: 20_000, programs };
   };
   return harness(dir, {
     good: new DockerConfigProvider(write('good')),
@@ -138,6 +140,7 @@ describe('programs of the kubelet', () => {
       args: [],
       env: {},
       timeoutMs: 20_000,
+      programs,
       defaultCacheMs: 1000,
       now: () => now,
     });
@@ -205,7 +208,7 @@ test('nothing that others could have written is believed or run', async () => {
     const config = path.join(dir, 'config.json');
     const file = program(path.join(dir, 'docker-credential-x'), helperScript);
     writeFileSync(config, JSON.stringify({ credsStore: 'x' }));
-    const provider = new DockerConfigProvider({ file: config, env: { PATH: dir }, timeoutMs: 20_000 });
+    const provider = new DockerConfigProvider({ file: config, env: { PATH: dir }, timeoutMs: 20_000, programs });
     chmodSync(file, 0o777);
     await assert.rejects(provider.get({ host: knownHost }), /docker-credential-x: not trusted/);
     chmodSync(config, 0o666);

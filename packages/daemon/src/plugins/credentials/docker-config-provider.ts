@@ -7,6 +7,7 @@ import type {
   Credentials,
   CredentialsRequest,
 } from '../../core/credentials/credential-provider.ts';
+import type { ProgramRunner } from '../../core/programs/program-runner.ts';
 import { readTrusted } from '../../core/trust/trusted-file.ts';
 import { helperOf } from './helper-provider.ts';
 
@@ -15,6 +16,7 @@ export interface DockerConfigOptions {
   file: string;
   env: Readonly<Record<string, string>>;
   timeoutMs: number;
+  programs: ProgramRunner;
 }
 
 /**
@@ -33,8 +35,14 @@ export class DockerConfigProvider implements CredentialProvider {
     if (!config) return undefined;
     const helper = dockerHelperFor(config, host);
     if (helper !== undefined) {
-      const { env, timeoutMs } = this.#options;
-      const program = { file: findHelper(helper, env.PATH ?? process.env.PATH ?? ''), args: [], env, timeoutMs };
+      const { env, timeoutMs, programs } = this.#options;
+      const program = {
+        file: findHelper(helper, env.PATH ?? process.env.PATH ?? ''),
+        args: [],
+        env,
+        timeoutMs,
+        programs,
+      };
       const found = await helperOf(program).get(dockerServerKey(host), signal);
       if (found) return found;
     }

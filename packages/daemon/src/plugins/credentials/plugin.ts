@@ -1,9 +1,11 @@
+import path from 'node:path';
 import { invalidArgument } from '@gantry/api';
 import type { CredentialProvider } from '../../core/credentials/credential-provider.ts';
 import { type NamedProvider, ProviderChain } from '../../core/credentials/provider-chain.ts';
 import { field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin, PluginSkip } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
+import { ProgramRunner } from '../../core/programs/program-runner.ts';
 import { DockerConfigProvider } from './docker-config-provider.ts';
 import { HelperProvider } from './helper-provider.ts';
 import { KubeletProvider } from './kubelet-provider.ts';
@@ -33,15 +35,16 @@ export const credentialsPlugin = definePlugin({
     usual: field.strings(['*']),
     providers: field.tables(provider),
   }),
-  init({ config, log, onClose }) {
+  init({ config, state, log, onClose }) {
     const names = Object.keys(config.providers);
     if (names.length === 0) throw new PluginSkip('no providers are configured');
     const usual = config.usual.flatMap((name) => (name === '*' ? names : [name]));
     const unknown = usual.find((name) => !names.includes(name));
     if (unknown !== undefined) throw invalidArgument(`usual: there is no provider "${unknown}"`);
+    const programs = ProgramRunner.open(path.join(state, 'running'));
     const providers: NamedProvider[] = Object.entries(config.providers).map(([name, settings]) => {
       if (settings.path === '') throw invalidArgument(`providers.${name}: path is missing`);
-      return { name, provider: make(name, settings), matchImages: settings.match_images };
+      return { name, provider: make(name, settings, programs), matchImages: settings.match_images };
     });
     const chain = new ProviderChain(providers, usual, log);
     onClose(() => chain.close());
@@ -59,15 +62,22 @@ interface Settings {
   options: unknown;
 }
 
-function make(name: string, settings: Settings): CredentialProvider {
+function make(name: string, settings: Settings, programs: ProgramRunner): CredentialProvider {
   const { type, path: file, timeout: timeoutMs, args, env, options } = settings;
   switch (type) {
     case 'docker-config':
-      return new DockerConfigProvider({ file, env, timeoutMs });
+      return new DockerConfigProvider({ file, env, timeoutMs, programs });
     case 'docker-helper':
-      return new HelperProvider({ file, args, env, timeoutMs });
+      return new HelperProvider({ file, args, env, timeoutMs, programs });
     case 'kubelet':
-      return new KubeletProvider({ file, args, env, timeoutMs, defaultCacheMs: settings.default_cache_duration });
+      return new KubeletProvider({
+        file,
+        args,
+        env,
+        timeoutMs,
+        programs,
+        defaultCacheMs: settings.default_cache_duration,
+      });
     default:
       return new ModuleProvider({ name, file, timeoutMs, options });
   }

@@ -13,6 +13,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { createLogger } from '../../core/log/log-writer.ts';
+import { ProgramRunner } from '../../core/programs/program-runner.ts';
 import { contractImage, imageVerifierContract } from '../../core/verification/image-verifier-contract.ts';
 import { BindirVerifier } from './bindir-verifier.ts';
 
@@ -36,7 +37,8 @@ imageVerifierContract('a program', async () => {
       const file = path.join(binDir, 'v');
       if (behaviour === 'missing') writeFileSync(file, 'no program', { mode: 0o644 });
       else program(file, behaviours[behaviour]);
-      return new BindirVerifier({ binDir, maxVerifiers: 10, timeoutMs: 400, log: createLogger({ write() {} }) });
+      const log = createLogger({ write() {} });
+      return new BindirVerifier({ binDir, maxVerifiers: 10, timeoutMs: 400, programs: ProgramRunner.open(), log });
     },
     async close() {
       rmSync(dir, { recursive: true });
@@ -54,6 +56,7 @@ describe('bindir', () => {
       binDir,
       maxVerifiers: 10,
       timeoutMs: 10_000,
+      programs: ProgramRunner.open(),
       log: createLogger({ level: 'debug', write: (line) => log.push(line) }),
       ...options,
     }).verifyImage({ namespace: 'default' }, name, descriptor);
@@ -188,6 +191,7 @@ describe('bindir', () => {
       binDir,
       maxVerifiers: 1,
       timeoutMs: 10_000,
+      programs: ProgramRunner.open(),
       log: createLogger({ write() {} }),
     });
     assert.deepEqual(await verifier.verifyImage({ namespace: 'default' }, name, big), { ok: true, reason: 'v => ok' });

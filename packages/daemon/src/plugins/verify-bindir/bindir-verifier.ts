@@ -4,7 +4,7 @@ import { StatusError, unknown } from '@gantry/api';
 import type { Descriptor } from '@gantry/oci';
 import type { Logger } from '../../core/log/logger.ts';
 import { formatDuration } from '../../core/plugin/duration.ts';
-import { runProgram } from '../../core/programs/run-program.ts';
+import type { ProgramRunner } from '../../core/programs/program-runner.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 import { trustedProgram } from '../../core/trust/trusted-file.ts';
 import type { ImageVerifier, Judgement } from '../../core/verification/image-verifier.ts';
@@ -16,6 +16,7 @@ export interface BindirOptions {
   maxVerifiers: number;
   /** Milliseconds. */
   timeoutMs: number;
+  programs: ProgramRunner;
   log: Logger;
 }
 
@@ -73,10 +74,10 @@ export class BindirVerifier implements ImageVerifier {
     descriptor: Descriptor,
     signal: AbortSignal | undefined,
   ): Promise<{ code: number; reason: string }> {
-    const { binDir, timeoutMs } = this.#options;
+    const { binDir, timeoutMs, programs } = this.#options;
     const file = path.join(binDir, program);
     mustBeStartable(file);
-    const { code, stdout, stderr } = await runProgram({
+    const { code, stdout, stderr } = await programs.run({
       file,
       args: ['-name', name, '-digest', descriptor.digest, '-stdin-media-type', descriptorType],
       input: Buffer.from(`${descriptorJson(descriptor)}\n`),

@@ -1,6 +1,8 @@
+import path from 'node:path';
 import { field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
+import { ProgramRunner } from '../../core/programs/program-runner.ts';
 import { BindirVerifier } from './bindir-verifier.ts';
 
 /** `io.containerd.image-verifier.v1.bindir`. */
@@ -12,11 +14,12 @@ export const bindirVerifierPlugin = definePlugin({
     max_verifiers: field.integer(10),
     per_verifier_timeout: field.duration('10s'),
   }),
-  init({ config, log }) {
+  init({ config, state, log }) {
     return new BindirVerifier({
       binDir: config.bin_dir,
       maxVerifiers: config.max_verifiers,
       timeoutMs: config.per_verifier_timeout,
+      programs: ProgramRunner.open(path.join(state, 'running')),
       log,
     });
   },
