@@ -86,6 +86,14 @@ export class ProcessIo {
     return io;
   }
 
+  /** Opens pipes at given places, making those that are not there; they stay. */
+  static async at(paths: StdioPaths, terminal: boolean): Promise<ProcessIo> {
+    const { mkfifo } = await import('@gantry/sys/files.ts');
+    for (const file of [paths.stdin, paths.stdout, terminal ? '' : paths.stderr])
+      if (file.startsWith('/') && !statSync(file, { throwIfNoEntry: false })) mkfifo(file, 0o700);
+    return ProcessIo.attach(paths, terminal);
+  }
+
   /** The process is started, so the shim holds its ends now. */
   started(): void {
     if (this.#keeper !== undefined) closeSync(this.#keeper);

@@ -44,6 +44,7 @@ export { type ExitStatus, Process, type ProcessState, type ProcessStatus, signal
 export * from './runtime-info.ts';
 export * from './runtime-options.ts';
 export * from './sandboxes.ts';
+export * from './shim.ts';
 export * from './snapshots.ts';
 export * from './streams.ts';
 export * from './tasks.ts';
