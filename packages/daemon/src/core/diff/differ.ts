@@ -39,6 +39,8 @@ export interface DiffOptions {
 
 /** Turns layers into files and back. Implementations run the contract suite in `differ-contract.ts`. */
 export interface Differ {
+  /** Layers have to come from the bottom up: it refuses `standalone`. */
+  readonly bottomUp?: boolean;
   /**
    * Unpacks the layer blob `descriptor` onto `mounts`. Answers the descriptor of the uncompressed layer (its digest is the
    * diff id). @throws Unimplemented for a media type this differ does not know, so that the next one is asked.

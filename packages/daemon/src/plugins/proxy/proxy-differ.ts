@@ -13,6 +13,7 @@ import { toWireMounts } from './wire-mounts.ts';
  * that it shares with this daemon.
  */
 export class ProxyDiffer implements Differ {
+  readonly bottomUp = true;
   readonly #connection: ProxyConnection;
   readonly #client: Client<typeof Diff>;
 

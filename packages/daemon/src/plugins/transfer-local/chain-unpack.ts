@@ -92,7 +92,9 @@ export class ChainUnpack {
   }
 
   #canRebase(): boolean {
-    return this.#env.parallelUnpack && this.#env.snapshotterMeta(this.#target.name).capabilities.includes('rebase');
+    const { name, support } = this.#target;
+    if (!this.#env.parallelUnpack || support.differs[0]?.bottomUp) return false;
+    return this.#env.snapshotterMeta(name).capabilities.includes('rebase');
   }
 
   /** The layers without a snapshot. Their chains are locked from the bottom up, so that two pulls cannot wait crosswise. */
