@@ -123,4 +123,21 @@ describe('the fuse-overlayfs snapshotter behind a proxy plugin', { skip: missing
     await ctr.ok('images', 'rm', '--sync', image);
     assert.deepEqual(readdirSync(path.join(temp.path, 'fuse-root/snapshots')), []);
   });
+
+  test('a filesystem whose process was killed is taken away with its container', async () => {
+    const ctr = new CtrSession(ctrClients()[0]!, daemon.address, 'dead');
+    const fuse = ['--snapshotter', 'fuse-overlayfs'];
+    await ctr.ok('images', 'pull', '--plain-http', ...fuse, image);
+    await ctr.ok('run', '-d', ...fuse, image, 'victim', 'sleep', '1000');
+    const serving = processesMentioning(temp.path).filter(({ command }) => /fuse-overlayfs .*\/rootfs/.test(command));
+    assert.equal(serving.length, 1, JSON.stringify(serving));
+    process.kill(serving[0]!.pid, 'SIGKILL');
+    await ctr.ok('tasks', 'kill', '-s', 'KILL', 'victim');
+    // It ends with the status of the task.
+    assert.equal((await ctr.try('tasks', 'rm', '--force', 'victim')).code, 137);
+    await ctr.ok('containers', 'rm', 'victim');
+    assert.equal(await ctr.ok('run', '--rm', ...fuse, image, 'next', 'cat', '/data/a'), 'linked');
+    await ctr.ok('images', 'rm', '--sync', image);
+    assert.deepEqual(mountsBeneath(temp.path), []);
+  });
 });
