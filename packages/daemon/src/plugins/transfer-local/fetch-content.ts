@@ -103,8 +103,8 @@ async function commit(writer: ContentWriter, { descriptor, labels }: FetchReques
     await writer.commit({ size: descriptor.size, expected: descriptor.digest, labels });
     return true;
   } catch (error) {
-    if (!hasCode(error, Code.AlreadyExists)) throw error;
-    return false;
+    if (hasCode(error, Code.AlreadyExists)) return false;
+    throw StatusError.wrap(error, `failed commit on ref "${refKey(descriptor)}"`);
   }
 }
 
