@@ -133,19 +133,22 @@ export function hostileLayers(outside: string): HostileLayer[] {
     { ...of('an opaque mark through a link', link('out', outside), { path: 'out/.wh..wh..opq' }), becomes: {} },
     {
       ...of('a hard link to outside', hard('file', `${outside}/secret`)),
-      becomes: /no such file or directory|ENOENT/,
+      becomes: /no such file or directory/,
     },
     {
       ...of('a hard link that climbs out', hard('file', `${up}${inside}/secret`)),
-      becomes: /no such file or directory|ENOENT/,
+      becomes: /no such file or directory/,
     },
     {
       ...of('a hard link through a link', link('out', outside), hard('file', 'out/secret')),
-      becomes: /no such file or directory|ENOENT/,
+      becomes: /no such file or directory/,
     },
     { ...of('a whiteout of ..', { path: 'a/' }, { path: 'a/.wh...' }), becomes: /invalid whiteout name/ },
-    { ...of('a link to itself as a folder', link('loop', 'loop'), { path: 'loop/x' }), becomes: /ELOOP|too many/ },
-    { ...of('a file as a folder', { path: 'file' }, { path: 'file/x' }), becomes: /ENOTDIR|not a directory/ },
+    {
+      ...of('a link to itself as a folder', link('loop', 'loop'), { path: 'loop/x' }),
+      becomes: /too many levels of symbolic links/,
+    },
+    { ...of('a file as a folder', { path: 'file' }, { path: 'file/x' }), becomes: /not a directory/ },
     {
       ...of('marks of overlayfs as attributes', {
         path: 'dir/',
@@ -227,7 +230,7 @@ export function hostileLayers(outside: string): HostileLayer[] {
       ...of('a name with a line break and a terminal’s control codes', { path: 'a\n\x1b[2Jb', content: 'x' }),
       becomes: { 'a\n\x1b[2Jb': 'x' },
     },
-    { ...of('a name that is too long', { path: 'x'.repeat(300) }), becomes: /ENAMETOOLONG|file name too long/ },
+    { ...of('a name that is too long', { path: 'x'.repeat(300) }), becomes: /file name too long/ },
     // Broken ones.
     { name: 'gzip cut short', tar: good, blob: packed.subarray(0, -30), becomes: /unexpected EOF/ },
     { name: 'gzip with a wrong sum', tar: good, blob: changed, becomes: /gzip: invalid checksum/ },

@@ -26,6 +26,7 @@ import {
   pwriteFd,
   readUmask,
   setXattr,
+  shownPath,
   statAt,
   symlinkAt,
   syncFileSystem,
@@ -364,7 +365,7 @@ export class LayerApplier implements TarHandler {
       return;
     }
     const name = base.slice(WHITEOUT.length);
-    if (name === '' || name === '.' || name === '..') throw new TarError(`invalid whiteout name ${base}`);
+    if (name === '' || name === '.' || name === '..') throw new TarError(`invalid whiteout name ${shownPath(base)}`);
     if (this.#target.kind === 'merged') {
       removeTree(directory.fd, name);
       this.#dirs.forget();
@@ -434,8 +435,8 @@ export class LayerApplier implements TarHandler {
     const lenient =
       result === -ENOTSUP ||
       (result === -EPERM && name.startsWith('user.') && header.type !== '0' && header.type !== '5');
-    if (!lenient) throw errnoError(result, `setxattr ${name}`, header.path);
-    if (this.warnings.length < 20) this.warnings.push(`ignored xattr ${name} in archive: not supported`);
+    if (!lenient) throw errnoError(result, `setxattr ${shownPath(name)}`, header.path);
+    if (this.warnings.length < 20) this.warnings.push(`ignored xattr ${shownPath(name)} in archive: not supported`);
   }
 }
 

@@ -2,6 +2,7 @@
  * Reads a tar from any byte stream as an async iterator of entries with their data as a stream: for image archives (docker-archive,
  * OCI layout), whose entries are few and large. Layers are unpacked by the worker, not by this.
  */
+import { shownPath } from '@gantry/sys/fast-at.ts';
 import { TarError, type TarHeader } from './tar-header.ts';
 import { TarParser } from './tar-parser.ts';
 
@@ -81,7 +82,7 @@ function entryOf(header: TarHeader, stream: AsyncIterable<Buffer>): TarStreamEnt
     header,
     stream,
     async bytes(limit) {
-      if (header.size > limit) throw new TarError(`entry ${header.path} is larger than ${limit} bytes`);
+      if (header.size > limit) throw new TarError(`entry ${shownPath(header.path)} is larger than ${limit} bytes`);
       const parts: Buffer[] = [];
       for await (const part of stream) parts.push(Buffer.from(part));
       return Buffer.concat(parts);

@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
 import koffi from 'koffi';
+import { reasonOf } from './libc.ts';
 
 /** A file name or path whose chars are bytes (`buffer.toString('latin1')`). */
 export type ByteString = string;
@@ -314,12 +315,21 @@ export function readUmask(): number {
   return Number.parseInt(line?.[1] ?? '022', 8);
 }
 
-/** An Error for a negative errno, with Node's fields. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: those are what is looked for
+const controls = /[\0-\x1f\x7f-\x9f]/g;
+
+/** A name that somebody else has chosen, for a message: cut when it is long, and without anything that a terminal would obey. */
+export function shownPath(path: ByteString): string {
+  const short = path.length <= 300 ? [path] : [path.slice(0, 140), path.slice(-140)];
+  const text = short.map((part) => Buffer.from(part, 'latin1').toString()).join('…');
+  return text.replace(controls, (char) => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`);
+}
+
+/** An Error for a negative errno, with Node's fields and the C library's words. */
 export function errnoError(result: number, syscall: string, path?: ByteString): NodeJS.ErrnoException {
-  const code = getSystemErrorName(result);
-  const shown = path === undefined ? '' : ` ${Buffer.from(path, 'latin1').toString()}`;
-  const error: NodeJS.ErrnoException = new Error(`${syscall}${shown}: ${code}`);
-  error.code = code;
+  const shown = path === undefined ? '' : ` ${shownPath(path)}`;
+  const error: NodeJS.ErrnoException = new Error(`${syscall}${shown}: ${reasonOf(-result)}`);
+  error.code = getSystemErrorName(result);
   error.errno = result;
   error.syscall = syscall;
   return error;
