@@ -54,7 +54,8 @@ export async function unpack(archive: Buffer, target: ApplyTarget): Promise<Appl
 export function listTree(root: string, options: { times?: boolean } = {}): string[] {
   using tree = new Tree(root);
   const lines: string[] = [];
-  const inodes = new Map<bigint, string>();
+  // Layers of an overlay may have the same numbers.
+  const inodes = new Map<string, string>();
   const todo = [''];
   for (let directory = todo.pop(); directory !== undefined; directory = todo.pop()) {
     for (const name of tree.list(directory).sort()) {
@@ -63,8 +64,9 @@ export function listTree(root: string, options: { times?: boolean } = {}): strin
       const kind = stat.mode & 0o170000;
       const isDirectory = kind === 0o040000;
       const xattrs = tree.xattrs(directory, name).map(([key, value]) => `${key}=${value.toString('hex')}`);
-      const link = inodes.get(stat.ino);
-      if (!isDirectory && stat.nlink > 1 && link === undefined) inodes.set(stat.ino, full);
+      const inode = `${stat.devMajor}:${stat.devMinor}:${stat.ino}`;
+      const link = inodes.get(inode);
+      if (!isDirectory && stat.nlink > 1 && link === undefined) inodes.set(inode, full);
       const parts = [
         full,
         stat.mode.toString(8),

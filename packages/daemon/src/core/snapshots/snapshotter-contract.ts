@@ -30,6 +30,8 @@ export interface SnapshotterUnderTest {
   snapshotter: Snapshotter;
   /** Closes it and opens it again on the same data, as a restarted daemon does. */
   reopen(): Promise<Snapshotter>;
+  /** Performs mounts that mount(2) alone cannot; answers how to undo that. Default: `mountAll`. */
+  mount?(mounts: Mount[], target: string): Promise<() => Promise<void>>;
   /** Closes it and deletes its data. */
   close(): Promise<void>;
 }
@@ -48,6 +50,11 @@ const withCode = (code: Code, message?: RegExp) => (reason: unknown) => {
   if (message) assert.match((reason as Error).message, message);
   return true;
 };
+
+async function mountPlainly(mounts: Mount[], target: string): Promise<() => Promise<void>> {
+  await mountAll(mounts, target);
+  return () => unmountAll(target);
+}
 
 /** What every Snapshotter has to do. Mounts, so it needs root; without it every test is skipped, saying so. */
 export function snapshotterContract(
@@ -74,11 +81,11 @@ export function snapshotterContract(
     /** Mounts, lets `use` look and change, unmounts. */
     const within = async <T>(mounts: Mount[], use: (root: string) => Promise<T>): Promise<T> => {
       const target = await mkdtemp(path.join(scratch, 'mnt-'));
-      await mountAll(mounts, target);
+      const undo = await (under.mount ?? mountPlainly)(mounts, target);
       try {
         return await use(target);
       } finally {
-        await unmountAll(target);
+        await undo();
         await rmdir(target);
       }
     };
