@@ -13,8 +13,10 @@ export interface ProgramOptions {
   input?: Uint8Array;
   /** Milliseconds until it is killed with all of its process group. */
   timeoutMs: number;
-  /** Bytes of standard output and of standard error that are kept; the rest is read and dropped. */
+  /** Bytes of standard output and of standard error that count; the rest is read and dropped. */
   limit: number;
+  /** Told what it says on standard error, line by line as it comes; left out: that is dropped. */
+  onErrorLine?: (line: string) => void;
   signal?: AbortSignal | undefined;
 }
 
@@ -27,7 +29,6 @@ export interface ProgramResult {
   /** How it ended by itself. */
   code: number;
   stdout: Output;
-  stderr: Output;
 }
 
 /** Go's words for signals, which containerd's users search for. */
@@ -69,7 +70,10 @@ export async function runProgram(options: ProgramOptions, onStart?: (pid: number
     end();
   }, options.timeoutMs);
   options.signal?.addEventListener('abort', end, { once: true });
-  const outputs = Promise.all([collect(stdout, options.limit), collect(stderr, options.limit)]);
+  const outputs = Promise.all([
+    collect(stdout, options.limit),
+    forwardLines(stderr, options.limit, options.onErrorLine),
+  ]);
   stdin.end(options.input ?? '');
   let exit: Exit;
   try {
@@ -88,8 +92,8 @@ export async function runProgram(options: ProgramOptions, onStart?: (pid: number
     throw unknown(`waiting on command to exit: signal: ${signalNames[exit.signal] ?? exit.signal}`);
   }
   if (late) throw unknown('waiting on command to exit: context deadline exceeded');
-  const [out, err] = await outputs;
-  return { code: exit.exitStatus, stdout: out, stderr: err };
+  const [out] = await outputs;
+  return { code: exit.exitStatus, stdout: out };
 }
 
 interface Started {
@@ -152,6 +156,34 @@ function collect(pipe: net.Socket, limit: number): Promise<Output> {
   return new Promise((resolve) => {
     pipe.on('error', () => undefined);
     pipe.on('close', () => resolve({ bytes: Buffer.concat(chunks), truncated }));
+  });
+}
+
+/** Hands lines on as they come, and then a word on what was too much. */
+function forwardLines(
+  pipe: net.Socket,
+  limit: number,
+  onLine: (line: string) => void = () => undefined,
+): Promise<void> {
+  const decoder = new TextDecoder();
+  let rest = '';
+  let left = limit;
+  let truncated = false;
+  pipe.on('data', (chunk: Buffer) => {
+    const piece = chunk.subarray(0, left);
+    truncated ||= piece.length < chunk.length;
+    left -= piece.length;
+    const lines = (rest + decoder.decode(piece, { stream: true })).split(/\r?\n/);
+    rest = lines.pop() ?? '';
+    for (const line of lines) onLine(line);
+  });
+  return new Promise((resolve) => {
+    pipe.on('error', () => undefined);
+    pipe.on('close', () => {
+      if (rest !== '') onLine(rest);
+      if (truncated) onLine('(previous logs may be truncated)');
+      resolve();
+    });
   });
 }
 

@@ -150,10 +150,11 @@ describe('bindir', () => {
 
   test('what is killed or keeps its output open too long blocks, and nothing of its group is left', async () => {
     const file = path.join(binDir, 'v');
-    program(file, `sleep 600 & echo $! > ${dir}/pid; sleep 600`);
-    await assert.rejects(judge({ timeoutMs: 300 }), /waiting on command to exit: signal: killed$/);
+    program(file, `echo hanging >&2; sleep 600 & echo $! > ${dir}/pid; sleep 600`);
+    await assert.rejects(judge({ timeoutMs: 1500 }), /waiting on command to exit: signal: killed$/);
+    assert.match(log.join(''), /msg=hanging|msg="hanging"/);
     program(file, `sleep 600 & echo $! > ${dir}/pid2`);
-    await assert.rejects(judge({ timeoutMs: 300 }), /waiting on command to exit: context deadline exceeded$/);
+    await assert.rejects(judge({ timeoutMs: 1500 }), /waiting on command to exit: context deadline exceeded$/);
     program(file, `sleep 600 >/dev/null 2>&1 & echo $! > ${dir}/pid3`);
     assert.equal((await judge()).ok, true);
     for (const pid of ['pid', 'pid2', 'pid3'].map((from) => readFileSync(path.join(dir, from), 'utf8').trim())) {

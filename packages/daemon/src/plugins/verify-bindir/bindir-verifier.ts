@@ -77,17 +77,16 @@ export class BindirVerifier implements ImageVerifier {
     const { binDir, timeoutMs, programs } = this.#options;
     const file = path.join(binDir, program);
     mustBeStartable(file);
-    const { code, stdout, stderr } = await programs.run({
+    const log = this.#options.log.with({ image_verifier: program, stream: 'stderr' });
+    const { code, stdout } = await programs.run({
       file,
       args: ['-name', name, '-digest', descriptor.digest, '-stdin-media-type', descriptorType],
       input: Buffer.from(`${descriptorJson(descriptor)}\n`),
       timeoutMs,
       limit: outputLimit,
+      onErrorLine: (line) => log.debug(line),
       signal,
     });
-    const log = this.#options.log.with({ image_verifier: program, stream: 'stderr' });
-    for (const line of lines(stderr.bytes)) log.debug(line);
-    if (stderr.truncated) log.debug('(previous logs may be truncated)');
     const reason = stdout.bytes.toString('utf8').trim() + (stdout.truncated ? '(stdout truncated)' : '');
     return { code, reason };
   }
@@ -103,10 +102,4 @@ function mustBeStartable(file: string): void {
     if (reason !== undefined) throw unknown(`starting process: fork/exec ${file}: ${reason}`, error);
     throw StatusError.wrap(error, 'starting process');
   }
-}
-
-function lines(bytes: Buffer): string[] {
-  const list = bytes.toString('utf8').split(/\r?\n/);
-  if (list.at(-1) === '') list.pop();
-  return list;
 }
