@@ -55,8 +55,12 @@ async function peek(source: AsyncIterable<Buffer>): Promise<{ head: Buffer; byte
     length += value.length;
   }
   const bytes = async function* () {
-    yield* first;
-    yield* { [Symbol.asyncIterator]: () => chunks };
+    try {
+      yield* first;
+      for (let next = await chunks.next(); !next.done; next = await chunks.next()) yield next.value;
+    } finally {
+      await chunks.return?.();
+    }
   };
   return { head: Buffer.concat(first), bytes: bytes() };
 }

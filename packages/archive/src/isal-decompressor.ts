@@ -6,7 +6,15 @@ import { GzipHeader, GzipTrailer } from './gzip-frame.ts';
 export const isalGzip: Decompressor = {
   name: 'isal',
   compression: 'gzip',
-  decompress: (source) => new Members(source).pieces(),
+  async *decompress(source) {
+    const chunks = source[Symbol.asyncIterator]();
+    try {
+      yield* new Members(chunks).pieces();
+    } finally {
+      // Not waited for: it may be in the middle of a download that stands still.
+      chunks.return?.().catch(() => {});
+    }
+  },
 };
 
 /** Unpacked bytes of a member that are inflated at once, on this thread. */
@@ -23,8 +31,8 @@ class Members {
   #native: Promise<unknown> | undefined;
   #stopped = false;
 
-  constructor(source: AsyncIterable<Buffer>) {
-    this.#source = source[Symbol.asyncIterator]();
+  constructor(source: AsyncIterator<Buffer>) {
+    this.#source = source;
   }
 
   async *pieces(): AsyncGenerator<Buffer> {

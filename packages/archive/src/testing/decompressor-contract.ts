@@ -2,7 +2,9 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { describe, test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import zlib from 'node:zlib';
+import { unpack as unpackAny } from '../decompress.ts';
 import { CompressionError, type CompressionFault, type Decompressor, PIECE } from '../decompressor.ts';
 
 const first = Buffer.concat([Buffer.alloc(1_300_000, 'first '), randomBytes(40_000)]);
@@ -149,6 +151,26 @@ export function decompressorContract(decompressor: Decompressor, skip: string | 
         assert.ok(piece.length > 0);
         break;
       }
+    });
+
+    test('the source is let go of, whether it was read to its end or not', async () => {
+      const { bytes } = decompressor.compression === 'gzip' ? gzipCases()[0]! : zstdCases()[0]!;
+      const closed: string[] = [];
+      const tracked = async function* (name: string, content: Buffer) {
+        try {
+          yield* pieces(content, 4096);
+        } finally {
+          closed.push(name);
+        }
+      };
+      const sources = { whole: bytes, broken: Buffer.concat([bytes.subarray(0, 10), Buffer.alloc(300_000, 0xff)]) };
+      await unpack(decompressor, tracked('whole', sources.whole));
+      await assert.rejects(unpack(decompressor, tracked('broken', sources.broken)));
+      for await (const _ of decompressor.decompress(tracked('left', sources.whole))) break;
+      const { bytes: early } = await unpackAny(tracked('early', sources.whole));
+      for await (const _ of early) break;
+      for (let turn = 0; turn < 100 && closed.length < 4; turn++) await setImmediate();
+      assert.deepEqual(closed.sort(), ['broken', 'early', 'left', 'whole']);
     });
 
     test('what is packed a thousandfold comes in small pieces', async () => {
