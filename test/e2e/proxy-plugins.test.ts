@@ -213,9 +213,11 @@ describe('proxy plugins', { skip }, () => {
       await peer?.close();
     });
 
-    const recent = clients.find(({ name }) => name === 'ctr 2.3.4')!;
-    test('is used by ctr 2.3.4', { skip: recent.missing ?? false }, async () => {
-      const ctr = new CtrSession(recent, first.address, 'pods');
+    for (const client of clients.filter(({ name }) => name === 'ctr 2.3.4' || name === 'our ctr'))
+      test(`is used by ${client.name}`, { skip: client.missing ?? false }, () => useController(client));
+
+    async function useController(client: CtrClient): Promise<void> {
+      const ctr = new CtrSession(client, first.address, 'pods');
       const config = path.join(temp.path, 'pod.json');
       await run('sh', ['-c', `echo '{}' > ${config}`]);
       const made = await ctr.try('sandboxes', 'run', config, 'pod');
@@ -224,7 +226,7 @@ describe('proxy plugins', { skip }, () => {
       assert.match(await ctr.ok('sandboxes', 'ls'), /^pod\b/m);
       await ctr.ok('sandboxes', 'rm', '--force', 'pod');
       assert.equal(behind.sandboxes.size, 0);
-    });
+    }
   });
 });
 

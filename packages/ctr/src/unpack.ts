@@ -5,17 +5,22 @@ import { chainIds, isLayerType } from '@gantry/oci';
 import type { Invocation } from './command.ts';
 import type { ResolvedImage } from './image-content.ts';
 
-/** The snapshotter of a command: its flag, or the namespace's default, or overlayfs. */
-export async function snapshotterOf(client: Client, invocation: Invocation): Promise<string> {
-  const given = invocation.string('snapshotter');
-  if (given) return given;
+/** What a namespace's label says, or else what it would say by default. */
+export async function namespaceDefault(client: Client, label: string, otherwise: string): Promise<string> {
   try {
     const { labels } = await client.namespaces.get(client.namespace);
-    return labels['containerd.io/defaults/snapshotter'] || 'overlayfs';
+    return labels[label] || otherwise;
   } catch (reason) {
-    if (hasCode(reason, Code.NotFound)) return 'overlayfs';
+    if (hasCode(reason, Code.NotFound)) return otherwise;
     throw reason;
   }
+}
+
+/** The snapshotter of a command: its flag, or the namespace's default, or overlayfs. */
+export async function snapshotterOf(client: Client, invocation: Invocation): Promise<string> {
+  return (
+    invocation.string('snapshotter') || namespaceDefault(client, 'containerd.io/defaults/snapshotter', 'overlayfs')
+  );
 }
 
 /** The name of the snapshot with all layers of an image. */

@@ -1,20 +1,43 @@
-import { formatTime, plainAny } from '@gantry/client';
+import { readFileSync } from 'node:fs';
+import { formatTime, jsonAny, plainAny, StatusError, TypeUrl } from '@gantry/client';
+import { parseJson } from '@gantry/oci';
 import type { Command } from '../command.ts';
-import { notYet } from '../not-yet.ts';
 import { forEachName, print, printJson, printTable } from '../output.ts';
 import { withClient } from '../session.ts';
 import { narrow } from '../table.ts';
+import { namespaceDefault } from '../unpack.ts';
 
 const run: Command = {
   name: 'run',
   aliases: ['create', 'c', 'r'],
   usage: 'run a sandbox',
+  description: 'The file is a runtime spec for the controller, which is that of the namespace’s default.',
   argsUsage: '[flags] <pod-config.json> <sandbox-id>',
   example: 'ctr sandboxes run pod.json s1',
   flags: [{ name: 'runtime', kind: 'string', usage: 'name of the runtime', default: 'io.containerd.runc.v2' }],
-  run: async () => {
-    throw notYet('ctr sandboxes run');
-  },
+  run: withClient(async (client, invocation) => {
+    const file = invocation.argument(0, 'pod config');
+    const id = invocation.argument(1, 'sandbox id');
+    const text = readFileSync(file, 'utf8');
+    try {
+      parseJson(text);
+    } catch (reason) {
+      throw new Error(`failed to parse sandbox config: ${(reason as Error).message}`);
+    }
+    const sandboxer = await namespaceDefault(client, 'containerd.io/defaults/sandboxer', 'shim');
+    const runtime = { name: invocation.string('runtime') };
+    const sandbox = { id, runtime, sandboxer, spec: jsonAny(TypeUrl.RuntimeSpec, text) };
+    await client.sandboxes.create(sandbox);
+    try {
+      await client.sandboxes.start(sandbox);
+    } catch (reason) {
+      // Nothing runs, so nothing is to be said to be there.
+      await client.sandboxes.shutdown(id, { sandboxer }).catch(() => undefined);
+      await client.sandboxes.delete(id).catch(() => undefined);
+      throw StatusError.wrap(reason, `failed to start sandbox with ${sandboxer} sandboxer`);
+    }
+    print(`${id}\n`);
+  }),
 };
 
 const list: Command = {

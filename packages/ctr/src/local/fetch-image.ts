@@ -41,7 +41,9 @@ export async function fetchImage(
       descriptor,
     });
   tell(`resolving ${reference}`, '');
-  const { descriptor: root } = await registry.resolve(reference, abort.signal);
+  const { descriptor: root } = await registry.resolve(reference, abort.signal).catch((reason) => {
+    throw StatusError.wrap(reason, `failed to resolve reference "${reference}"`);
+  });
   tell(`fetching ${reference}`, '');
   tell('resolved', reference, 0, root);
   const limiter = new Limiter(settings.concurrency ?? 0);

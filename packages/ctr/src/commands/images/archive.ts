@@ -43,7 +43,7 @@ export const importImages: Command = {
     const file = invocation.argument(0, 'archive');
     // Opened here, so that a file that is not there is told before anything is begun.
     const opened = file === '-' ? undefined : await open(file);
-    const input = opened?.createReadStream() ?? process.stdin;
+    const input = opened?.createReadStream({ highWaterMark: 1 << 20 }) ?? process.stdin;
     const size = (await opened?.stat())?.size ?? 0;
     if (invocation.bool('local')) return importLocally(client, invocation, input);
     requireLocal(invocation, ['discard-unpacked-layers']);
