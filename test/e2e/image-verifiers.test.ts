@@ -26,7 +26,7 @@ describe('image verifiers', { skip }, () => {
 [plugins.'io.containerd.image-verifier.v1.bindir']
   bin_dir = '${binDir}'
   max_verifiers = 3
-  per_verifier_timeout = '3s'
+  per_verifier_timeout = '5s'
 [plugins.'io.containerd.image-verifier.v1.module'.modules.taste]
   path = '${lab.at('verifier.mjs')}'
   timeout = '3s'
@@ -123,6 +123,24 @@ describe('image verifiers', { skip }, () => {
           name,
           unjudged(`v1 ${runtime}: starting process: ${file}: not trusted: others may .*`),
         );
+      });
+
+      test('the digest that was judged is pulled, wherever the tag points to meanwhile', async () => {
+        const moving = `${lab.registry.address}/moving/app-${lab.clients.indexOf(client)}:1`;
+        await lab.copy(name, moving);
+        const flags = '-q --insecure-policy --src-tls-verify=false --dest-tls-verify=false --format v2s2';
+        program(path.join(binDir, 'v1'), `skopeo copy ${flags} docker://${name} docker://${moving} >&2 || exit 1`);
+        const { code, stderr } = await lab.pull(client, moving);
+        assert.equal(code, 0, stderr);
+        const session = lab.session(client);
+        const row = (await session.ok('images', 'ls')).split('\n').find((line) => line.startsWith(moving));
+        assert.match(row ?? '', new RegExp(` ${lab.digest} `));
+        await session.ok('images', 'rm', moving);
+        // And it did move.
+        rmSync(path.join(binDir, 'v1'));
+        await lab.pull(client, moving);
+        assert.ok(!(await session.ok('images', 'ls')).includes(`${moving} application/vnd.oci`));
+        await session.ok('images', 'rm', moving);
       });
 
       test('a module denies, and is given up when it loops', async () => {

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { type CommandResult, run } from '../lib/processes.ts';
 import { PullLab } from '../lib/pull-lab.ts';
+import { registryUser, TestRegistry } from '../lib/registry.ts';
 
 const cosign = path.resolve(import.meta.dirname, '../../.cache/go-bin/cosign');
 const skip =
@@ -24,6 +25,7 @@ describe('signatures that cosign made', { skip }, () => {
     await run(cosign, [...args, '--output-key-prefix', name], { cwd: lab.at('keys'), env: { COSIGN_PASSWORD: '' } });
     return lab.at('keys', `${name}.key`);
   };
+  let closed: TestRegistry | undefined;
   let release = '';
   let ed = '';
   let stranger = '';
@@ -34,7 +36,18 @@ describe('signatures that cosign made', { skip }, () => {
     stranger = await makeKey('stranger', ['generate-key-pair']);
     await run('openssl', ['genpkey', '-algorithm', 'ed25519', '-out', lab.at('ed.pem')]);
     ed = await makeKey('ed', ['import-key-pair', '--key', lab.at('ed.pem')]);
+    // The same images once more, for those with a login, under a name that only hosts.toml knows.
+    closed = await TestRegistry.start(lab.at(), { storage: lab.storage, basic: true });
+    mkdirSync(lab.at('certs.d/registry.test'), { recursive: true });
+    writeFileSync(lab.at('certs.d/registry.test/hosts.toml'), `server = "http://${closed.address}"\n`);
+    const auth = Buffer.from(`${registryUser.name}:${registryUser.password}`).toString('base64');
+    writeFileSync(lab.at('config.json'), JSON.stringify({ auths: { [closed.address]: { auth } } }), { mode: 0o600 });
     await lab.startDaemon(`
+[plugins.'io.containerd.transfer.v1.local']
+  config_path = '${lab.at('certs.d')}'
+[plugins.'io.gantry.credentials.v1.providers'.providers.config]
+  type = 'docker-config'
+  path = '${lab.at('config.json')}'
 [plugins.'io.containerd.image-verifier.v1.policy']
   [[plugins.'io.containerd.image-verifier.v1.policy'.rules]]
     repositories = ['*/denied/**']
@@ -45,7 +58,10 @@ describe('signatures that cosign made', { skip }, () => {
     keys = ['${lab.at('keys/release.pub')}', '${lab.at('keys/ed.pub')}']
 `);
   });
-  after(() => lab.close());
+  after(async () => {
+    await closed?.close();
+    await lab.close();
+  });
 
   for (const client of lab.clients) {
     test(`by ${client.name}`, { skip: client.missing ?? false }, async () => {
@@ -87,4 +103,17 @@ describe('signatures that cosign made', { skip }, () => {
       }
     });
   }
+
+  const client = lab.clients.find(({ missing }) => missing === undefined);
+  const noClient = client ? false : 'no client is there';
+
+  test('are fetched with the hosts and the login of the pull', { skip: noClient }, async () => {
+    const repository = `${lab.registry.address}/signed/elsewhere`;
+    await lab.copy(`${lab.registry.address}/signed/app:1`, `${repository}:1`);
+    const name = 'registry.test/signed/elsewhere:1';
+    await lab.denied(client!, name, /none found in registry\.test\/signed\/elsewhere/);
+    await sign(release, `${repository}@${lab.digest}`);
+    await lab.allowed(client!, name);
+    assert.match(lab.daemon.log(), /in registry\.test\/signed\/elsewhere:sha256-[0-9a-f]{64}\.sig by key/);
+  });
 });
