@@ -1,14 +1,18 @@
 import assert from 'node:assert/strict';
-import { createReadStream, createWriteStream, existsSync, mkdirSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { createReadStream, createWriteStream, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { after, before, describe, test } from 'node:test';
 import { Client, type TransferProgress } from '@gantry/client';
+import { TestingRegistry } from '@gantry/registry/testing-registry.ts';
 import { type CtrClient, CtrSession, ctrClients } from '../lib/clients.ts';
 import { TestDaemon } from '../lib/daemon.ts';
 import { addBlob, buildMultiPlatform, type MultiPlatform, readBlob, setRoot } from '../lib/multi-platform.ts';
-import { run } from '../lib/processes.ts';
+import { eventually, run } from '../lib/processes.ts';
 import { TestRegistry } from '../lib/registry.ts';
 import { makeTempDir } from '../lib/temp-dir.ts';
 
@@ -179,6 +183,68 @@ describe('transfers by the service', { skip }, () => {
         manifest.layers.map(({ mediaType }: { mediaType: string }) => mediaType),
         Array(2).fill('application/vnd.docker.image.rootfs.diff.tar.gzip'),
       );
+    });
+
+    test('a pull that is interrupted leaves what it has, for the next to go on from', async () => {
+      const half = 5 << 19;
+      let stall = true;
+      let stalled = (): void => undefined;
+      let left = (): void => undefined;
+      const reached = new Promise<void>((resolve) => {
+        stalled = resolve;
+      });
+      const gone = new Promise<void>((resolve) => {
+        left = resolve;
+      });
+      await using slow = await TestingRegistry.start({
+        intercept(request, response, { blobs }) {
+          const bytes = blobs.get(`a@${request.url?.split('/').at(-1)}`);
+          if (!stall || request.method !== 'GET' || !bytes || bytes.length < half) return false;
+          response.writeHead(200, { 'content-length': bytes.length }).write(bytes.subarray(0, half), stalled);
+          response.on('close', left);
+          return true;
+        },
+      });
+      writeFileSync(mineOf('random'), randomBytes(5 << 20));
+      await run('tar', ['-C', temp.path, '-cf', mineOf('random.tar'), path.basename(mineOf('random'))]);
+      const tar = readFileSync(mineOf('random.tar'));
+      const layer = { mediaType: 'application/vnd.oci.image.layer.v1.tar', ...slow.addBlob('a', tar) };
+      const document = { ...linux(own), rootfs: { type: 'layers', diff_ids: [layer.digest] } };
+      const config = {
+        mediaType: 'application/vnd.oci.image.config.v1+json',
+        ...slow.addBlob('a', JSON.stringify(document)),
+      };
+      slow.addManifest(
+        'a',
+        'application/vnd.oci.image.manifest.v1+json',
+        { schemaVersion: 2, config, layers: [layer] },
+        'v1',
+      );
+      const session = fresh('interrupted');
+      const reference = `${slow.host}/a:v1`;
+      const pull = ['images', 'pull', '--plain-http', reference];
+      const running = spawn(client.file, session.arguments(pull), { stdio: 'ignore' });
+      const ended = once(running, 'exit');
+      await reached;
+      const active = async (): Promise<number> => {
+        const [, line = ''] = (await session.ok('content', 'active')).split('\n');
+        return line.includes(layer.digest) ? Number.parseFloat(line.split(/\s+/)[1] ?? '') : -1;
+      };
+      // Once it is on disk.
+      await eventually('some of the layer is there', async () => ((await active()) > 0 ? true : undefined));
+      running.kill('SIGINT');
+      await ended;
+      // The daemon lets go of the registry; what it has is kept by the lease that ctr made and could not end.
+      await gone;
+      assert.ok((await active()) > 0);
+      stall = false;
+      slow.headers.length = 0;
+      await session.ok(...pull);
+      const ranges = slow.headers.flatMap(({ range = [] }) => range);
+      assert.equal(ranges.length, 1);
+      assert.match(ranges[0] ?? '', /^bytes=[1-9]\d+-/);
+      assert.ok(await has(session, layer.digest));
+      assert.equal((await session.ok('content', 'active')).trim().split('\n').length, 1);
     });
 
     test('layers that may not be passed on', async () => {
