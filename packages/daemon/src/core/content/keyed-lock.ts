@@ -1,9 +1,12 @@
+import { beforeAbort } from '../before-abort.ts';
+
 /** Mutual exclusion by name, first come first served: at most one holder for each key. */
 export class KeyedLock {
   readonly #tails = new Map<string, Promise<void>>();
 
-  /** Waits until nobody holds the key, then holds it; call the result to let go. */
-  async acquire(key: string): Promise<() => void> {
+  /** Waits until nobody holds the key, then holds it; call the result to let go. @throws the signal's reason if it comes first */
+  async acquire(key: string, signal?: AbortSignal): Promise<() => void> {
+    signal?.throwIfAborted();
     const before = this.#tails.get(key);
     let release!: () => void;
     const mine = new Promise<void>((resolve) => {
@@ -11,11 +14,18 @@ export class KeyedLock {
     });
     const tail = before ? before.then(() => mine) : mine;
     this.#tails.set(key, tail);
-    await before;
-    return () => {
+    const letGo = (): void => {
       if (this.#tails.get(key) === tail) this.#tails.delete(key);
       release();
     };
+    try {
+      if (before) await beforeAbort(before, signal);
+    } catch (error) {
+      // Those who wait behind still have to wait for those before.
+      void before?.then(letGo);
+      throw error;
+    }
+    return letGo;
   }
 
   async run<T>(key: string, fn: () => Promise<T>): Promise<T> {

@@ -1,6 +1,7 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
 import { packAny, unpackAny } from '@gantry/api';
 import { DataSchema, WindowUpdateSchema } from '@gantry/api/gen/types/transfer/streaming_pb.js';
+import { beforeAbort } from '../before-abort.ts';
 import type { MessageStream } from './stream-manager.ts';
 
 /**
@@ -13,19 +14,9 @@ const maxMessage = 32 * 1024;
 const window = 1024 * 1024;
 
 /** The next message, unless the transfer is given up first: the client may keep its stream open all the same. */
-async function next(stream: MessageStream, signal: AbortSignal | undefined): Promise<Any | undefined> {
-  if (!signal) return await stream.receive();
-  signal.throwIfAborted();
-  let abort: () => void = () => undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    abort = () => reject(signal.reason);
-    signal.addEventListener('abort', abort, { once: true });
-  });
-  try {
-    return await Promise.race([stream.receive(), aborted]);
-  } finally {
-    signal.removeEventListener('abort', abort);
-  }
+export async function nextMessage(stream: MessageStream, signal: AbortSignal | undefined): Promise<Any | undefined> {
+  signal?.throwIfAborted();
+  return await beforeAbort(stream.receive(), signal);
 }
 
 /** The bytes that the client sends. Ending the iteration early ends the stream. */
@@ -37,7 +28,7 @@ export async function* receiveBytes(stream: MessageStream, signal?: AbortSignal)
         stream.send(packAny(WindowUpdateSchema, { update: window - open }));
         open = window;
       }
-      const message = await next(stream, signal);
+      const message = await nextMessage(stream, signal);
       if (message === undefined) return;
       const { data } = unpackAny(DataSchema, message);
       open -= data.length;
@@ -63,7 +54,7 @@ export class ByteSender {
   async write(bytes: Uint8Array): Promise<void> {
     for (let at = 0; at < bytes.length; ) {
       while (this.#open <= 0) {
-        const message = await next(this.#stream, this.#signal);
+        const message = await nextMessage(this.#stream, this.#signal);
         if (message === undefined) throw new DOMException('the client closed the stream', 'AbortError');
         this.#open += unpackAny(WindowUpdateSchema, message).update;
       }

@@ -106,7 +106,7 @@ export class ChainUnpack {
         signal?.throwIfAborted();
         const chainId = this.#chainIds[index] ?? '';
         if (await exists(this.#ctx, this.#target.snapshotter, chainId)) continue;
-        const release = once(await this.#env.chains.acquire(`${namespace}/${this.#target.name}/${chainId}`));
+        const release = once(await this.#env.chains.acquire(`${namespace}/${this.#target.name}/${chainId}`, signal));
         const parent = this.#chainIds[index - 1] ?? '';
         works.push({ index, layer, chainId, parent, diffId: this.#diffIds[index] ?? '', release });
         // Another pull may have made it while this one waited.

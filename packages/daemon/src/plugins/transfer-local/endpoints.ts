@@ -28,7 +28,7 @@ import {
 } from '@gantry/registry';
 import { eitherCredentials } from '../../core/credentials/loaded-credentials.ts';
 import type { RequestContext } from '../../core/request-context.ts';
-import { ByteSender, receiveBytes } from '../../core/streaming/byte-stream.ts';
+import { ByteSender, nextMessage, receiveBytes } from '../../core/streaming/byte-stream.ts';
 import type { MessageStream, StreamManager } from '../../core/streaming/stream-manager.ts';
 import { type LayerStreamEndpoint, readLayerEndpoint, type SnapshotEndpoint } from './layer-endpoints.ts';
 
@@ -264,9 +264,9 @@ function tracers(
 /** Asks the client over its stream, one question at a time: answers carry nothing that says which they are for. */
 function askForCredentials(stream: MessageStream, reference: string): CredentialsProvider {
   let last: Promise<unknown> = Promise.resolve();
-  const ask = async (host: string): Promise<Credentials | undefined> => {
+  const ask = async (host: string, signal: AbortSignal | undefined): Promise<Credentials | undefined> => {
     stream.send(packAny(AuthRequestSchema, { host, reference }));
-    const answer = await stream.receive();
+    const answer = await nextMessage(stream, signal);
     if (answer === undefined) return undefined;
     const { authType, secret, username, expireAt } = unpackAny(AuthResponseSchema, answer);
     const expires = fromTimestamp(expireAt);
@@ -277,8 +277,8 @@ function askForCredentials(stream: MessageStream, reference: string): Credential
     if (authType === AuthType.CREDENTIALS) return { kind: 'password', username, secret };
     return undefined;
   };
-  return ({ host }) => {
-    const mine = last.then(() => ask(host));
+  return ({ host }, signal) => {
+    const mine = last.then(() => ask(host, signal));
     last = mine.catch(() => undefined);
     return mine;
   };

@@ -67,8 +67,8 @@ class LayerUnpack {
     if (parent !== '') await this.#snapshotter.stat(this.#ctx, parent);
     const name = key !== '' ? key : diffId === '' ? undefined : chainId(parent, diffId);
     if (name === undefined) return await this.#unpack(undefined);
-    const { namespace } = this.#ctx;
-    const release = await this.#env.chains.acquire(`${namespace}/${this.#snapshotter.name}/${name}`);
+    const { namespace, signal } = this.#ctx;
+    const release = await this.#env.chains.acquire(`${namespace}/${this.#snapshotter.name}/${name}`, signal);
     try {
       if (!(await this.#exists(name))) return await this.#unpack(name);
       if (key !== '') throw alreadyExists(`snapshot ${key}: already exists`);
