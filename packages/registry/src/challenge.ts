@@ -18,7 +18,7 @@ export function parseChallenges(headers: readonly string[]): Challenge[] {
 function parseOne(header: string): Challenge[] {
   const challenges: Challenge[] = [];
   // A token alone starts a challenge; token = value belongs to the one before.
-  const pattern = /\s*,?\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+)))?/y;
+  const pattern = /[\s,]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+)))?/y;
   for (;;) {
     const found = pattern.exec(header);
     if (!found) return challenges;

@@ -42,7 +42,6 @@ export class HostClient implements AsyncDisposable {
   constructor(host: RegistryHost, options: HostClientOptions = {}) {
     this.host = host;
     this.#transport = new HttpTransport({
-      secure: host.scheme === 'https',
       ...(host.tls && { tls: host.tls }),
       ...(host.dialTimeout !== undefined && { dialTimeout: host.dialTimeout }),
       ...(host.httpFallback && { httpFallback: true }),

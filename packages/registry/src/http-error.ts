@@ -39,7 +39,8 @@ interface RegistryErrors {
 /** The registry's own words out of an error body, at most 500 characters, without what looks like a secret. */
 export function describeBody(body: Uint8Array | undefined): string {
   if (!body || body.length === 0) return '';
-  const text = new TextDecoder().decode(body);
+  // Nobody reads more, and the patterns below take long on a hostile one.
+  const text = new TextDecoder().decode(body.subarray(0, 8192));
   return scrub(wordsOf(text) ?? withoutTags(text)).slice(0, 500);
 }
 
@@ -59,7 +60,7 @@ function wordsOf(text: string): string | undefined {
 /** A proxy's page, most likely. Its tags say nothing. */
 function withoutTags(text: string): string {
   return text
-    .replace(/<[^>]*>/g, ' ')
+    .replace(/<[^<>]*>/g, ' ')
     .replace(/\s+/g, ' ')
     .trim();
 }

@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import http from 'node:http';
 import net, { type AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { test } from 'node:test';
+import { getCACertificates } from 'node:tls';
 import { gzipSync } from 'node:zlib';
 import { MediaType } from '@gantry/oci';
 import type { RegistryHost, TlsOptions } from './hosts.ts';
@@ -11,6 +15,7 @@ import { allCapabilities } from './hosts.ts';
 import { RegistryClient, type RegistryClientOptions } from './registry-client.ts';
 import { TestingAuthority } from './testing-certificates.ts';
 import { sha256, TestingRegistry, type TestingRegistryOptions } from './testing-registry.ts';
+import { readSystem } from './tls-context.ts';
 
 const authority = new TestingAuthority();
 const server = authority.issue({ commonName: 'localhost', names: ['localhost'] });
@@ -219,4 +224,79 @@ test('headers of the host go to it alone, wherever it redirects to', async () =>
   assert.ok((await collect(it.client.fetch(it.reference, blob, { offset: 0 }))).equals(bytes));
   assert.equal(other.registry.headers[0]?.['x-api-key'], undefined);
   assert.equal(other.registry.headers[0]?.['user-agent'], 'tester');
+});
+
+/** A SOCKS5 proxy that knows one destination, whatever name is asked for. */
+async function startSocks(target: string) {
+  const asked: string[] = [];
+  const port = Number(target.split(':')[1]);
+  const proxy = net.createServer((socket) => {
+    socket.on('error', () => undefined);
+    socket.once('data', () => {
+      socket.write(Buffer.from([5, 0]));
+      socket.once('data', (request: Buffer) => {
+        const length = request[4] as number;
+        asked.push(`${request.subarray(5, 5 + length)}:${request.readUInt16BE(5 + length)}`);
+        const up = net.connect(port, '127.0.0.1', () => {
+          socket.write(Buffer.from([5, 0, 0, 1, 0, 0, 0, 0, 0, 0]));
+          up.pipe(socket).pipe(up);
+        });
+        up.on('error', () => socket.destroy());
+      });
+    });
+  });
+  proxy.listen(0, '127.0.0.1');
+  await once(proxy, 'listening');
+  return {
+    asked,
+    url: new URL(`socks5h://127.0.0.1:${(proxy.address() as AddressInfo).port}`),
+    async [Symbol.asyncDispose]() {
+      proxy.close();
+      await once(proxy, 'close');
+    },
+  };
+}
+
+test('through a SOCKS5 proxy', async () => {
+  const pair = authority.issue({ commonName: 'r', names: ['registry.example.com'] });
+  await using registry = await TestingRegistry.start({ tls: pair });
+  registry.addBlob('a', bytes);
+  await using proxy = await startSocks(registry.host);
+  const tls = { ca: [authority.cert] };
+  await using client = new RegistryClient({ hosts: async (host) => [endpoint(host, { tls, proxy: proxy.url })] });
+  assert.ok((await collect(client.fetch('registry.example.com/a:1', blob))).equals(bytes));
+  assert.deepEqual(proxy.asked, ['registry.example.com:443']);
+});
+
+test('dial_timeout ends the wait for one that takes connections and says nothing', async () => {
+  const sockets = new Set<net.Socket>();
+  const silent = net.createServer((socket) => void sockets.add(socket.on('error', () => undefined)));
+  silent.listen(0, '127.0.0.1');
+  await once(silent, 'listening');
+  try {
+    const host = `localhost:${(silent.address() as AddressInfo).port}`;
+    await using client = new RegistryClient({ hosts: async (name) => [endpoint(name, { dialTimeout: 200 })] });
+    await assert.rejects(client.resolve(`${host}/a:1`), /i\/o timeout.*dial_timeout in hosts\.toml/);
+  } finally {
+    for (const socket of sockets) socket.destroy();
+    silent.close();
+    await once(silent, 'close');
+  }
+});
+
+test('authorities of the system: those that Node does not bring, from files that the environment may name', async () => {
+  const directory = await mkdtemp(path.join(tmpdir(), 'gantry-authorities-'));
+  try {
+    const other = new TestingAuthority('other');
+    const [first = ''] = getCACertificates('default');
+    await writeFile(path.join(directory, 'bundle.pem'), `# a comment\n${authority.cert}\n${first}\n${authority.cert}`);
+    await mkdir(path.join(directory, 'more'));
+    await writeFile(path.join(directory, 'more', 'other.0'), other.cert);
+    const SSL_CERT_FILE = path.join(directory, 'bundle.pem');
+    assert.deepEqual(await readSystem({ SSL_CERT_FILE }), [authority.cert.trim()]);
+    const SSL_CERT_DIR = `${directory}/none:${directory}/more`;
+    assert.deepEqual(await readSystem({ SSL_CERT_FILE, SSL_CERT_DIR }), [authority.cert.trim(), other.cert.trim()]);
+  } finally {
+    await rm(directory, { recursive: true });
+  }
 });

@@ -1,11 +1,12 @@
 import type { Readable } from 'node:stream';
-import { getCACertificates } from 'node:tls';
+import type { SecureContext } from 'node:tls';
 import type { Dispatcher } from 'undici';
 import { decodeBody } from './content-encoding.ts';
 import type { TlsOptions } from './hosts.ts';
 import { dumpAnswer, dumpRequest } from './http-dump.ts';
 import { requestFailed } from './http-error.ts';
 import { environmentProxy } from './proxy.ts';
+import { secureContext } from './tls-context.ts';
 
 /** One way to one host: connections with its TLS settings, kept open between requests. Knows nothing of registries. */
 
@@ -31,8 +32,6 @@ export interface HttpResponse {
 }
 
 export interface TransportOptions {
-  /** HTTPS is going to be spoken. */
-  secure?: boolean;
   tls?: TlsOptions;
   /** Milliseconds to connect; default 30 s, as containerd's. */
   dialTimeout?: number;
@@ -63,7 +62,7 @@ export class HttpTransport implements AsyncDisposable {
   readonly #options: TransportOptions;
   readonly #plainHosts = new Set<string>();
   #undici: Promise<Undici> | undefined;
-  /** By the address of the proxy; '' for none. */
+  /** By scheme and the address of the proxy, if there is one. */
   readonly #dispatchers = new Map<string, Dispatcher>();
 
   constructor(options: TransportOptions = {}) {
@@ -109,6 +108,8 @@ export class HttpTransport implements AsyncDisposable {
 
   async #dispatch(request: HttpRequest): Promise<HttpResponse> {
     const undici = await this.#load();
+    // Where plain HTTP redirects to HTTPS, the same settings hold.
+    const context = request.url.protocol === 'https:' ? await secureContext(this.#options.tls ?? {}) : undefined;
     const { body } = request;
     const { trace, dump } = this.#options;
     dump?.(dumpRequest(request));
@@ -118,7 +119,7 @@ export class HttpTransport implements AsyncDisposable {
       headers: { 'accept-encoding': 'identity', ...request.headers },
       body: typeof body === 'function' ? (body() as unknown as Readable) : (body ?? null),
       ...(request.signal && { signal: request.signal }),
-      dispatcher: this.#dispatcher(undici, request.url),
+      dispatcher: this.#dispatcher(undici, request.url, context),
     });
     const { statusCode: status } = answer;
     // Whoever reads the body gets its errors; one destroyed unread must not bring the process down.
@@ -143,13 +144,16 @@ export class HttpTransport implements AsyncDisposable {
     return this.#undici;
   }
 
-  #dispatcher({ Agent, ProxyAgent }: Undici, url: URL): Dispatcher {
+  #dispatcher({ Agent, ProxyAgent }: Undici, url: URL, context: SecureContext | undefined): Dispatcher {
     const proxy = this.#options.proxy ?? environmentProxy(url);
-    const name = proxy?.href ?? '';
+    const name = `${url.protocol} ${proxy?.href ?? ''}`;
     const known = this.#dispatchers.get(name);
     if (known) return known;
-    const { tls, secure = false, dialTimeout = 30_000 } = this.#options;
-    const tlsOptions = secure ? connectOptions(tls ?? {}) : {};
+    const { tls, dialTimeout = 30_000 } = this.#options;
+    const tlsOptions = {
+      ...(context && { secureContext: context }),
+      ...(tls?.skipVerify && { rejectUnauthorized: false }),
+    };
     const options = {
       connect: { timeout: dialTimeout, ...tlsOptions },
       headersTimeout: 60_000,
@@ -175,22 +179,6 @@ export class HttpTransport implements AsyncDisposable {
     this.#dispatchers.clear();
     await Promise.all(made.map((dispatcher) => dispatcher.destroy()));
   }
-}
-
-let trusted: string[] | undefined;
-
-/** Node's own authorities and those of the system, where administrators add theirs. Read once: it takes a while. */
-function trustedAuthorities(): string[] {
-  trusted ??= [...new Set([...getCACertificates('default'), ...getCACertificates('system')])];
-  return trusted;
-}
-
-function connectOptions(tls: TlsOptions): Record<string, unknown> {
-  return {
-    ...(!tls.skipVerify && { ca: [...trustedAuthorities(), ...(tls.ca ?? [])] }),
-    ...(tls.pairs && { cert: tls.pairs.map((pair) => pair.cert), key: tls.pairs.map((pair) => pair.key) }),
-    ...(tls.skipVerify && { rejectUnauthorized: false }),
-  };
 }
 
 function plain(request: HttpRequest): HttpRequest {

@@ -119,7 +119,7 @@ async function post(
 function cleanBody({ credentials }: TokenRequest, body: Uint8Array): Uint8Array {
   const secret =
     credentials?.kind === 'password' ? credentials.secret : credentials?.kind === 'refresh' && credentials.token;
-  return secret ? Buffer.from(scrub(new TextDecoder().decode(body), [secret])) : body;
+  return secret ? Buffer.from(scrub(new TextDecoder().decode(body.subarray(0, 8192)), [secret])) : body;
 }
 
 function ownHeaders({ headers, host }: TokenRequest, realm: URL): Record<string, string | string[]> {
