@@ -126,7 +126,10 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
   }
 
   async mounts(ctx: RequestContext, key: string): Promise<Mount[]> {
-    const { backendKey } = this.#get(ctx, key);
+    const { backendKey, kind } = this.#get(ctx, key);
+    if (kind === 'committed') {
+      throw failedPrecondition(`requested snapshot ${key} not active or view: failed precondition`);
+    }
     return this.backend.mounts(backendKey, ctx).catch((error) => rethrow(error, key));
   }
 
