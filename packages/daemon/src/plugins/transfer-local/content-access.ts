@@ -56,23 +56,46 @@ export function checkDocumentSize(descriptor: Descriptor): void {
   }
 }
 
-/** All bytes of a blob in pieces of a megabyte. */
+/**
+ * All bytes of a blob in pieces of a megabyte, the next being read while one is used. With `reuse` a piece may be overwritten when the
+ * next is asked for.
+ */
 export async function* contentBytes(
   ctx: RequestContext,
   content: ContentStore,
   digest: string,
+  options: { reuse?: boolean } = {},
 ): AsyncGenerator<Uint8Array> {
   await using reader = await content.reader(ctx, digest);
-  for (let at = 0; at < reader.size; ) {
-    ctx.signal?.throwIfAborted();
-    const chunk = await reader.read(at, Math.min(1 << 20, reader.size - at));
-    if (chunk.length === 0) return;
-    at += chunk.length;
-    yield chunk;
+  const most = Math.min(pieceSize, reader.size);
+  const buffers = options.reuse ? [0, 1].map(() => Buffer.allocUnsafeSlow(most)) : [];
+  let turn = 0;
+  const read = (at: number): Promise<Uint8Array> | undefined => {
+    if (at >= reader.size) return undefined;
+    turn ^= 1;
+    const reading = reader.read(at, Math.min(most, reader.size - at), buffers[turn]);
+    // What fails ahead is told when it is asked for.
+    reading.catch(() => undefined);
+    return reading;
+  };
+  let next = read(0);
+  try {
+    for (let at = 0; next; ) {
+      ctx.signal?.throwIfAborted();
+      const chunk = await next;
+      at += chunk.length;
+      next = chunk.length === 0 ? undefined : read(at);
+      if (chunk.length > 0) yield chunk;
+    }
+  } finally {
+    // The reader is closed only when nothing reads.
+    await next?.catch(() => undefined);
   }
 }
 
-/** The same, failing at its end if they are not what the digest says. Local files are hashed off the main thread. */
+const pieceSize = 1 << 20;
+
+/** The same with `reuse`, failing at its end if they are not what the digest says. Local files are hashed off the main thread. */
 export async function* verifiedBytes(
   ctx: RequestContext,
   content: ContentStore,
@@ -92,7 +115,7 @@ export async function* verifiedBytes(
     : undefined;
   hashing?.catch(() => undefined);
   const hash = elsewhere ? undefined : hashFor(digest);
-  for await (const chunk of contentBytes(ctx, content, digest)) {
+  for await (const chunk of contentBytes(ctx, content, digest, { reuse: true })) {
     hash?.update(chunk);
     yield chunk;
   }

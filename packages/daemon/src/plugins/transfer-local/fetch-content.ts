@@ -6,6 +6,7 @@ import type { BlobSource } from '@gantry/registry';
 import type { ContentStore, ContentWriter } from '../../core/content/content-store.ts';
 import { BackendAway } from '../../core/remote/backend-away.ts';
 import type { RequestContext } from '../../core/request-context.ts';
+import { BatchedWrites } from './batched-writes.ts';
 import { checkDocumentSize } from './content-access.ts';
 import { GrowingFile } from './growing-file.ts';
 
@@ -24,9 +25,6 @@ export interface FetchRequest {
   /** Given the file that the bytes collect in, if it can be read along. Told how it ends; closing it is the receiver's. */
   onGrowing?: (file: GrowingFile) => void;
 }
-
-/** Bytes gathered before a write: fewer, larger messages to the hash workers. */
-const batchSize = 1 << 20;
 
 /** Answers false if the blob was there already. */
 export async function fetchContent(ctx: RequestContext, given: FetchRequest): Promise<boolean> {
@@ -129,7 +127,6 @@ async function openWriter(ctx: RequestContext, content: ContentStore, descriptor
   }
 }
 
-/** Two buffers in turn: one fills from the network while the other is written. */
 async function copy(
   ctx: RequestContext,
   request: FetchRequest,
@@ -140,39 +137,18 @@ async function copy(
   if (writer.status().offset > descriptor.size) await writer.truncate(0);
   let offset = writer.status().offset;
   if (offset > 0) onProgress(offset);
-  const size = Math.min(batchSize, Math.max(1, descriptor.size - offset));
-  let buffers: [Buffer, Buffer] | undefined;
-  let fill = 0;
-  let writing: Promise<void> = Promise.resolve();
-  const flush = async (): Promise<void> => {
-    if (!buffers || fill === 0) return;
-    await writing;
-    const [full, other] = buffers;
-    const bytes = full.subarray(0, fill);
-    buffers = [other, full];
-    fill = 0;
-    offset += bytes.length;
-    const end = offset;
-    writing = writer.write(bytes).then(() => growing?.grow(end));
-    // It is awaited before the next write; until then its failure must not count as unhandled.
-    writing.catch(() => undefined);
+  const batches = new BatchedWrites(writer, descriptor.size - offset, (bytes) => {
+    offset += bytes;
+    growing?.grow(offset);
     onProgress(offset);
-  };
+  });
   try {
     for await (const chunk of request.open(offset, ctx.signal)) {
-      buffers ??= [Buffer.allocUnsafeSlow(size), Buffer.allocUnsafeSlow(size)];
-      for (let at = 0; at < chunk.length; ) {
-        const count = Math.min(chunk.length - at, size - fill);
-        buffers[0].set(chunk.subarray(at, at + count), fill);
-        fill += count;
-        at += count;
-        if (fill === size) await flush();
-      }
+      await batches.add(chunk);
       letGo(chunk);
     }
   } finally {
     // Also when the connection broke for good: what came is kept for the next attempt.
-    await flush();
-    await writing;
+    await batches.finish();
   }
 }

@@ -19,8 +19,9 @@ import {
   parseJson,
   platformFromJson,
 } from '@gantry/oci';
-import type { ContentStore } from '../../core/content/content-store.ts';
+import type { ContentStore, ContentWriter } from '../../core/content/content-store.ts';
 import type { RequestContext } from '../../core/request-context.ts';
+import { BatchedWrites } from './batched-writes.ts';
 import { contentBytes, readContent, waitForWriter, writeContent } from './content-access.ts';
 import type { ImportEndpoint } from './endpoints.ts';
 
@@ -114,7 +115,7 @@ async function ingest(ctx: RequestContext, content: ContentStore, file: TarStrea
   try {
     // All of it may be there under another namespace; then the commit takes it from there.
     const whole = writer.status().offset === file.size && expected !== undefined;
-    if (!whole) for await (const chunk of file.stream) await writer.write(chunk);
+    if (!whole) await writeAll(writer, file);
     const digest = await writer.digest();
     try {
       await writer.commit({ size: file.size, ...(expected && { expected }) });
@@ -136,6 +137,15 @@ async function dropIngest(ctx: RequestContext, content: ContentStore, ref: strin
     await content.abort({ ...ctx, signal: undefined }, ref);
   } catch (error) {
     if (!hasCode(error, Code.NotFound)) throw error;
+  }
+}
+
+async function writeAll(writer: ContentWriter, file: TarStreamEntry): Promise<void> {
+  const batches = new BatchedWrites(writer, file.size);
+  try {
+    for await (const chunk of file.stream) await batches.add(chunk);
+  } finally {
+    await batches.finish();
   }
 }
 
