@@ -87,6 +87,15 @@ describe('transfers by the service', { skip }, () => {
       await all.ok('images', 'tag', name, copy);
       await all.ok('images', 'push', '--plain-http', copy);
       assert.equal(await digestAt(copy), image.index.digest);
+      // Only one platform: the registry misses what the index names besides.
+      const one = `${registry.address}/copies/${namespace}-one:v1`;
+      await ctr.ok('images', 'tag', name, one);
+      const { code, stderr } = await ctr.try('images', 'push', '--plain-http', '--platform', `linux/${own}`, one);
+      assert.notEqual(code, 0);
+      assert.match(
+        stderr,
+        /manifest list\/index references to blobs and\/or manifests are missing in your target registry/,
+      );
     });
 
     test('pull --platform takes what fits', async () => {

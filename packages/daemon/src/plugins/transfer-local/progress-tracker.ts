@@ -39,7 +39,7 @@ export class ProgressTracker implements Disposable {
     const job: Job = {
       descriptor,
       name: refKey(descriptor),
-      parents: known ? [...known] : [this.#root],
+      parents: known ? [...known] : this.#root === '' ? [] : [this.#root],
       state: 'waiting',
       progress: 0,
       reported: 0,

@@ -8,7 +8,7 @@ import {
   isManifestType,
   isNonDistributable,
 } from '@gantry/oci';
-import type { RegistryClient } from '@gantry/registry';
+import { type RegistryClient, UnexpectedStatusError } from '@gantry/registry';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { TransferOptions } from '../../core/transfer/transferrer.ts';
 import { contentBytes, hasContent, readManifest } from './content-access.ts';
@@ -121,7 +121,15 @@ class ImagePush {
       if (outcome === 'pushed') this.#tracker.complete(descriptor);
       else this.#tracker.exists(descriptor);
     } catch (error) {
-      throw StatusError.wrap(error, `failed to push ${descriptor.digest}`);
+      const failed = StatusError.wrap(error, `failed to push ${descriptor.digest}`);
+      // What a push of some platforms comes to: an index goes whole, and has to find all it names.
+      const incomplete =
+        isIndexType(descriptor.mediaType) && error instanceof UnexpectedStatusError && error.status === 400;
+      if (!incomplete) throw failed;
+      throw StatusError.wrap(
+        failed,
+        'manifest list/index references to blobs and/or manifests are missing in your target registry',
+      );
     }
     const { key, repository } = distributionSource(this.#reference);
     const value = addSource(labels[key], key, repository);
