@@ -48,7 +48,8 @@ export async function installLayers(
       mkdirSync(path.dirname(file), { recursive: true });
       if (realpathSync(path.dirname(file)) !== path.dirname(file))
         throw new Error(`${inside} leads out of ${root} by a link`);
-      if (existsSync(file) && !settings.replace) throw new Error(`cannot install ${file}: it is there already`);
+      if (existsSync(file) && !settings.replace)
+        throw new Error(`cannot replace ${inside} in ${root}: it is there already, and --replace is not given`);
       rmSync(file, { force: true });
       if (entry.type === '2') symlinkSync(entry.linkname, file);
       else

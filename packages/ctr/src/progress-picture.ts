@@ -7,8 +7,10 @@ export interface PictureSize {
   rows: number;
 }
 
-const green = '\x1b[32m';
-const plain = '\x1b[0m';
+/** https://no-color.org */
+const colours = !process.env.NO_COLOR;
+const green = colours ? '\x1b[32m' : '';
+const plain = colours ? '\x1b[0m' : '';
 const barMost = 40;
 const barLeast = 8;
 

@@ -18,7 +18,7 @@ export interface ProgressView {
 
 /** The view that suits where the output goes. */
 export function progressView(title: string, output: ProgressOutput = process.stdout): ProgressView {
-  return output.isTTY ? new Picture(title, output) : new Lines(title, output);
+  return output.isTTY && process.env.TERM !== 'dumb' ? new Picture(title, output) : new Lines(title, output);
 }
 
 class Lines implements ProgressView {

@@ -2,7 +2,6 @@
 import { existsSync } from 'node:fs';
 import type { Credentials, RegistryOptions } from '@gantry/client';
 import { type Flag, type Invocation, UsageError } from './command.ts';
-import { dockerConfigFile, findLogin } from './docker-login.ts';
 import { askPassword } from './prompt.ts';
 
 export const registryFlags: readonly Flag[] = [
@@ -44,7 +43,7 @@ export async function registryOptions(invocation: Invocation): Promise<RegistryO
 /** Answers a registry that asks: with what the flags give, or else with the login that is kept for it. */
 export async function credentialsFor(invocation: Invocation): Promise<RegistryOptions['credentials']> {
   const given = await credentialsOf(invocation);
-  return given ? () => given : storedLogins();
+  return given ? () => given : await storedLogins();
 }
 
 /** What --user or --refresh give; a password that is not there is asked for. */
@@ -58,7 +57,9 @@ async function credentialsOf(invocation: Invocation): Promise<Credentials | unde
 }
 
 /** Answers a registry that asks with the login that `ctr registry login` (or Docker) keeps for it; undefined if none is kept. */
-function storedLogins(): RegistryOptions['credentials'] {
+async function storedLogins(): Promise<RegistryOptions['credentials']> {
+  // Loaded here: most commands about images talk to no registry.
+  const { dockerConfigFile, findLogin } = await import('./docker-login.ts');
   if (!existsSync(dockerConfigFile())) return undefined;
   return async ({ host }) => {
     try {
