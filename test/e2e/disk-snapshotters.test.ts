@@ -3,7 +3,7 @@ import { mkdirSync, readdirSync, truncateSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { makeBtrfs, missingBtrfs } from '../../packages/daemon/src/plugins/snapshot-btrfs/testing-filesystem.ts';
-import { type CtrClient, CtrSession, ctrClients } from '../lib/clients.ts';
+import { type CtrClient, CtrSession, ctrClients, keptView } from '../lib/clients.ts';
 import { TestDaemon } from '../lib/daemon.ts';
 import { buildTestImages } from '../lib/images.ts';
 import { eventually, processesMentioning, run } from '../lib/processes.ts';
@@ -86,7 +86,7 @@ describe('the btrfs and blockfile snapshotters', { skip: missingBtrfs() }, () =>
     await ctr.ok('snapshots', ...by, 'commit', 'mine', 'one');
     const mounts = path.join(temp.path, 'm');
     mkdirSync(mounts);
-    await ctr.ok('snapshots', ...by, 'view', 'look', 'mine');
+    await keptView(ctr, by, 'look', 'mine');
     assert.match(await ctr.ok('snapshots', ...by, 'info', 'look'), /"Parent": "mine"/);
     await ctr.ok('snapshots', ...by, 'label', 'look', 'containerd.io/snapshot/note=x');
     assert.match(await ctr.ok('snapshots', ...by, 'info', 'look'), /"containerd.io\/snapshot\/note": "x"/);

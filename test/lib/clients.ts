@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { bin } from './daemon.ts';
-import { type CommandResult, run } from './processes.ts';
+import { type CommandResult, eventually, run } from './processes.ts';
 
 const top = path.resolve(import.meta.dirname, '../..');
 
@@ -76,4 +76,16 @@ export class CtrSession {
     const words = [this.client.file, ...this.arguments(args)].map((word) => `'${word.replaceAll("'", "'\\''")}'`);
     return run('script', ['-qec', words.join(' '), '/dev/null'], { input, mayFail: true });
   }
+}
+
+/**
+ * Makes a view that a collection leaves alone. ctr makes views without a lease or a label, so one that is due may take it at
+ * once, as in containerd; then it is made again.
+ */
+export async function keptView(ctr: CtrSession, by: readonly string[], key: string, parent: string): Promise<void> {
+  await eventually(`view ${key} is kept`, async () => {
+    await ctr.try('snapshots', ...by, 'view', key, parent);
+    const { code } = await ctr.try('snapshots', ...by, 'label', key, 'containerd.io/gc.root=test');
+    return code === 0 || undefined;
+  });
 }

@@ -154,7 +154,10 @@ test('an upper directory of an overlay gives what comparing the mounts gives', {
       '.wh.z',
     ]);
     await unpack(readFileSync(at('layer')), { root: at('again'), kind: 'overlay', parents: [at('low')] });
-    assert.deepEqual(listTree(at('again')), listTree(at('up')));
+    // A whiteout's time is that of its making, here by the kernel and there by us.
+    const tree = (name: string) =>
+      listTree(at(name)).map((line) => (line.startsWith('z ') ? line.replace(/ time .*/, '') : line));
+    assert.deepEqual(tree('again'), tree('up'));
     await unpack(readFileSync(at('layer')), { root: at('low'), kind: 'merged' });
     const merged = listTree(at('low'));
     execFileSync('umount', [at('mnt')]);
