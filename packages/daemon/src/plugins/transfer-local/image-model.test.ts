@@ -150,6 +150,25 @@ test('of several variants the one asked for is taken', async () => {
   }
 });
 
+test('of the images that fit no more than asked for, the best first', async () => {
+  await using registry = await TestingRegistry.start();
+  const { manifests } = addImage(registry, 'a', 'v1', ['one'], ['amd64', 's390x', 'arm64']);
+  const name = `${registry.host}/a:v1`;
+  const taken = async (manifestLimit: number, ...platforms: string[]): Promise<(string | undefined)[]> => {
+    const it = testingEnvironment();
+    const wanted = platforms.map((architecture) => ({ os: 'linux', architecture }));
+    const to = packAny(ImageStoreSchema, { name, platforms: wanted, manifestLimit });
+    await new LocalTransfer(it.env).transfer(ctx, from(name), to);
+    const got = manifests.filter(({ digest }) => it.content.blobs.has(digest));
+    return got.map(({ platform }) => platform?.architecture);
+  };
+  assert.deepEqual(await taken(1, 'arm64', 'amd64'), ['arm64']);
+  assert.deepEqual(await taken(2, 'arm64', 's390x', 'amd64'), ['s390x', 'arm64']);
+  assert.deepEqual(await taken(0, 'arm64', 'amd64'), ['amd64', 'arm64']);
+  assert.deepEqual(await taken(0), ['amd64', 's390x', 'arm64']);
+  await assert.rejects(taken(1, 'mips'), { code: Code.NotFound });
+});
+
 test('what a descriptor carries along is not fetched, and has to be what its digest says', async () => {
   await using registry = await TestingRegistry.start();
   const data = Buffer.from('{}');

@@ -13,12 +13,13 @@ import {
   repositoryOf,
   tagOf,
 } from '@gantry/oci';
-import type { PushOutcome, RegistryClient } from '@gantry/registry';
+import type { PushOutcome, RangeOptions, RegistryClient } from '@gantry/registry';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { TransferOptions } from '../../core/transfer/transferrer.ts';
 import { describe, type RegistryEndpoint } from './endpoints.ts';
 import type { TransferEnvironment } from './environment.ts';
 import { checkDepth, Visited } from './image-walk.ts';
+import { rangesOf } from './layer-ranges.ts';
 import { fetchManifest, narrowIndex } from './mirror-manifests.ts';
 import { ProgressTracker } from './progress-tracker.ts';
 import { Semaphore } from './semaphore.ts';
@@ -48,7 +49,8 @@ export async function mirror(
   report({ event: `Mirroring from ${describe(source)} to ${describe(destination)}` });
   using tracker = new ProgressTracker(name, 'uploading', options);
   const limit = new Semaphore(smaller(source.maxTransfers, destination.maxTransfers));
-  const job = new Mirror(ctx, { env, from, to, source: name, destination, tracker, limit });
+  const ranges = rangesOf(env, source);
+  const job = new Mirror(ctx, { env, from, to, source: name, destination, tracker, limit, ranges });
   const root = await job.run(descriptor);
   report({ event: 'mirrored', name: destination.reference, descriptor: root });
   report({ event: `Completed mirror to ${describe(destination)}`, descriptor: root });
@@ -71,6 +73,7 @@ interface MirrorJob {
   destination: RegistryEndpoint;
   tracker: ProgressTracker;
   limit: Semaphore;
+  ranges: RangeOptions | undefined;
 }
 
 class Mirror {
@@ -198,7 +201,7 @@ class Mirror {
   async #copyBlob(descriptor: Descriptor): Promise<void> {
     // A registry must not get what may not be given away; clients fetch it from where its `urls` say.
     if (isNonDistributable(descriptor.mediaType)) return;
-    const { env, from, to, source, tracker, limit } = this.#job;
+    const { env, from, to, source, ranges, tracker, limit } = this.#job;
     tracker.add(descriptor);
     const signal = this.#signal;
     const { data, size } = descriptor;
@@ -208,7 +211,7 @@ class Mirror {
       if (data && data.length === size) yield data;
       else
         try {
-          yield* from.fetch(source, descriptor, { signal });
+          yield* from.fetch(source, descriptor, { ranges, signal });
         } catch (error) {
           broken = error;
           throw error;

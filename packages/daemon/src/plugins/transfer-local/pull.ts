@@ -18,6 +18,7 @@ import {
   selectionOf,
   Visited,
 } from './image-walk.ts';
+import { rangesOf } from './layer-ranges.ts';
 import { ProgressTracker } from './progress-tracker.ts';
 import { Semaphore } from './semaphore.ts';
 import { storeImages } from './store-images.ts';
@@ -71,15 +72,6 @@ async function resolve(
 interface PullLimits {
   transfers: Semaphore;
   ranges: RangeOptions | undefined;
-}
-
-/** As containerd, which takes a buffer of 512 bytes or less for none. */
-function rangesOf(
-  { layerFetch }: TransferEnvironment,
-  { layerFetchBuffer }: RegistryEndpoint,
-): RangeOptions | undefined {
-  const size = layerFetchBuffer > 0 ? layerFetchBuffer : layerFetch.buffer;
-  return size > 512 ? { size, concurrency: layerFetch.concurrency } : undefined;
 }
 
 /** Blobs of one image that are looked up, waited for or fetched at once: an index may name thousands. */
