@@ -46,6 +46,7 @@ const fchmodatCall = native('fchmodat', ['int', 'ptr', 'uint', 'int']);
 const utimensatCall = native('utimensat', ['int', 'ptr', 'ptr', 'int']);
 const getdentsCall = native('syscall', ['long', 'int', 'ptr', 'size_t'], 'long');
 const syncfsCall = native('syncfs', ['int']);
+const syncCall = native('syscall', ['long'], 'long');
 const fsyncCall = native('fsync', ['int']);
 const fallocateCall = native('fallocate', ['int', 'int', 'int64_t', 'int64_t']);
 const ioctlInt = native('ioctl', ['int', 'ulong', 'long']);
@@ -227,6 +228,11 @@ export function mkfifo(path: Path, mode: number): void {
 /** Writes out the whole filesystem of a descriptor, off the main thread. */
 export async function syncfs(fd: number): Promise<void> {
   await syncfsCall.wait('syncfs', undefined, fd);
+}
+
+/** sync(2): every filesystem, also those that are mounted in other mount namespaces only. Waits until all is written. */
+export async function syncAll(): Promise<void> {
+  await syncCall.wait('sync', undefined, isArm64 ? 81 : 162);
 }
 
 export async function fsync(fd: number): Promise<void> {

@@ -1,9 +1,21 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { mountAll, unmountAll } from '@gantry/mount';
 import { LmdbStore } from '../../core/metadata/lmdb-store.ts';
 import { copyBlocks } from '../../core/snapshots/block-copy.ts';
 import { snapshotterContract } from '../../core/snapshots/snapshotter-contract.ts';
@@ -65,6 +77,37 @@ describe('blockfile', { skip: missing() }, () => {
     },
     { layers: 8, images: true },
   );
+
+  it('commits what is still mounted elsewhere whole, and apart from what is written there later', async () => {
+    const root = mkdtempSync(path.join(top, 'held-'));
+    await prepareScratch(root, scratch, false);
+    const store = await LmdbStore.open({ path: path.join(root, 'metadata.lmdb'), noSync: true });
+    const snapshotter = await BlockfileSnapshotter.open(root, store, { fsType: 'ext4', mountOptions: [] });
+    const inside = path.join(root, 'mnt');
+    mkdirSync(inside);
+    await mountAll(await snapshotter.prepare('work', ''), inside);
+    for (let i = 0; i < 200; i++) writeFileSync(path.join(inside, `file-${i}`), randomBytes(5000));
+    // A container that is being made has copies of all mounts for a while, which do not go when ours do.
+    const holder = spawn('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', 'echo; exec cat'], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    await once(holder.stdout, 'data');
+    await unmountAll(inside);
+    await snapshotter.commit('done', 'work');
+    const committed = path.join(root, 'snapshots/1');
+    execFileSync('e2fsck', ['-fn', committed], { stdio: 'ignore' });
+    const before = readFileSync(committed);
+    const ended = once(holder, 'exit');
+    writeFileSync(`/proc/${holder.pid}/root${inside}/late`, 'x');
+    holder.stdin.end();
+    await ended;
+    assert.ok(before.equals(readFileSync(committed)));
+    await mountAll(await snapshotter.prepare('next', 'done'), inside);
+    assert.equal(readdirSync(inside).length, 200);
+    await unmountAll(inside);
+    await snapshotter.close();
+    assert.deepEqual(readdirSync(root).sort(), ['metadata.lmdb', 'metadata.lmdb-lock', 'mnt', 'scratch', 'snapshots']);
+  });
 
   it('copies the scratch file once, or again if told to', async () => {
     const root = mkdtempSync(path.join(top, 'scratch-'));

@@ -1,8 +1,9 @@
 import { existsSync } from 'node:fs';
-import { mkdir, open, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { invalidArgument, StatusError } from '@gantry/api';
 import type { Mount } from '@gantry/mount';
+import { syncAll } from '@gantry/sys';
 import type { MetadataStore } from '../../core/metadata/metadata-store.ts';
 import { SnapshotDirectories } from '../../core/snapshots/snapshot-directories.ts';
 import { SnapshotStorage, type StoredSnapshot } from '../../core/snapshots/snapshot-storage.ts';
@@ -14,6 +15,7 @@ import type {
   SnapshotUsage,
 } from '../../core/snapshots/snapshotter.ts';
 import { TreeJobs } from '../../core/snapshots/tree-jobs.ts';
+import { isAttachedFor } from './attached.ts';
 
 export interface BlockfileSettings {
   /** The filesystem inside the files. */
@@ -21,6 +23,11 @@ export interface BlockfileSettings {
   /** Options of every mount besides `loop` and `ro` or `rw`. */
   mountOptions: readonly string[];
 }
+
+/** Files of commits under way, beside `snapshots`; those of a killed daemon are removed at start. */
+const inCommit = 'commit-';
+/** How long a commit waits for the file to be unmounted everywhere. */
+const patienceMs = 500;
 
 const scratchOf = (root: string) => path.join(root, 'scratch');
 
@@ -76,6 +83,7 @@ export class BlockfileSnapshotter implements Snapshotter {
   static async open(root: string, store: MetadataStore, settings: BlockfileSettings): Promise<BlockfileSnapshotter> {
     const trees = new TreeJobs();
     const files = await SnapshotDirectories.open(root, trees, 'file');
+    for (const name of await readdir(root)) if (name.startsWith(inCommit)) await rm(path.join(root, name));
     const storage = new SnapshotStorage(store, await files.highestId());
     return new BlockfileSnapshotter(root, settings, storage, files, trees);
   }
@@ -137,13 +145,19 @@ export class BlockfileSnapshotter implements Snapshotter {
         `cannot commit ${key} onto ${options.parent}, a block file holds all of its parent: invalid argument`,
       );
     }
-    const file = await open(this.#files.of(snapshot.id), 'r');
-    try {
-      await file.sync();
-    } finally {
-      await file.close();
-    }
+    const file = this.#files.of(snapshot.id);
+    if (await isAttachedFor(file, patienceMs)) await this.#takeApart(file);
+    else await syncFile(file);
     await this.#storage.commit(name, key, await this.#measure(snapshot), options);
+  }
+
+  /** What is still mounted goes on writing to the old file, which is nobody's from now on; the name gets a copy of what it held. */
+  async #takeApart(file: string): Promise<void> {
+    const copy = path.join(this.#root, `${inCommit}${path.basename(file)}`);
+    await syncAll();
+    await rm(copy, { force: true });
+    await this.#trees.copyBlocks(file, copy);
+    await rename(copy, file);
   }
 
   async remove(key: string): Promise<void> {
@@ -169,5 +183,14 @@ export class BlockfileSnapshotter implements Snapshotter {
     const options = [...mountOptions.filter((option) => option !== 'loop'), 'loop'];
     options.push(info.kind === 'view' ? 'ro' : 'rw');
     return [{ type: fsType, source: this.#files.of(shown), target: '', options }];
+  }
+}
+
+async function syncFile(path: string): Promise<void> {
+  const file = await open(path, 'r');
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
   }
 }
