@@ -229,10 +229,13 @@ describe('registries of every kind', { skip }, () => {
       const only = hostsDirectory(plain.address, `server = "http://${proxy.address}"\n`);
       const down = await fails(session(), next, '--hosts-dir', only);
       assert.match(down, new RegExp(`HEAD request to http://${proxy.address}/v2/\\S+: 503 Service Unavailable`));
-      // One that lies about a layer before the first byte is passed over, too.
-      proxy.become('lies about lengths');
-      const third = `${plain.address}/${await newImage()}`;
-      await pulls(session(), third, '--hosts-dir', hostsDirectory(plain.address, server + mirror));
+      // One that lies about a layer is passed over, too.
+      for (const lie of ['lies about lengths', 'lies about digests'] as const) {
+        proxy.become(lie);
+        const another = `${plain.address}/${await newImage()}`;
+        await pulls(session(), another, '--hosts-dir', hostsDirectory(plain.address, server + mirror));
+        assert.ok(proxy.requests.length >= 4, 'the mirror was asked first');
+      }
     });
 
     for (const way of ['cuts', 'throttles', 'ignores Range', 'says no digest', 'redirects'] as const) {

@@ -154,9 +154,16 @@ export class RegistryProxy {
       if (!response.write(chunk)) await once(response, 'drain');
     }
     if (mode === 'lies about lengths') response.write('x');
-    while (mode === 'never ends' && !response.destroyed) {
-      if (!response.write(Buffer.alloc(65_536))) await Promise.race([once(response, 'drain'), once(response, 'close')]);
-    }
+    if (mode === 'never ends') return goOn(response);
     response.end();
   }
+}
+
+/** Sends until the client goes. */
+function goOn(response: http.ServerResponse): void {
+  const more = (): void => {
+    while (!response.destroyed && response.write(Buffer.alloc(65_536)));
+  };
+  response.on('drain', more);
+  more();
 }

@@ -1,6 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Code, failedPrecondition, hasCode, StatusError } from '@gantry/api';
-import type { HostClient } from './host-client.ts';
 import { requestFailed } from './http-error.ts';
 import { answerOf, type BlobRequest, type OpenBlob, openBlob } from './open-blob.ts';
 
@@ -11,6 +10,12 @@ export interface BlobSource extends AsyncIterable<Uint8Array> {
    * that turned out wrong.
    */
   readonly origin: string;
+
+  /**
+   * Tells that the bytes were wrong: the client does not ask the endpoint that they came from for this blob again, while
+   * there are others. True if there are others to try.
+   */
+  distrust(): boolean;
 }
 
 /** So many times in a row may a connection break without gaining anything worth the name. */
@@ -20,10 +25,9 @@ const worthwhile = 64 << 10;
 
 export class BlobReader implements BlobSource {
   readonly #request: BlobRequest;
-  /** Endpoints that this blob is not asked of again while there are others. */
-  readonly #avoided = new Set<HostClient>();
   #opened: OpenBlob | undefined;
-  #origin = '';
+  /** Where bytes came from last. */
+  #last: OpenBlob | undefined;
 
   /** `opened`: an answer that has come already, for the first byte wanted. */
   constructor(request: BlobRequest, opened?: OpenBlob) {
@@ -32,19 +36,26 @@ export class BlobReader implements BlobSource {
   }
 
   get origin(): string {
-    return this.#origin;
+    return this.#last ? answerOf(this.#last.response) : '';
+  }
+
+  distrust(): boolean {
+    if (!this.#last) return false;
+    const { avoided } = this.#request;
+    avoided.add(this.#last.host);
+    return this.#last.hosts.some((host) => !avoided.has(host));
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array> {
-    const { descriptor, start, end, signal } = this.#request;
+    const { descriptor, start, end, avoided, signal } = this.#request;
     let position = start;
     let failures = 0;
     if (position === end && descriptor.size > 0) return;
     for (;;) {
-      const opened = this.#opened ?? (await this.#open(position));
+      const opened = this.#opened ?? (await openBlob(this.#request, position));
       this.#opened = undefined;
       const { response, host } = opened;
-      this.#origin = answerOf(response);
+      this.#last = opened;
       const began = position;
       let { skip } = opened;
       try {
@@ -54,7 +65,7 @@ export class BlobReader implements BlobSource {
           if (chunk.length === 0) continue;
           if (position + chunk.length > end) {
             // One that ignores the end of a range goes on with what follows; anything after the blob is a lie.
-            if (end === descriptor.size) throw tooMuch(this.#origin, descriptor);
+            if (end === descriptor.size) throw tooMuch(answerOf(response), descriptor);
             const last = chunk.subarray(0, end - position);
             position = end;
             if (last.length > 0) yield last;
@@ -73,17 +84,13 @@ export class BlobReader implements BlobSource {
         if (!hasCode(broken, Code.Unavailable)) throw broken;
         if (position - began >= worthwhile) failures = 0;
         if (++failures > maxFailures) throw broken;
-        if (failures > 1) this.#avoided.add(host);
+        if (failures > 1) avoided.add(host);
         await sleep(100 * 2 ** (failures - 1), undefined, { ...(signal && { signal }) });
       } finally {
         // Read to its end it is closed already; else nobody wants the rest.
         response.body.destroy();
       }
     }
-  }
-
-  #open(position: number): Promise<OpenBlob> {
-    return openBlob(this.#request, position, this.#avoided);
   }
 }
 

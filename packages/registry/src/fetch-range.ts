@@ -30,8 +30,12 @@ export class RangeReader implements BlobSource {
     return this.#reader?.origin ?? '';
   }
 
+  distrust(): boolean {
+    return this.#reader?.distrust() ?? false;
+  }
+
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array> {
-    const opened = await openBlob(this.#request, this.#request.start, new Set());
+    const opened = await openBlob(this.#request, this.#request.start);
     if (opened.skip > 0) {
       opened.response.body.destroy();
       throw new RangeIgnoredError();
@@ -45,7 +49,8 @@ export class RangeReader implements BlobSource {
 export class ParallelReader implements BlobSource {
   readonly #request: BlobRequest;
   readonly #ranges: RangeOptions;
-  #current: BlobSource | undefined;
+  /** What bytes have been taken from. */
+  readonly #taken: BlobSource[] = [];
 
   constructor(request: BlobRequest, ranges: RangeOptions) {
     this.#request = request;
@@ -53,7 +58,12 @@ export class ParallelReader implements BlobSource {
   }
 
   get origin(): string {
-    return this.#current?.origin ?? '';
+    return this.#taken.at(-1)?.origin ?? '';
+  }
+
+  /** Any of the ranges may be the wrong one. */
+  distrust(): boolean {
+    return this.#taken.map((source) => source.distrust()).at(-1) ?? false;
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array> {
@@ -69,7 +79,7 @@ export class ParallelReader implements BlobSource {
     });
     const first = part(start);
     // Whether it knows ranges shows with the first answer; then that is read on, whole.
-    const opened = await openBlob(first, start, new Set());
+    const opened = await openBlob(first, start);
     if (opened.response.status !== 206) {
       yield* this.#take(new BlobReader(this.#request, opened));
       return;
@@ -95,7 +105,7 @@ export class ParallelReader implements BlobSource {
   }
 
   #take(source: BlobSource): BlobSource {
-    this.#current = source;
+    this.#taken.push(source);
     return source;
   }
 }
@@ -115,6 +125,10 @@ class ReadAhead implements BlobSource {
 
   get origin(): string {
     return this.#reader.origin;
+  }
+
+  distrust(): boolean {
+    return this.#reader.distrust();
   }
 
   async #read(): Promise<void> {

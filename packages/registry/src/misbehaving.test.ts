@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { Code, hasCode, type StatusError } from '@gantry/api';
 import { MediaType } from '@gantry/oci';
 import { RegistryClient } from './registry-client.ts';
-import { TestingRegistry, type TestingRegistryOptions } from './testing-registry.ts';
+import { sendBytes, TestingRegistry, type TestingRegistryOptions } from './testing-registry.ts';
 
 async function collect(source: AsyncIterable<Uint8Array>): Promise<Buffer> {
   const chunks: Uint8Array[] = [];
@@ -121,5 +121,29 @@ test('manifests of schema 1 are refused, and what to do is said', async () => {
       (error) =>
         hasCode(error, Code.Unimplemented) && /is no longer supported.*please rebuild the image as/.test(error.message),
     );
+  }
+});
+
+test('an endpoint whose bytes turned out wrong is not asked again for them', async () => {
+  const bytes = randomBytes(300_000);
+  const wrong = Buffer.from(bytes);
+  wrong[100_000] = (wrong[100_000] as number) ^ 1;
+  await using mirror = await TestingRegistry.start({
+    intercept(request, response) {
+      sendBytes(request, response, wrong, 'application/octet-stream');
+      return true;
+    },
+  });
+  await using origin = await TestingRegistry.start();
+  const blob = origin.addBlob('a', bytes);
+  for (const ranges of [undefined, { size: 50_000, concurrency: 3 }]) {
+    await using client = new RegistryClient({ hosts: async () => [mirror.host, origin.host].map(endpointOf) });
+    const source = client.fetch('example.com/a:v1', layer(blob), { ranges });
+    assert.ok(!(await collect(source)).equals(bytes));
+    assert.equal(source.distrust(), true);
+    const second = client.fetch('example.com/a:v1', layer(blob), { ranges });
+    assert.ok((await collect(second)).equals(bytes));
+    assert.match(second.origin, new RegExp(`^GET http://${origin.host}/`));
+    assert.equal(second.distrust(), false);
   }
 });

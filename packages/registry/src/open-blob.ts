@@ -18,18 +18,19 @@ export interface BlobRequest {
   /** The first byte wanted, and the one after the last. */
   start: number;
   end: number;
+  /** Endpoints to pass over for this blob: they broke, or lied, too often. Shared by all its readers; never counts for all of them. */
+  avoided: Set<HostClient>;
   signal?: AbortSignal | undefined;
 }
 
 export interface OpenBlob {
   response: HttpResponse;
   host: HostClient;
+  /** All that could have been asked. */
+  hosts: readonly HostClient[];
   /** Bytes to throw away before the first one wanted: a registry that ignores Range starts at 0. */
   skip: number;
 }
-
-/** Endpoints to pass over: they broke, or lied, too often. Never all of them. */
-export type Avoided = ReadonlySet<HostClient>;
 
 interface Target {
   path: string | URL;
@@ -52,8 +53,8 @@ function targets({ descriptor, reference }: BlobRequest): Target[] {
 }
 
 /** @throws what the endpoint that got furthest said. */
-export async function openBlob(request: BlobRequest, position: number, avoided: Avoided): Promise<OpenBlob> {
-  const { descriptor, signal } = request;
+export async function openBlob(request: BlobRequest, position: number): Promise<OpenBlob> {
+  const { descriptor, avoided, signal } = request;
   const all = await request.hosts();
   if (all.length === 0) throw notFound('no pull hosts: not found');
   const left = all.filter((host) => !avoided.has(host));
@@ -73,7 +74,7 @@ export async function openBlob(request: BlobRequest, position: number, avoided: 
           signal,
         });
         if (response.status === 200 || response.status === 206) {
-          return { response, host, skip: bytesToSkip(response, position, descriptor) };
+          return { response, host, hosts: all, skip: bytesToSkip(response, position, descriptor) };
         }
         if (response.status === 404) {
           await discard(response);

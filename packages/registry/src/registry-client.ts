@@ -66,6 +66,8 @@ const acceptManifests = [...manifestTypes, '*/*'].join(', ');
 export class RegistryClient implements AsyncDisposable {
   readonly #options: RegistryClientOptions;
   readonly #hosts = new Map<string, Promise<HostClient[]>>();
+  /** Endpoints that broke, or lied, too often, by the digest of the blob. */
+  readonly #avoided = new Map<string, Set<HostClient>>();
 
   constructor(options: RegistryClientOptions = {}) {
     this.#options = options;
@@ -189,6 +191,8 @@ export class RegistryClient implements AsyncDisposable {
 
   #blobRequest(text: string, descriptor: Descriptor, start: number, end: number, signal?: AbortSignal): BlobRequest {
     const reference = parseReference(text);
+    const avoided = this.#avoided.get(descriptor.digest) ?? new Set();
+    this.#avoided.set(descriptor.digest, avoided);
     return {
       descriptor,
       reference,
@@ -198,6 +202,7 @@ export class RegistryClient implements AsyncDisposable {
       scopes: [pullScope(reference)],
       start,
       end,
+      avoided,
       signal,
     };
   }

@@ -49,23 +49,27 @@ export async function fetchContent(ctx: RequestContext, given: FetchRequest): Pr
   let growing: GrowingFile | undefined;
   let fresh: boolean;
   try {
-    const resumed = writer.status().offset > 0;
-    await request.download(async () => {
-      // Not before the bytes come: an unpacking that reads along has a place among few.
-      growing = await readAlong(request, writer);
-      await copy(ctx, request, writer, growing);
-    });
-    try {
-      fresh = await commit(writer, request);
-    } catch (error) {
-      // What an earlier attempt left may be bad; only bytes of this attempt's own count against the registry.
-      if (!resumed || !hasCode(error, Code.FailedPrecondition)) throw error;
-      growing?.fail(error);
-      await writer.close();
-      await content.abort(ctx, refKey(descriptor));
-      writer = await openWriter(ctx, content, descriptor);
-      await request.download(() => copy(ctx, request, writer));
-      fresh = await commit(writer, request);
+    for (let first = true; ; first = false) {
+      const resumed = writer.status().offset > 0;
+      try {
+        await request.download(async () => {
+          // Not before the bytes come: an unpacking that reads along has a place among few.
+          if (first) growing = await readAlong(request, writer);
+          await copy(ctx, request, writer, growing);
+        });
+        fresh = await commit(writer, request);
+        break;
+      } catch (error) {
+        if (!hasCode(error, Code.FailedPrecondition)) throw error;
+        // What an earlier attempt left may be bad; only bytes of this attempt's own count against the registry. A mirror that
+        // lies is left for the next endpoint.
+        if (!resumed && !source?.distrust()) throw error;
+        growing?.fail(error);
+        growing = undefined;
+        await writer.close();
+        await dropIngest(ctx, content, refKey(descriptor));
+        writer = await openWriter(ctx, content, descriptor);
+      }
     }
     growing?.finish();
   } catch (error) {

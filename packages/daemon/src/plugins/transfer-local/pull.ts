@@ -242,6 +242,7 @@ class ImagePull {
 function inlined(bytes: Uint8Array): BlobSource {
   return {
     origin: '',
+    distrust: () => false,
     async *[Symbol.asyncIterator]() {
       yield bytes;
     },
