@@ -8,7 +8,7 @@ import { type ByteSource, readSource } from './byte-source.ts';
 import type { Compression } from './compression.ts';
 import type { JobContext } from './job.ts';
 import { type ApplyTarget, LayerApplier } from './layer-applier.ts';
-import { type LayerEncoding, plainLayer } from './plain-layer.ts';
+import { checkLayerSize, type LayerEncoding, plainLayer } from './plain-layer.ts';
 import { TarParser } from './tar-parser.ts';
 
 export interface ApplyLayerParams extends LayerEncoding {
@@ -69,9 +69,7 @@ export async function applyLayer(params: ApplyLayerParams, context: JobContext):
     const { compression, bytes } = await plainLayer(counted, params, context.signal);
     for await (const chunk of bytes) {
       size += chunk.length;
-      if (params.maxSize !== undefined && size > params.maxSize) {
-        throw new Error(`layer is larger than ${params.maxSize} bytes uncompressed`);
-      }
+      checkLayerSize(size, params.maxSize);
       context.signal.throwIfAborted();
       hash.update(chunk);
       parser.write(chunk);

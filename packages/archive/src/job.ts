@@ -2,6 +2,7 @@
  * The protocol between the main thread and archive workers, and what a job sees of it. A job is an async function of
  * structured-clone parameters; several may share a worker, taking turns at each await.
  */
+import { type Code, StatusError } from '@gantry/api';
 
 /** From main to worker. */
 export type ToWorker =
@@ -15,9 +16,10 @@ export type FromWorker =
   | { kind: 'result'; id: number; result: unknown }
   | { kind: 'error'; id: number; error: JobFailure };
 
-/** An error that crossed the thread: message, name and code survive. */
+/** An error that crossed the thread: message, name and code survive; a StatusError stays one. */
 export interface JobFailure {
   name: string;
+  status?: Code | undefined;
   message: string;
   code?: string | undefined;
   stack?: string | undefined;
@@ -46,10 +48,16 @@ export class JobError extends Error {
   }
 }
 
+/** The error of a job, in the main thread again. */
+export function fromFailure(failure: JobFailure): Error {
+  return failure.status === undefined ? new JobError(failure) : new StatusError(failure.status, failure.message);
+}
+
 export function toFailure(error: unknown): JobFailure {
   if (!(error instanceof Error)) return { name: 'Error', message: String(error) };
-  const code = (error as NodeJS.ErrnoException).code;
+  const code = (error as { code?: unknown }).code;
   return {
+    ...(error instanceof StatusError && { status: error.code }),
     name: error.name,
     message: error.message,
     stack: error.stack,

@@ -1,4 +1,5 @@
 /** The tar inside a layer blob: what stream processors make of it, unpacked. Runs in a worker. */
+import { resourceExhausted } from '@gantry/api';
 import type { Compression } from './compression.ts';
 import { type Unpacked, unpack } from './decompress.ts';
 import { type ProcessorStep, runProcessor } from './stream-processor.ts';
@@ -8,6 +9,11 @@ export interface LayerEncoding {
   processors?: ProcessorStep[];
   /** How what comes then is packed. Default: told by the first bytes. */
   compression?: Compression;
+}
+
+/** @throws StatusError ResourceExhausted if a layer has more bytes than it may */
+export function checkLayerSize(size: number, most: number | undefined): void {
+  if (most !== undefined && size > most) throw resourceExhausted(`layer is larger than ${most} bytes uncompressed`);
 }
 
 /** The plain bytes of a layer. Whoever stops reading them early ends the processors. */

@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MessageChannel } from 'node:worker_threads';
 import zlib from 'node:zlib';
+import { Code, hasCode } from '@gantry/api';
 import type { ApplyLayerResult } from './apply-layer.ts';
 import { chunksFromPort, pumpToPort } from './port-chunks.ts';
 import { makeTar, tempDirectory } from './testing/fixtures.ts';
@@ -82,6 +83,16 @@ test('fails on blobs cut short or followed by rubbish', async (t) => {
     const { file, target } = setUp(t, blob);
     await assert.rejects(pool.run('apply-layer', { source: { kind: 'file', path: file }, target }));
   }
+});
+
+test('a layer that is larger than it may be is told with its code, across the thread', async (t) => {
+  const { file, target } = setUp(t, zlib.gzipSync(archive));
+  const params = { source: { kind: 'file', path: file }, target, maxSize: 1000 };
+  await assert.rejects(poolOf(t).run('apply-layer', params), (error) => {
+    assert.ok(hasCode(error, Code.ResourceExhausted));
+    assert.equal((error as Error).message, 'layer is larger than 1000 bytes uncompressed');
+    return true;
+  });
 });
 
 test('unpacks a file that is still being written', async (t) => {

@@ -5,7 +5,7 @@
 import { availableParallelism } from 'node:os';
 import { type Transferable, Worker } from 'node:worker_threads';
 import { awaitedWork } from '@gantry/sys/idle-memory.ts';
-import { type FromWorker, JobError, type ToWorker } from './job.ts';
+import { type FromWorker, fromFailure, type ToWorker } from './job.ts';
 import { workerUrl } from './worker-url.ts';
 
 export interface WorkerPoolOptions {
@@ -155,7 +155,7 @@ export class WorkerPool implements AsyncDisposable {
     }
     this.#settle(member, message.id, (pending) => {
       if (message.kind === 'result') pending.resolve(message.result);
-      else pending.reject(pending.signal?.aborted ? pending.signal.reason : new JobError(message.error));
+      else pending.reject(pending.signal?.aborted ? pending.signal.reason : fromFailure(message.error));
     });
     if (member.jobs.size > 0) return;
     // An idle worker must not keep the process alive, nor itself for long.

@@ -4,7 +4,7 @@ import type { ApplyLayerProgress, ApplyLayerResult } from '../apply-layer.ts';
 import { bufferCollector } from '../buffer-garbage.ts';
 import { type ByteSource, readSource } from '../byte-source.ts';
 import type { JobContext } from '../job.ts';
-import { type LayerEncoding, plainLayer } from '../plain-layer.ts';
+import { checkLayerSize, type LayerEncoding, plainLayer } from '../plain-layer.ts';
 import { TarParser } from '../tar-parser.ts';
 import { type ImageFileParams, writeImageFile } from './image-file.ts';
 import type { ImageSize, ImageWriter } from './image-writer.ts';
@@ -74,9 +74,7 @@ function prepare(params: ErofsLayerParams, writer: ImageWriter, lower: LowerLaye
     for await (const chunk of bytes) {
       context.signal.throwIfAborted();
       size += chunk.length;
-      if (params.maxSize !== undefined && size > params.maxSize) {
-        throw new Error(`layer is larger than ${params.maxSize} bytes uncompressed`);
-      }
+      checkLayerSize(size, params.maxSize);
       hash.update(chunk);
       if (params.tarIndex) {
         chunkAt = writer.position;

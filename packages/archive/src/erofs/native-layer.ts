@@ -6,6 +6,7 @@ import { type ByteSource, readSource } from '../byte-source.ts';
 import type { Compression } from '../compression.ts';
 import { decompress } from '../decompress.ts';
 import type { JobContext } from '../job.ts';
+import { checkLayerSize } from '../plain-layer.ts';
 import { MAGIC, SUPERBLOCK_OFFSET } from './erofs-format.ts';
 
 export interface NativeLayerParams {
@@ -33,9 +34,7 @@ export async function nativeLayer(params: NativeLayerParams, context: JobContext
     let size = 0;
     await decompress(readSource(params.source, context), params.compression, (chunk) => {
       context.signal.throwIfAborted();
-      if (params.maxSize !== undefined && size + chunk.length > params.maxSize) {
-        throw new Error(`layer is larger than ${params.maxSize} bytes uncompressed`);
-      }
+      checkLayerSize(size + chunk.length, params.maxSize);
       hash.update(chunk);
       if (size < head.length) chunk.copy(head, size);
       size += chunk.length;
