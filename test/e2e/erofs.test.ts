@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { type CtrClient, CtrSession, ctrClients } from '../lib/clients.ts';
@@ -34,6 +34,8 @@ describe('erofs snapshotter and differ', { skip }, () => {
   const image = { busybox: '', whiteouts: '', 'many-layers': '' };
 
   before(async () => {
+    // Root of a user namespace has to reach its root file system.
+    chmodSync(temp.path, 0o711);
     const layouts = await buildTestImages(path.join(temp.path, 'images'));
     registry = await TestRegistry.start(temp.path);
     for (const name of Object.keys(image) as (keyof typeof image)[]) {
@@ -105,6 +107,13 @@ describe('erofs snapshotter and differ', { skip }, () => {
       }
       assert.ok(shown[0]!.length > 1000);
       assert.equal(shown[1], shown[0]);
+    });
+
+    test('maps ids of a user namespace over images', async () => {
+      const map = ['--uidmap', '0:100000:65536', '--gidmap', '0:100000:65536', '--remap-labels'];
+      const look = ['sh', '-c', 'stat -c %u /etc/passwd; touch /new && stat -c %u /new; cat /proc/self/uid_map'];
+      const shown = await ctr.ok('run', '--rm', '--snapshotter', 'erofs', ...map, image.busybox, 'mapped', ...look);
+      assert.match(shown, /^0\n0\n +0 +100000 +65536\n$/);
     });
 
     test('a task keeps its mounts over a kill of the daemon, and leaves none when it is deleted', async () => {

@@ -2,7 +2,8 @@
  * The parts of EROFS on disk that an image without compression needs (Linux: Documentation/filesystems/erofs.rst): superblock,
  * extended inodes, extended attributes, directory blocks. All numbers are little-endian.
  */
-import type { ByteString } from '@gantry/sys/fast-at.ts';
+import { constants } from 'node:os';
+import { type ByteString, errnoError } from '@gantry/sys/fast-at.ts';
 import { crc32c } from './crc32c.ts';
 
 export const SUPERBLOCK_OFFSET = 1024;
@@ -99,6 +100,9 @@ export function encodeDevice(major: number, minor: number): number {
   return ((minor & 0xff) | ((major & 0xfff) << 8) | ((minor & ~0xff) << 12)) >>> 0;
 }
 
+/** Their length is counted in 16 bits, of four bytes each. */
+const MAX_XATTRS = 12 + 4 * 65534;
+
 const xattrPrefixes: [index: number, prefix: string, whole: boolean][] = [
   [1, 'user.', false],
   [2, 'system.posix_acl_access', true],
@@ -117,7 +121,7 @@ export function splitXattrName(name: ByteString): { index: number; rest: ByteStr
   return undefined;
 }
 
-/** The attributes that follow an inode. Names must be such that `splitXattrName` knows them. */
+/** The attributes that follow an inode. Names must be such that `splitXattrName` knows them. @throws E2BIG */
 export function encodeXattrs(xattrs: ReadonlyMap<ByteString, Buffer> | undefined): Buffer {
   if (!xattrs || xattrs.size === 0) return Buffer.alloc(0);
   const parts: Buffer[] = [Buffer.alloc(12)];
@@ -131,7 +135,9 @@ export function encodeXattrs(xattrs: ReadonlyMap<ByteString, Buffer> | undefined
     value.copy(entry, 4 + rest.length);
     parts.push(entry);
   }
-  return Buffer.concat(parts);
+  const all = Buffer.concat(parts);
+  if (all.length > MAX_XATTRS) throw errnoError(-constants.errno.E2BIG, 'setxattr');
+  return all;
 }
 
 export interface DirectoryEntry {

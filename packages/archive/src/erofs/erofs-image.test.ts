@@ -203,6 +203,27 @@ test('sparse files stay sparse, also a terabyte', { skip: mountable }, async (t)
   assert.equal(indexed, 'ESPARSE');
 });
 
+test('many headers of huge sparse files do not grow into huge maps', async (t) => {
+  const script = 'truncate -s 1T f; tar --format=gnu -S -cf - f; rm f';
+  const header = execFileSync('sh', ['-ec', script], { cwd: place(t) }).subarray(0, 512);
+  const headers = Array.from({ length: 3000 }, (_, i) => renamed(header, `f${i}`));
+  const { result } = await imageOf(t, Buffer.concat([...headers, Buffer.alloc(1024)]), {}, false);
+  assert.equal(result.image.inodes, 3001);
+  assert.ok(result.image.size < 64 << 20, `${result.image.size}`);
+});
+
+/** A header block with another name. */
+function renamed(block: Buffer, name: string): Buffer {
+  const copy = Buffer.from(block);
+  copy.fill(0, 0, 100);
+  copy.write(name);
+  copy.fill(0x20, 148, 156);
+  let sum = 0;
+  for (const byte of copy.subarray(0, 512)) sum += byte;
+  copy.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148);
+  return copy;
+}
+
 test('ten thousand directories deep', async (t) => {
   const deep = makeTar({ path: `${'d/'.repeat(10_000)}file`, content: 'x' });
   // fsck.erofs goes down by recursion, and falls.
@@ -258,6 +279,11 @@ test('what is malformed is refused and leaves nothing', async (t) => {
     ['link to nothing', /does not have/, { path: 'h', type: '1', linkPath: 'nothing' }],
     ['long name', /ENAMETOOLONG|too long/i, { path: 'n'.repeat(256) }],
     ['long link', /ENAMETOOLONG|too long/i, { path: 's', type: '2', linkPath: 'x/'.repeat(2100) }],
+    [
+      'too many attributes',
+      /E2BIG|too long/i,
+      { path: 'x', xattrs: [1, 2, 3, 4, 5].map((n) => [`user.${n}`, Buffer.alloc(60_000)]) },
+    ],
     ['unknown type', /unhandled tar header/, { path: 'x', type: 'V' }],
   ];
   for (const [what, message, ...entries] of cases) {

@@ -9,8 +9,11 @@ const BUFFER = 1 << 20;
 const MAX_ZEROS = 64 << 10;
 /** Data begin here, whatever the block size. */
 const DATA_OFFSET = 4096;
-/** Most entries of a chunk map. */
+/** Most entries of a chunk map, and of all maps of an image before they get as coarse as `FEW_CHUNKS`. */
 const MAX_CHUNKS = 1 << 16;
+const ALL_CHUNKS = 1 << 22;
+/** So many cost no more than the header of the file in an archive. */
+const FEW_CHUNKS = 64;
 
 export interface ImageSize {
   /** Bytes. */
@@ -27,6 +30,7 @@ export class ImageWriter {
   #start = DATA_OFFSET;
   #fill = 0;
   #sparse: ErofsNode | undefined;
+  #chunksLeft = ALL_CHUNKS;
   /** Of a sparse file: the chunk that is being written, and where in the image it begins. */
   #chunk = -1;
   #chunkStart = 0;
@@ -105,9 +109,12 @@ export class ImageWriter {
       return;
     }
     let bits = this.#blockBits;
-    while (size / 2 ** bits > MAX_CHUNKS) bits++;
+    // A thousand headers that promise a terabyte each must not fill the memory with maps.
+    const most = Math.max(FEW_CHUNKS, Math.min(MAX_CHUNKS, this.#chunksLeft >> 2));
+    while (size / 2 ** bits > most) bits++;
     if (bits > this.#blockBits + 31) throw new Error(`file of ${size} bytes is too large for an image`);
     node.chunks = { bits, blockBits: this.#blockBits, blocks: new Uint32Array(Math.ceil(size / 2 ** bits)).fill(HOLE) };
+    this.#chunksLeft -= node.chunks.blocks.length;
     this.#sparse = node;
     this.#chunk = -1;
   }

@@ -2,7 +2,7 @@ import path from 'node:path';
 import { erofsHandler, loopHandler } from '@gantry/mount';
 import { MetadataMounts } from '../../core/mounts/metadata-mounts.ts';
 import type { MountManager } from '../../core/mounts/mount-manager.ts';
-import { definePlugin } from '../../core/plugin/plugin.ts';
+import { definePlugin, type PluginStatus } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
 
 const platforms = [`linux/${process.arch === 'x64' ? 'amd64' : process.arch}`];
@@ -23,6 +23,14 @@ export const loopMountHandler = definePlugin({
   init: () => loopHandler,
 });
 
+/** Where snapshotters are that have a `root_path` of their own. */
+function snapshotterRoots(plugins: readonly PluginStatus[]): string[] {
+  return plugins
+    .filter(({ type, error }) => type === PluginTypes.Snapshotter && !error)
+    .flatMap(({ meta }) => meta.exports['root'] ?? [])
+    .filter((root) => root.startsWith('/') && root.length > 1);
+}
+
 /**
  * `io.containerd.mount-manager.v1.bolt`. The id is containerd's; activations are in the metadata, their mounts in the daemon's
  * state directory.
@@ -38,7 +46,7 @@ export const mountManagerPlugin = definePlugin({
       namespaces: metadata.namespaces,
       handlers: context.all(PluginTypes.MountHandler),
       targets: path.join(context.state, 't'),
-      roots: [context.daemon.root],
+      roots: [context.daemon.root, ...snapshotterRoots(context.statuses())],
       log: context.log,
       mutated: (deletion) => metadata.gc.mutated(deletion),
     });
