@@ -44,7 +44,7 @@ describe('ctr images convert', { skip: skip || (own!.missing ?? false) }, () => 
   };
 
   before(async () => {
-    const layouts = await buildTestImages(path.join(temp.path, 'images'));
+    const layouts = await buildTestImages(path.join(temp.path, 'images'), { few: true });
     registry = await TestRegistry.start(temp.path);
     oci = await registry.fill(layouts.whiteouts, 'test/whiteouts:latest');
     docker = `${registry.address}/test/whiteouts:docker`;

@@ -52,7 +52,7 @@ describe('our ctr by itself', { skip: skip || (own!.missing ?? false) }, () => {
   };
 
   before(async () => {
-    layout = (await buildTestImages(path.join(temp.path, 'images'))).whiteouts;
+    layout = (await buildTestImages(path.join(temp.path, 'images'), { few: true })).whiteouts;
     const index = JSON.parse(readFileSync(path.join(layout, 'index.json'), 'utf8')) as {
       manifests: { digest: string }[];
     };

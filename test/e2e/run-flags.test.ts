@@ -19,7 +19,7 @@ describe('flags of ctr run, and ctr install', { skip }, () => {
   const rootfs = path.join(temp.path, 'rootfs');
 
   before(async () => {
-    const { busybox } = await buildTestImages(path.join(temp.path, 'images'));
+    const { busybox } = await buildTestImages(path.join(temp.path, 'images'), { few: true });
     await run('skopeo', [
       'copy',
       '-q',

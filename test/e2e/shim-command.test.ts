@@ -18,7 +18,7 @@ describe('ctr shim', { skip: skip || (own!.missing ?? false) }, () => {
   const ctr = new CtrSession(own!, daemon.address, 'shims');
 
   before(async () => {
-    const { busybox } = await buildTestImages(path.join(temp.path, 'images'));
+    const { busybox } = await buildTestImages(path.join(temp.path, 'images'), { few: true });
     const archive = path.join(temp.path, 'busybox.tar');
     await run('skopeo', [
       'copy',

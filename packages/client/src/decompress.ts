@@ -32,6 +32,19 @@ export async function decompressed(source: AsyncIterable<Uint8Array>): Promise<A
   })();
   const found = magics.find(({ magic }) => head.subarray(0, magic.length).equals(magic));
   if (!found) return whole;
+  let given = 0;
+  const counted = (async function* () {
+    for await (const piece of whole) {
+      given += piece.byteLength;
+      yield piece;
+    }
+  })();
+  const stream = found.open();
   // The reader of the last stream sees every error.
-  return pipeline(Readable.from(whole, { objectMode: false }), found.open(), () => {}) as unknown as Readable;
+  pipeline(Readable.from(counted, { objectMode: false }), stream, () => {});
+  return (async function* () {
+    for await (const piece of stream) yield piece as Buffer;
+    // zlib leaves it at that; for containerd, too, such a layer is broken.
+    if (stream.bytesWritten < given) throw new Error(`${given - stream.bytesWritten} bytes follow the compressed ones`);
+  })();
 }

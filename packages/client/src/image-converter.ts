@@ -20,6 +20,7 @@ import {
 import type { ConversionStore, RawDescriptor, StoredDocument } from './conversion-store.ts';
 import type { ConvertOptions } from './convert-image.ts';
 import type { ConvertedLayer } from './convert-layer.ts';
+import { Limiter } from './limiter.ts';
 
 /** Layers converted at a time: compression has libuv's four threads. */
 const concurrency = 4;
@@ -41,8 +42,7 @@ export class ImageConverter {
   readonly #platform: PlatformMatcher;
   /** Of layers that several manifests share. */
   readonly #layers = new Map<string, Promise<ConvertedLayer | undefined>>();
-  #running = 0;
-  readonly #waiting: (() => void)[] = [];
+  readonly #turns = new Limiter(concurrency);
 
   constructor(store: ConversionStore, options: ConvertOptions & { signal: AbortSignal }) {
     this.#store = store;
@@ -138,7 +138,7 @@ export class ImageConverter {
         total: layer.size,
         descriptor: layer,
       });
-    const work = this.#inTurn(async () => {
+    const work = this.#turns.run(async () => {
       const { signal } = this.#options;
       signal.throwIfAborted();
       const onRead = (bytes: number) => tell('converting', bytes);
@@ -151,17 +151,6 @@ export class ImageConverter {
     });
     this.#layers.set(key, work);
     return work;
-  }
-
-  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#running >= concurrency) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    this.#running++;
-    try {
-      return await work();
-    } finally {
-      this.#running--;
-      this.#waiting.shift()?.();
-    }
   }
 
   /** The config with the diff ids of the new layers; undefined if they are the old ones. */

@@ -35,6 +35,7 @@ export * from './images.ts';
 export * from './introspection.ts';
 export * from './known-messages.ts';
 export * from './leases.ts';
+export * from './limiter.ts';
 export type { Mount } from './mount.ts';
 export * from './mounts.ts';
 export * from './namespaces.ts';

@@ -5,6 +5,7 @@ import {
   type Descriptor,
   hasCode,
   type Image,
+  Limiter,
   openWriter,
   StatusError,
   type TransferProgress,
@@ -12,7 +13,6 @@ import {
 import { childLabels, childrenOf, isIndexType, isManifestType, maxManifestSize, refKey } from '@gantry/oci';
 import type { RegistryClient } from '@gantry/registry';
 import { inBatches } from '../batches.ts';
-import { Limiter } from '../limiter.ts';
 import { sourceLabels } from './distribution-source.ts';
 import { maxDepth, type PartsWanted, wantedChildren } from './image-tree.ts';
 

@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Descriptor } from '@gantry/client';
+import { type Descriptor, Limiter } from '@gantry/client';
 import { Annotation, allPlatforms, MediaType, parsePlatform, strictPlatform } from '@gantry/oci';
 import { inBatches } from '../batches.ts';
-import { Limiter } from '../limiter.ts';
 import { mountSource, sourceLabels, sourceOf } from './distribution-source.ts';
 import { wantedChildren } from './image-tree.ts';
 import { imageName } from './import-archive.ts';

@@ -1,8 +1,7 @@
 // Pushes an image by this program itself: out of the daemon's content store to the registry.
-import { type Client, Code, type Descriptor, StatusError, type TransferProgress } from '@gantry/client';
+import { type Client, Code, type Descriptor, Limiter, StatusError, type TransferProgress } from '@gantry/client';
 import { childrenOf, isIndexType, isManifestType, isNonDistributable, refKey } from '@gantry/oci';
 import type { RegistryClient } from '@gantry/registry';
-import { Limiter } from '../limiter.ts';
 import { mountSource, sourceLabels } from './distribution-source.ts';
 import { maxDepth } from './image-tree.ts';
 
