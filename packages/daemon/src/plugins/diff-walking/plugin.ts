@@ -1,4 +1,4 @@
-import { archivePool } from '@gantry/archive';
+import { archivePool, chooseDecompressor } from '@gantry/archive';
 import type { Differ } from '../../core/diff/differ.ts';
 import { field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin } from '../../core/plugin/plugin.ts';
@@ -20,6 +20,7 @@ export const walkingDifferPlugin = definePlugin({
   init(context): Differ {
     const { content } = context.get(PluginTypes.Metadata);
     const { max_layer_size: most, max_layer_ratio: ratio } = context.config;
+    context.log.debug(`using ${chooseDecompressor('gzip').name} for decompression`);
     return new WalkingDiffer({
       content,
       pool: archivePool(),
