@@ -2,7 +2,7 @@
 // shows when a registry misbehaves, by itself and through the daemon.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -211,6 +211,13 @@ describe('our ctr by itself', { skip: skip || (own!.missing ?? false) }, () => {
       await third.ok('run', '--rm', 'docker.io/local/app:1', 'docker', 'cat', '/data/opaque/shown'),
       /shown/,
     );
+    for (const flags of [[], ['--local']]) {
+      const nothing = path.join(temp.path, 'nothing.tar');
+      const { code, stderr } = await ctr.try('images', 'export', ...flags, nothing, 'x/none:1');
+      assert.equal(code, 1);
+      assert.match(stderr, /not found/);
+      assert.ok(!existsSync(nothing), 'no half archive is left');
+    }
     writeFileSync(path.join(temp.path, 'cut.tar'), readFileSync(file).subarray(0, 200_000));
     const cut = await ctrIn('cut').try('images', 'import', '--local', path.join(temp.path, 'cut.tar'));
     assert.equal(cut.code, 1);

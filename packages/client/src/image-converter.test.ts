@@ -237,6 +237,16 @@ describe('converting images', () => {
     assert.deepEqual(json.config, { Env: ['A=1'] });
     assert.deepEqual(json['os.features'], ['erofs']);
     assert.equal(json['x-number'], 1);
+    // A config that has no place for the new diff id.
+    const { layers } = content.json(root.digest) as unknown as { layers: Descriptor[] };
+    const empty = content.add(MediaType.OciConfig, {});
+    const artifact = content.add(MediaType.OciManifest, { schemaVersion: 2, config: empty, layers });
+    const other = { layer: { ...blob, mediaType: MediaType.ErofsLayer }, oldDiffId: 'sha256:a', diffId: 'sha256:b' };
+    await assert.rejects(
+      content.converter({ layer: async () => other }).convert(artifact),
+      (error) => hasCode(error, Code.FailedPrecondition) && /0 diff ids for 1 layers/.test(error.message),
+    );
+    assert.ok(await content.converter({ layer: uncompressLayer() }).convert(artifact), 'nothing to be recorded');
   });
 
   it('drops the annotations, URLs and inlined bytes that are true of the old bytes only', async () => {

@@ -164,6 +164,10 @@ export class ImageConverter {
     const parsed = parseImageConfig(document.bytes);
     const old = parsed.rootfs?.diff_ids ?? [];
     const ours = converted.filter((_, at) => isLayerType(layers[at]!.mediaType));
+    if (old.length !== ours.length && ours.some((made) => made && made.diffId !== made.oldDiffId))
+      throw failedPrecondition(
+        `the image is broken: its config ${raw.digest} has ${old.length} diff ids for ${ours.length} layers`,
+      );
     const diffIds = old.map((diffId, at) => {
       const made = ours[at];
       if (made && made.oldDiffId !== diffId)

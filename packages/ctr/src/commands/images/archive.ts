@@ -1,6 +1,6 @@
 // Images to and from archives: by the daemon, or with --local by this program itself.
-import { createWriteStream } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { createWriteStream, existsSync } from 'node:fs';
+import { open, rm } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { Client, TransferProgress } from '@gantry/client';
@@ -139,7 +139,14 @@ export const exportImages: Command = {
         }),
         createWriteStream(file),
       );
-    await (process.stdout.isTTY ? withProgress(file, save) : save());
+    const existed = existsSync(file);
+    try {
+      await (process.stdout.isTTY ? withProgress(file, save) : save());
+    } catch (reason) {
+      // Half an archive is of no use; what was there before, or is no file, is not ours to remove.
+      if (!existed) await rm(file, { force: true });
+      throw reason;
+    }
   }),
 };
 
