@@ -49,7 +49,16 @@ export interface TransportOptions {
 const notTls = new Set(['ERR_SSL_WRONG_VERSION_NUMBER', 'ERR_SSL_PACKET_LENGTH_TOO_LONG', 'EPROTO', 'ECONNRESET']);
 
 /** Headers that may follow a redirect to another host. The others may say who we are, as `hosts.toml` can name any. */
-const harmlessHeaders = new Set(['accept', 'accept-encoding', 'range', 'if-range', 'user-agent']);
+const harmlessHeaders = new Set([
+  'accept',
+  'accept-encoding',
+  'content-length',
+  'content-range',
+  'content-type',
+  'if-range',
+  'range',
+  'user-agent',
+]);
 
 /** Flow control of HTTP/2: what may be under way at once, so that a long way does not make a fast line slow. */
 const h2Options = { settings: { initialWindowSize: 4 << 20 }, connectionWindowSize: 16 << 20 };
@@ -76,8 +85,8 @@ export class HttpTransport implements AsyncDisposable {
       const response = await this.#once(current);
       const location = header(response, 'location');
       const { status } = response;
-      // 307 on a POST or PUT would need the body again; uploads handle their own Location.
-      const follow = current.method === 'GET' || current.method === 'HEAD';
+      // Others than GET are only sent elsewhere where the answer means them as they are, body and all.
+      const follow = current.method === 'GET' || current.method === 'HEAD' || status === 307 || status === 308;
       if (!follow || status < 301 || status > 308 || status === 304 || location === undefined) return response;
       await discard(response);
       if (redirects === maxRedirects)

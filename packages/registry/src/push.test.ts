@@ -175,3 +175,30 @@ test('who refers to a subject is put on its tag, unless the registry takes note 
     );
   }
 });
+
+test('an upload that is sent elsewhere goes there, without the login', async () => {
+  await using other = await start();
+  let target = '';
+  await using it = await start({
+    intercept(request, response) {
+      if (request.headers.authorization === undefined) {
+        response.writeHead(401, { 'www-authenticate': 'Basic realm="x"' }).end();
+        return true;
+      }
+      if (request.method !== 'PUT') return false;
+      request
+        .resume()
+        .on('end', () => response.writeHead(307, { location: `${target}?${request.url?.split('?')[1]}` }).end());
+      return true;
+    },
+  });
+  const begun = await fetch(`http://${other.registry.host}/v2/a/blobs/uploads/`, { method: 'POST' });
+  target = `http://${other.registry.host}${begun.headers.get('location')}`;
+  await using client = new RegistryClient({
+    credentials: async () => ({ kind: 'password', username: 'me', secret: 'secret' }),
+  });
+  assert.equal(await client.push(it.reference, blob, { open }), 'pushed');
+  assert.ok(other.registry.blobs.get(`a@${blob.digest}`)?.equals(bytes));
+  const { authorization, 'content-length': length } = other.registry.headers.at(-1) ?? {};
+  assert.deepEqual([authorization, length], [undefined, String(bytes.length)]);
+});
