@@ -97,6 +97,8 @@ export interface ImageBench {
   peers: readonly ((directory: string) => Peer)[];
   ctr: string;
   quick: boolean;
+  /** How often each case is measured. */
+  rounds: number;
   only: ReadonlySet<string>;
 }
 
@@ -175,7 +177,7 @@ export async function* benchImages(bench: ImageBench): AsyncGenerator<Row> {
       if (bench.only.size > 0 && !bench.only.has(one.key)) continue;
       const costs = new Map<number, Cost>();
       const names: string[] = [];
-      for (let round = 0; round < (quick ? 1 : 3); round++) {
+      for (let round = 0; round < bench.rounds; round++) {
         for (const [index, make] of bench.peers.entries()) {
           await using disk = await FreshDisk.make(path.join(directory, `disk-${index}`));
           const peer = make(path.join(disk.path, 'd'));

@@ -22,12 +22,13 @@ const { values, positionals } = parseArgs({
     runtime: { type: 'string', default: 'runc' },
     quick: { type: 'boolean', default: false },
     images: { type: 'string' },
+    rounds: { type: 'string' },
     'no-igzip': { type: 'boolean', default: false },
   },
 });
 if (!values.peer || !existsSync(values.peer)) {
   console.error(
-    'usage: npm run bench -- --peer PATH-TO-containerd [--runtime runc] [--quick] [--images DIR] [--no-igzip] [sections]',
+    'usage: npm run bench -- --peer PATH-TO-containerd [--runtime runc] [--quick] [--images DIR] [--rounds N] [--no-igzip] [sections]',
   );
   console.error('  sections: start calls containers memory images, or of the last only images:CASE');
   console.error(
@@ -139,6 +140,7 @@ try {
       ],
       ctr: containerd.ctr,
       quick,
+      rounds: Number(values.rounds ?? (quick ? 1 : 3)),
       only: new Set(sections.has('images') ? [] : cases),
     });
     for await (const row of bench) rows.push(row);

@@ -57,23 +57,22 @@ export function checkDocumentSize(descriptor: Descriptor): void {
 }
 
 /**
- * All bytes of a blob in pieces of a megabyte, the next being read while one is used. With `reuse` a piece may be overwritten when the
- * next is asked for.
+ * All bytes of a blob in pieces of a megabyte, the next being read while one is used. With `buffers` (2 or more) so many are used in
+ * turn, and a piece is overwritten when the `buffers - 1`th after it is asked for.
  */
 export async function* contentBytes(
   ctx: RequestContext,
   content: ContentStore,
   digest: string,
-  options: { reuse?: boolean } = {},
+  options: { buffers?: number } = {},
 ): AsyncGenerator<Uint8Array> {
   await using reader = await content.reader(ctx, digest);
   const most = Math.min(pieceSize, reader.size);
-  const buffers = options.reuse ? [0, 1].map(() => Buffer.allocUnsafeSlow(most)) : [];
+  const buffers = Array.from({ length: options.buffers ?? 0 }, () => Buffer.allocUnsafeSlow(most));
   let turn = 0;
   const read = (at: number): Promise<Uint8Array> | undefined => {
     if (at >= reader.size) return undefined;
-    turn ^= 1;
-    const reading = reader.read(at, Math.min(most, reader.size - at), buffers[turn]);
+    const reading = reader.read(at, Math.min(most, reader.size - at), buffers[turn++ % buffers.length]);
     // What fails ahead is told when it is asked for.
     reading.catch(() => undefined);
     return reading;
@@ -95,7 +94,7 @@ export async function* contentBytes(
 
 const pieceSize = 1 << 20;
 
-/** The same with `reuse`, failing at its end if they are not what the digest says. Local files are hashed off the main thread. */
+/** The same with two buffers, failing at its end if they are not what the digest says. Local files are hashed off the main thread. */
 export async function* verifiedBytes(
   ctx: RequestContext,
   content: ContentStore,
@@ -115,7 +114,7 @@ export async function* verifiedBytes(
     : undefined;
   hashing?.catch(() => undefined);
   const hash = elsewhere ? undefined : hashFor(digest);
-  for await (const chunk of contentBytes(ctx, content, digest, { reuse: true })) {
+  for await (const chunk of contentBytes(ctx, content, digest, { buffers: 2 })) {
     hash?.update(chunk);
     yield chunk;
   }

@@ -52,6 +52,8 @@ export interface TransferEnvironment {
   tokens: TokenCache;
   /** One transfer at a time unpacks a given chain of layers. */
   chains: KeyedLock;
+  /** One transfer at a time brings a given blob; those that wait find it there. */
+  fetches: KeyedLock;
   log: Logger;
 }
 

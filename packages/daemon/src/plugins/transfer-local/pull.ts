@@ -198,21 +198,27 @@ class ImagePull {
   }
 
   async #fetchOnce(descriptor: Descriptor, onGrowing: (file: GrowingFile) => void): Promise<void> {
-    const { content, downloads } = this.#env;
+    const { content, downloads, fetches } = this.#env;
     const { key, repository } = this.#source;
     const source = addSource(undefined, key, repository);
     this.#tracker.add(descriptor);
     const { signal } = this.#ctx;
-    const fetching = (): Promise<boolean> =>
-      fetchContent(this.#ctx, {
-        content,
-        descriptor,
-        labels: source === undefined ? {} : { [key]: source },
-        open: (offset, signal) => this.#read(descriptor, offset, signal),
-        download: (copy) => this.#limits.transfers.run(() => downloads.run(copy, signal), signal),
-        onProgress: (bytes) => this.#tracker.update(descriptor, bytes),
-        ...(isLayerType(descriptor.mediaType) && { onGrowing }),
-      });
+    const fetching = async (): Promise<boolean> => {
+      const release = await fetches.acquire(`${this.#ctx.namespace}/${descriptor.digest}`, signal);
+      try {
+        return await fetchContent(this.#ctx, {
+          content,
+          descriptor,
+          labels: source === undefined ? {} : { [key]: source },
+          open: (offset, signal) => this.#read(descriptor, offset, signal),
+          download: (copy) => this.#limits.transfers.run(() => downloads.run(copy, signal), signal),
+          onProgress: (bytes) => this.#tracker.update(descriptor, bytes),
+          ...(isLayerType(descriptor.mediaType) && { onGrowing }),
+        });
+      } finally {
+        release();
+      }
+    };
     const fetched = await this.#open.run(fetching, signal);
     if (fetched) {
       this.#tracker.complete(descriptor);

@@ -113,7 +113,8 @@ class ImagePush {
     const { labels } = await content.info(ctx, descriptor.digest);
     try {
       const outcome = await this.#client.push(this.#reference, descriptor, {
-        open: () => contentBytes(ctx, content, descriptor.digest),
+        // The connection takes a piece whole before it asks for the next; two more are to spare.
+        open: () => contentBytes(ctx, content, descriptor.digest, { buffers: 4 }),
         mountFrom: mountCandidate(labels, this.#reference),
         onProgress: (sent) => this.#tracker.update(descriptor, sent),
         signal,

@@ -228,6 +228,7 @@ export function testingEnvironment() {
     hostsDirectory: '',
     tokens: new TokenCache(),
     chains: new KeyedLock(),
+    fetches: new KeyedLock(),
     log,
   };
   return { env, content, snapshotter, images: images.images, leases, applied };

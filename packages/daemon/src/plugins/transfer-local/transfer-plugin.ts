@@ -75,6 +75,7 @@ export const localTransfer = definePlugin({
       hostsDirectory: config.config_path,
       tokens: new TokenCache(),
       chains: new KeyedLock(),
+      fetches: new KeyedLock(),
       log: context.log,
     });
   },
