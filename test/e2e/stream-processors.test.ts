@@ -95,6 +95,26 @@ describe('stream processors: encrypted images', { skip: missing() }, () => {
     });
   }
 
+  test('one becomes EROFS images too', async (t) => {
+    const ctr = new CtrSession(ctrClients()[0]!, daemon.address, 'encrypted-erofs');
+    if (!/erofs .* ok/.test(await ctr.ok('plugins', 'ls', 'id==erofs,type~=snapshotter')))
+      return t.skip('no EROFS here');
+    const erofs = ['--snapshotter', 'erofs'];
+    await ctr.ok('images', 'pull', '--plain-http', ...erofs, encrypted);
+    const out = await ctr.ok(
+      'run',
+      '--rm',
+      ...erofs,
+      encrypted,
+      'one',
+      'sh',
+      '-c',
+      'cat /data/a; echo; ls /data/opaque',
+    );
+    assert.equal(out, 'linked\nshown\n');
+    await ctr.ok('images', 'rm', '--sync', encrypted);
+  });
+
   test('without the key nothing is unpacked, and the decoder says why', async () => {
     renameSync(at('keys/private.pem'), at('private.pem'));
     try {
