@@ -151,8 +151,9 @@ test('who wants the credentials is told to who has them', async () => {
   });
   const reference = `${it.registry.host}/a:v1`;
   await client.resolve(reference);
-  const request = { host: it.registry.host, reference, scopes: ['repository:a:pull'] };
-  assert.deepEqual(wanted[0], request);
+  const { host } = it.registry;
+  const challenges = [`Bearer realm="http://${host}/token",service="test",scope="repository:a:pull"`];
+  assert.deepEqual(wanted[0], { host, reference, scopes: ['repository:a:pull'], challenges });
   // What has ended is asked for again; what has not is kept.
   const before = wanted.length;
   login = it.login('me');

@@ -28,6 +28,8 @@ export interface CredentialsRequest {
   reference?: string | undefined;
   /** Token scopes of the request, as `repository:a/b:pull`. */
   scopes?: readonly string[];
+  /** What the endpoint said that it wants: values of `WWW-Authenticate`. Absent if it was not asked, as when a token is at hand. */
+  challenges?: readonly string[];
   /** Names of the providers that the host's configuration wants asked; absent: the usual ones. */
   providers?: readonly string[] | undefined;
 }
@@ -64,6 +66,7 @@ export class Authorizer {
   readonly #options: AuthorizerOptions;
   readonly #tokens: TokenCache;
   #challenge: Challenge | undefined;
+  #asked: readonly string[] | undefined;
   /** What the host wanted for requests with certain scopes, joined, when it wanted something else. */
   readonly #wanted = new Map<string, readonly string[]>();
   /** By reference: a plugin may give each image its own. */
@@ -107,7 +110,8 @@ export class Authorizer {
    */
   async challenged(response: HttpResponse, purpose: Purpose, sent: string | undefined): Promise<boolean> {
     const { scopes } = purpose;
-    const challenges = parseChallenges(headerValues(response, 'www-authenticate'));
+    this.#asked = headerValues(response, 'www-authenticate');
+    const challenges = parseChallenges(this.#asked);
     for (const challenge of challenges) {
       const { scheme, parameters } = challenge;
       if (scheme !== 'bearer' && scheme !== 'basic') continue;
@@ -180,7 +184,8 @@ export class Authorizer {
     }
     const current = this.#credentials.get(id);
     if (current && current !== known) return await current;
-    const looking = provider({ host, reference, scopes, ...(providers && { providers }) }, signal);
+    const asked = this.#asked && { challenges: this.#asked };
+    const looking = provider({ host, reference, scopes, ...asked, ...(providers && { providers }) }, signal);
     this.#credentials.set(id, looking);
     // One that was cancelled, or failed, says nothing about the next.
     looking.catch(() => this.#credentials.delete(id));

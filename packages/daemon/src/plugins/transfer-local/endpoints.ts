@@ -1,5 +1,5 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
-import { fromTimestamp, invalidArgument, isAny, packAny, unpackAny } from '@gantry/api';
+import { invalidArgument, isAny, unpackAny } from '@gantry/api';
 import { ImageExportSchema, type Registry, RegistrySchema } from '@gantry/api/gen/gantry/transfer/v1/transfer_pb.js';
 import type { Platform as WirePlatform } from '@gantry/api/gen/types/platform_pb.js';
 import { ImageStoreSchema } from '@gantry/api/gen/types/transfer/imagestore_pb.js';
@@ -8,17 +8,9 @@ import {
   ImageExportStreamSchema,
   ImageImportStreamSchema,
 } from '@gantry/api/gen/types/transfer/importexport_pb.js';
-import {
-  AuthRequestSchema,
-  AuthResponseSchema,
-  AuthType,
-  HTTPDebug,
-  type OCIRegistry,
-  OCIRegistrySchema,
-} from '@gantry/api/gen/types/transfer/registry_pb.js';
+import { HTTPDebug, type OCIRegistry, OCIRegistrySchema } from '@gantry/api/gen/types/transfer/registry_pb.js';
 import type { Platform } from '@gantry/oci';
 import {
-  type Credentials,
   type CredentialsProvider,
   defaultHosts,
   hostsFromDirectory,
@@ -28,8 +20,9 @@ import {
 } from '@gantry/registry';
 import { eitherCredentials } from '../../core/credentials/loaded-credentials.ts';
 import type { RequestContext } from '../../core/request-context.ts';
-import { ByteSender, nextMessage, receiveBytes } from '../../core/streaming/byte-stream.ts';
-import type { MessageStream, StreamManager } from '../../core/streaming/stream-manager.ts';
+import { ByteSender, receiveBytes } from '../../core/streaming/byte-stream.ts';
+import type { StreamManager } from '../../core/streaming/stream-manager.ts';
+import { askForCredentials } from './ask-credentials.ts';
 import { type LayerStreamEndpoint, readLayerEndpoint, type SnapshotEndpoint } from './layer-endpoints.ts';
 
 /** Sources and destinations of transfers, read from their messages. */
@@ -258,28 +251,5 @@ function tracers(
   return {
     ...(level !== HTTPDebug.DEBUG && { trace: tell }),
     ...(level !== HTTPDebug.TRACE && { dump: tell }),
-  };
-}
-
-/** Asks the client over its stream, one question at a time: answers carry nothing that says which they are for. */
-function askForCredentials(stream: MessageStream, reference: string): CredentialsProvider {
-  let last: Promise<unknown> = Promise.resolve();
-  const ask = async (host: string, signal: AbortSignal | undefined): Promise<Credentials | undefined> => {
-    stream.send(packAny(AuthRequestSchema, { host, reference }));
-    const answer = await nextMessage(stream, signal);
-    if (answer === undefined) return undefined;
-    const { authType, secret, username, expireAt } = unpackAny(AuthResponseSchema, answer);
-    const expires = fromTimestamp(expireAt);
-    if (expires && Number(expires.seconds) > 0 && Number(expires.seconds) * 1000 < Date.now()) return undefined;
-    if (secret === '') return undefined;
-    if (authType === AuthType.HEADER) return { kind: 'header', value: secret };
-    if (authType === AuthType.REFRESH || username === '') return { kind: 'refresh', token: secret };
-    if (authType === AuthType.CREDENTIALS) return { kind: 'password', username, secret };
-    return undefined;
-  };
-  return ({ host }, signal) => {
-    const mine = last.then(() => ask(host, signal));
-    last = mine.catch(() => undefined);
-    return mine;
   };
 }
