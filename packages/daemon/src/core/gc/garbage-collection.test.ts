@@ -178,6 +178,26 @@ describe('garbage collection', () => {
     assert.equal(meta.backend.ingests.size, 1);
   });
 
+  it('keeps of a broken transfer what can be taken up again: ingests whose digest is known', async () => {
+    await meta.leases.create(ctx, { id: 'l', labels: {} });
+    const held = contextOf('ns', 'l');
+    for (const [ref, expected] of [
+      ['known', { expected: `sha256:${'a'.repeat(64)}` }],
+      ['unknown', {}],
+    ] as const) {
+      const writer = await meta.content.writer(held, { ref, ...expected });
+      await writer.write(Buffer.from(ref));
+      await writer.close();
+    }
+    await meta.leases.delete(ctx, 'l', { keepIngests: true });
+    await meta.gc.collect();
+    assert.deepEqual(
+      (await meta.content.listStatuses(ctx)).map(({ ref }) => ref),
+      ['known'],
+    );
+    assert.equal(meta.backend.ingests.size, 1);
+  });
+
   it('takes bytes and snapshots that no record names, leaves first', async () => {
     const writer = await meta.backend.writer({ ref: 'x' });
     await writer.write(Buffer.from('orphan'));

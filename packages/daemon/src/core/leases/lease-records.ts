@@ -44,12 +44,14 @@ export function ingestExpiry(): Time {
   return fromMillis(toMillis(now()) + ingestLifetimeMs);
 }
 
-/** Ends a lease; the ingests it held stay for a day, so that broken work can be taken up again. */
+/** Ends a lease; the ingests it held stay for a day if their digest is known, so that broken work can be taken up again. */
 export function endLeaseKeepingIngests(tx: WriteTransaction, namespace: string, lease: string): void {
   for (const { type, id } of [...leaseResources(tx, namespace, lease)]) {
     const key = keys.ingest(namespace, id);
     const ingest = type === ResourceType.ingest ? tx.get<IngestRecord>(key) : undefined;
-    if (ingest) tx.put(key, { ...ingest, expiresAt: ingestExpiry() } satisfies IngestRecord);
+    // Of one whose end nobody knows, nobody can tell that it is the same.
+    if (!ingest || ingest.expected === '') continue;
+    tx.put(key, { ...ingest, expiresAt: ingestExpiry() } satisfies IngestRecord);
   }
   tx.remove(keys.lease(namespace, lease));
   tx.removeAll(keys.leaseResources(namespace, lease));
