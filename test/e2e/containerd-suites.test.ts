@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, truncateSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { makeBtrfs, missingBtrfs } from '../../packages/daemon/src/plugins/snapshot-btrfs/testing-filesystem.ts';
-import { TestDaemon } from '../lib/daemon.ts';
+import { bin, TestDaemon } from '../lib/daemon.ts';
 import { endProcess, eventually, run } from '../lib/processes.ts';
 import { makeTempDir } from '../lib/temp-dir.ts';
 
@@ -64,6 +64,8 @@ describe('containerd’s own test suites', { skip: missing(), timeout: 1_200_000
 `,
     );
     await second.start();
+    const erofs = await run(bin.ctr, ['-a', second.address, 'plugins', 'ls', 'id==erofs']);
+    if (/snapshotter\.v1 +erofs .* ok/.test(erofs.stdout)) names.push('erofs');
     first = new TestDaemon(
       path.join(temp.path, '1'),
       `${withoutCollections}
