@@ -109,6 +109,7 @@ async function startServing(flags: ShimFlags): Promise<void> {
       containers.remove(container);
       lifetime.check();
     },
+    variables: () => ({ namespace: flags.namespace, socket: paths.socket, containers: containers.size }),
   });
   returnMemoryWhenIdle();
   if (!containers.find(flags.namespace, flags.id)) lifetime.reserve(flags.namespace, flags.id);

@@ -4,8 +4,8 @@ import type { Shim } from '@gantry/client';
 import { type Command, type Flag, type Invocation, UsageError } from '../command.ts';
 import { log, print, printJson } from '../output.ts';
 import { attachStreams, rawTerminal } from '../run/attach.ts';
-import { shimAddresses } from '../shim-address.ts';
-import { profiles } from './pprof.ts';
+import { shimAddresses, shimDebugSockets } from '../shim-address.ts';
+import { profileCommands } from './pprof.ts';
 
 const apiVersion: Flag = { name: 'api-version', kind: 'int', usage: "version of the shim's API: 2 or 3", default: 3 };
 
@@ -31,6 +31,12 @@ async function connectShim(invocation: Invocation): Promise<Shim> {
   }
   const shown = sockets.map((socket) => socket.replace('\0', '@'));
   throw new Error(`fail to connect to container shim with sockets: [${shown.join(' ')}]`);
+}
+
+function debugSockets(invocation: Invocation): string[] {
+  const [id, given] = [invocation.string('id'), invocation.string('shim-address')];
+  if (!id && !given) throw new UsageError('shim ID (--id) or address (--shim-address) must be specified');
+  return shimDebugSockets(invocation.string('address'), invocation.string('namespace'), { id, given });
 }
 
 function withShim(work: (shim: Shim, invocation: Invocation) => Promise<void>): Command['run'] & object {
@@ -163,6 +169,11 @@ export const shim: Command = {
       flags: [apiVersion],
       run: withShim((shim, invocation) => shim.shutdown(invocation.string('id'))),
     },
-    { name: 'pprof', usage: 'profile a shim', example: 'ctr shim --id c1 pprof heap', commands: profiles },
+    {
+      name: 'pprof',
+      usage: 'ask a shim what it does',
+      example: 'ctr shim --id c1 pprof stacks',
+      commands: profileCommands('ctr shim --id c1 pprof', debugSockets),
+    },
   ],
 };

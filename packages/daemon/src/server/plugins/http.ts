@@ -79,10 +79,13 @@ export const debugServerPlugin = definePlugin({
   init: (context): unknown => {
     const { address, uid, gid } = context.config;
     if (address === '') throw new PluginSkip('no address');
-    return serve(context, address, { uid, gid }, (request, response) => {
-      if (request.url?.split('?')[0] !== '/debug/vars') return void response.writeHead(404).end();
-      response.setHeader('content-type', 'application/json');
-      response.end(JSON.stringify({ ...activeResources(), plugins: context.statuses() }));
+    let listener: Promise<RequestListener> | undefined;
+    return serve(context, address, { uid, gid }, async (request, response) => {
+      // Loaded for the first who asks: most daemons are never asked.
+      listener ??= import('@gantry/sys/debug/debug-http.ts').then(({ debugListener }) =>
+        debugListener(() => ({ ...activeResources(), plugins: context.statuses() })),
+      );
+      (await listener)(request, response);
     });
   },
 });
