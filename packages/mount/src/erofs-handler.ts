@@ -38,18 +38,18 @@ export const erofsHandler: MountHandler = {
       await mountErofs(plain, mountPoint);
       return { mount: plain, mountedAt: now(), mountPoint };
     } catch (error) {
+      // Before Linux 6.12 only block devices can be mounted.
       if (!hasErrno(error, 'ENOTBLK')) throw error;
     }
-    const onLoop = await mountByLoop(plain, mountPoint);
-    return { mount: onLoop, mountedAt: now(), mountPoint };
+    return { mount: await mountErofsByLoop(plain, mountPoint), mountedAt: now(), mountPoint };
   },
 
   unmount: (mountPoint) => unmountAll(mountPoint),
   isMounted: async (mountPoint, points) => points.has(mountPoint),
 };
 
-/** Attaches the image and every `device=` file; the kernel frees the devices with the mount. */
-async function mountByLoop(mount: Mount, mountPoint: string): Promise<Mount> {
+/** Attaches the image and every `device=` file, and mounts that; the kernel frees the devices with the mount. */
+export async function mountErofsByLoop(mount: Mount, mountPoint: string): Promise<Mount> {
   const opened: number[] = [];
   const attach = async (file: string) => {
     const device = await attachLoop(file, { readonly: true });
