@@ -29,14 +29,14 @@ export async function deactivateMounts(client: Client, name: string): Promise<vo
   }
 }
 
-/** Activates for as long as `use` takes, and an hour at most, should this program be killed over it. */
+/** Activates for as long as `use` takes, and five minutes at most, should this program or the daemon be killed over it. */
 export async function withActivatedMounts<T>(
   client: Client,
   mounts: Mount[],
   use: (mounts: Mount[]) => Promise<T>,
 ): Promise<T> {
   const name = `ctr-${Date.now()}-${randomBytes(9).toString('base64url')}`;
-  const labels = { 'containerd.io/gc.expire': new Date(Date.now() + 3_600_000).toISOString() };
+  const labels = { 'containerd.io/gc.expire': new Date(Date.now() + 300_000).toISOString() };
   const system = await activateMounts(client, name, mounts, { labels });
   try {
     return await use(system);
