@@ -34,6 +34,7 @@ const packages = {
 /** Go programs that the tests talk to, as modules of one version; by where they go, as some have the same name. */
 const goTools = {
   ctr: 'github.com/containerd/containerd/v2/cmd/ctr@v2.3.4',
+  'containerd-shim-runc-v2': 'github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2@v2.3.4',
   'containerd-fuse-overlayfs-grpc':
     'github.com/containerd/fuse-overlayfs-snapshotter/v2/cmd/containerd-fuse-overlayfs-grpc@v2.1.7',
   cosign: 'github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5',

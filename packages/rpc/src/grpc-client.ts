@@ -33,6 +33,8 @@ export interface GrpcTransportOptions {
   keepAliveMs?: number;
   /** Sent as the first part of the user agent. */
   userAgent?: string;
+  /** Called each time a connection that was made breaks, before its calls are told. */
+  onDisconnect?: () => void;
 }
 
 /** A gRPC connection, made at the first call and made again when it breaks. It keeps the process alive while a call is on. */
@@ -234,6 +236,7 @@ class ClientTransport implements GrpcTransport {
     session.once('connect', () => {
       // It may have been closed while it was being made.
       if (!session.destroyed) session.setLocalWindowSize(connectionWindow);
+      session.once('close', () => !this.#closed && this.#options.onDisconnect?.());
     });
     const pings = this.#options.keepAliveMs ? this.#ping(session, this.#options.keepAliveMs) : undefined;
     session.on('close', () => {

@@ -220,6 +220,7 @@ class AssembledDaemon implements Daemon {
       state: this.state,
       address: this.address,
       ttrpcAddress: this.ttrpcAddress,
+      logLevel: parseLogLevel(server.debug.level) ?? 'info',
       temp,
       timeout: (name) => server.timeouts[name] ?? 0,
       streamProcessors: Object.fromEntries(processors),

@@ -1,4 +1,4 @@
-import type { Logger } from '../log/logger.ts';
+import type { Logger, LogLevel } from '../log/logger.ts';
 import type { ConfigSchema } from './config-schema.ts';
 
 declare const instanceOf: unique symbol;
@@ -31,6 +31,8 @@ export interface PluginContext<Config> {
     readonly state: string;
     readonly address: string;
     readonly ttrpcAddress: string;
+    /** The level below which nothing is logged. */
+    readonly logLevel: LogLevel;
     /** Directory for temporary mounts and files, emptied at start. */
     readonly temp: string;
     /** Timeouts of `[timeouts]`, milliseconds. */

@@ -46,7 +46,7 @@ export const shimManager = definePlugin({
           address: daemon.address,
           ttrpcAddress: daemon.ttrpcAddress,
           publishBinary: path.join(bin, 'gantryd'),
-          debug: false,
+          logLevel: daemon.logLevel,
           extra: [...config.env, `GANTRY_SHIM_GROUPING=${config.grouping}`],
           socketDir: config.socket_dir || path.join(daemon.state, 's'),
         },

@@ -1,11 +1,14 @@
 import { spawn } from 'node:child_process';
+import { stat } from 'node:fs/promises';
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import { type Any, AnySchema } from '@bufbuild/protobuf/wkt';
 import { Code, fromTimestamp, StatusError } from '@gantry/api';
 import { DeleteResponseSchema } from '@gantry/api/gen/runtime/task/v2/shim_pb.js';
 import { type RuntimeInfo, RuntimeInfoSchema } from '@gantry/api/gen/types/introspection_pb.js';
+import type { LogLevel } from '../../core/log/logger.ts';
 import type { ProcessExit } from '../../core/tasks/task-runtime.ts';
-import { type Bootstrap, parseBootstrap } from './bootstrap.ts';
+import { version } from '../../core/version/version.ts';
+import { type Bootstrap, encodeStartParameters, parseBootstrap } from './bootstrap.ts';
 import type { Bundle } from './bundle.ts';
 
 /** What every shim process is told about the daemon. */
@@ -15,7 +18,8 @@ export interface ShimEnvironment {
   ttrpcAddress: string;
   /** A program whose `publish` sub-command forwards one event. */
   publishBinary: string;
-  debug: boolean;
+  /** The daemon's own. */
+  logLevel: LogLevel;
   /** `KEY=value` lines of the configuration. */
   extra: readonly string[];
   /** Directory for the shim's socket, '' for its own choice. */
@@ -27,6 +31,12 @@ interface Output {
   stderr: string;
 }
 
+/**
+ * Programs, by path, inode and time, that were found to read nothing but options on stdin: containerd 1.6 and 1.7 had such.
+ * Which one a program is cannot be asked, so it is tried.
+ */
+const readsOptions = new Set<string>();
+
 /** Starts (or finds) the shim for a bundle: the `start` action. The shim runs on after it. */
 export async function startShim(
   binary: string,
@@ -35,13 +45,37 @@ export async function startShim(
   environment: ShimEnvironment,
   timeoutMs: number,
 ): Promise<Bootstrap> {
-  const output = await runShim(binary, [...commonArguments(bundle, environment), 'start'], {
-    bundle,
-    environment,
-    input: options ? toBinary(AnySchema, options) : new Uint8Array(),
-    timeoutMs,
+  const { ino, mtimeMs } = await stat(binary);
+  const program = `${binary} ${ino} ${mtimeMs}`;
+  const start = async (input: Uint8Array): Promise<Bootstrap> => {
+    const args = [...commonArguments(bundle, environment), 'start'];
+    const output = await runShim(binary, args, { bundle, environment, input, timeoutMs });
+    return parseBootstrap(output.stdout);
+  };
+  const optionsOnly = options ? toBinary(AnySchema, options) : new Uint8Array();
+  if (readsOptions.has(program)) return start(optionsOnly);
+  try {
+    return await start(parametersFor(bundle, options, environment));
+  } catch (error) {
+    // It took our first field, the id, for the type of its options. It has started nothing then.
+    if (!(error instanceof Error && error.message.includes(`type with url ${bundle.id}: not found`))) throw error;
+    readsOptions.add(program);
+    return start(optionsOnly);
+  }
+}
+
+function parametersFor(bundle: Bundle, options: Any | undefined, environment: ShimEnvironment): Uint8Array {
+  return encodeStartParameters({
+    id: bundle.id,
+    namespace: bundle.namespace,
+    logLevel: environment.logLevel,
+    version: version.version,
+    address: environment.address,
+    ttrpcAddress: environment.ttrpcAddress,
+    binary: environment.publishBinary,
+    socketDir: environment.socketDir,
+    options,
   });
-  return parseBootstrap(output.stdout.toString('utf8'));
 }
 
 /** Cleans up after a shim that is gone: the `delete` action. Answers how the container's process ended. */
@@ -81,7 +115,7 @@ function commonArguments(bundle: Bundle, environment: ShimEnvironment): string[]
     environment.publishBinary,
     '-id',
     bundle.id,
-    ...(environment.debug ? ['-debug'] : []),
+    ...(['debug', 'trace'].includes(environment.logLevel) ? ['-debug'] : []),
   ];
 }
 
@@ -93,7 +127,9 @@ function runShim(
   const { bundle, environment } = options;
   const env: NodeJS.ProcessEnv = {
     ...process.env,
-    MAX_SHIM_VERSION: '3',
+    // As containerd sets it, also where version 3 is spoken: shims that know that read the parameters on stdin.
+    MAX_SHIM_VERSION: '2',
+    GOMAXPROCS: '2',
     TTRPC_ADDRESS: environment.ttrpcAddress,
     GRPC_ADDRESS: environment.address,
     NAMESPACE: bundle.namespace,

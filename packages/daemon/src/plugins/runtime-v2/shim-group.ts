@@ -8,6 +8,7 @@ import { type Bundle, writeBundleFile } from './bundle.ts';
 import type { RuntimePath } from './runtime-path.ts';
 import { type ShimEnvironment, startShim } from './shim-command.ts';
 import { ShimConnection } from './shim-connection.ts';
+import { ShimLog } from './shim-log.ts';
 
 export interface ShimSettings {
   environment: ShimEnvironment;
@@ -42,6 +43,8 @@ export class ShimGroup {
   readonly runtime: RuntimePath;
   readonly members = new Set<GroupMember>();
   #connection: Promise<ShimConnection> | undefined;
+  /** Of other people's shims: those of ours write a file. */
+  readonly #logs = new Map<GroupMember, ShimLog>();
   #settings: ShimSettings;
   #options: Any | undefined;
   #idle: NodeJS.Timeout | undefined;
@@ -108,15 +111,25 @@ export class ShimGroup {
     clearTimeout(this.#idle);
     this.#idle = undefined;
     this.members.add(member);
+    if (this.runtime.own || this.#logs.has(member)) return;
+    try {
+      this.#logs.set(member, ShimLog.open(member.files.path, process.stderr));
+    } catch (error) {
+      this.#settings.log.warn('cannot read the log of a shim', { error, bundle: member.files.path });
+    }
   }
 
   /** Takes a task out. The last one lets the shim go: at once if it is not ours, after a while if it is. */
   async remove(member: GroupMember): Promise<void> {
-    if (!this.members.delete(member) || this.members.size > 0) return;
+    if (!this.members.delete(member)) return;
     if (!this.runtime.own) {
-      await this.shutdown(member.files);
+      if (this.members.size === 0) await this.shutdown(member.files);
+      // Not before: a shim says something when it ends, and a pipe that nobody reads would hurt it.
+      this.#logs.get(member)?.close();
+      this.#logs.delete(member);
       return;
     }
+    if (this.members.size > 0) return;
     this.#idle = setTimeout(() => void this.shutdown(member.files), this.#settings.idleMs);
     this.#idle.unref();
   }
@@ -140,6 +153,8 @@ export class ShimGroup {
   async detach(): Promise<void> {
     this.#closing = true;
     clearTimeout(this.#idle);
+    for (const log of this.#logs.values()) log.close();
+    this.#logs.clear();
     const connection = await this.#connection?.catch(() => undefined);
     await connection?.close();
   }

@@ -1,13 +1,24 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
-import { Code, hasCode, isAny, notFound, now, packAny, StatusError, toTimestamp, unpackAny } from '@gantry/api';
+import {
+  Code,
+  deadlineExceeded,
+  hasCode,
+  isAny,
+  notFound,
+  now,
+  packAny,
+  StatusError,
+  toTimestamp,
+  unpackAny,
+} from '@gantry/api';
 import { TaskDeleteSchema, TaskExitSchema } from '@gantry/api/gen/events/task_pb.js';
 import { RuntimeInfoSchema, RuntimeRequestSchema } from '@gantry/api/gen/types/introspection_pb.js';
 import type { EventExchange } from '../../core/events/exchange.ts';
 import type { Logger } from '../../core/log/logger.ts';
 import type { MountManager } from '../../core/mounts/mount-manager.ts';
 import type { RequestContext } from '../../core/request-context.ts';
-import type { CreateTaskOptions, ProcessExit, Task, TaskRuntime } from '../../core/tasks/task-runtime.ts';
-import { formatBootstrap, parseBootstrap } from './bootstrap.ts';
+import type { CreateTaskOptions, ProcessExit, ProcessState, Task, TaskRuntime } from '../../core/tasks/task-runtime.ts';
+import { bootstrapAt, formatBootstrap, parseBootstrap } from './bootstrap.ts';
 import {
   type Bundle,
   type BundleRoots,
@@ -38,6 +49,9 @@ export interface TaskManagerSettings {
   mounts: MountManager;
   log: Logger;
 }
+
+/** How a process ended whose shim is gone and cannot be asked: as containerd says it. */
+const unknownExit = 255;
 
 /** All tasks of the daemon, by namespace and container; the shims they live in; and the bundles they leave on disk. */
 export class TaskManager implements TaskRuntime {
@@ -101,7 +115,7 @@ export class TaskManager implements TaskRuntime {
     for (let attempt = 0; ; attempt++) {
       const { group } = task;
       const connection = await (options.address
-        ? group.attach({ address: options.address, version: options.apiVersion || 3, protocol: 'ttrpc' })
+        ? group.attach(bootstrapAt(options.address, options.apiVersion ?? 0))
         : group.start(bundle)
       ).catch((error) => {
         throw StatusError.wrap(error, 'failed to start shim');
@@ -128,6 +142,7 @@ export class TaskManager implements TaskRuntime {
         );
         return response.pid;
       } catch (error) {
+        if (connection.downgrade(error)) continue;
         if (!connection.open) progress.cutOff = true;
         if (attempt === 0 && group.runtime.own && !connection.open) continue;
         // It had been made when its shim died, and the next one has taken it over.
@@ -198,7 +213,7 @@ export class TaskManager implements TaskRuntime {
     const answer = await this.#deleteByShim(task.group.runtime, task.files);
     const exit: ProcessExit = {
       pid: answer?.pid || task.knownPid,
-      exitStatus: answer?.exitStatus ?? 137,
+      exitStatus: answer?.exitStatus ?? unknownExit,
       exitedAt: answer?.exitedAt ?? now(),
     };
     await this.#forget(task).catch((error) => log.error('bundle cannot be removed', { error, id: task.id }));
@@ -218,7 +233,6 @@ export class TaskManager implements TaskRuntime {
   async #loadBundle(bundle: Bundle): Promise<void> {
     const { log, runtimes, shims } = this.#settings;
     const binary = await readBundleFile(bundle, 'shim-binary-path');
-    const text = await readBundleFile(bundle, 'bootstrap.json');
     if (binary === undefined) {
       await deleteBundle(bundle).catch((error) =>
         log.error('bundle cannot be removed', { error, bundle: bundle.path }),
@@ -226,26 +240,41 @@ export class TaskManager implements TaskRuntime {
       return;
     }
     const runtime = { path: binary, own: binary === runtimes.ownShim };
+    // Shims before containerd 2 write their address themselves: it is there if the daemon was killed before it wrote its own.
+    const text = (await readBundleFile(bundle, 'bootstrap.json')) ?? (await readBundleFile(bundle, 'address'));
     if (text === undefined) {
       const group = new ShimGroup(key(bundle.namespace, bundle.id), runtime, undefined, shims, () => undefined);
       await this.#cleanUpLost(new ShimTask(bundle, group, 0, async () => undefined));
       return;
     }
-    const bootstrap = parseBootstrap(text);
     const group = this.#group(bundle, runtime, await readGroupFile(bundle));
     const task = new ShimTask(bundle, group, 0, (lost) => this.#cleanUpLost(lost));
     group.add(task);
     try {
-      await group.attach(bootstrap).catch((error) => {
-        if (!runtime.own) throw error;
-        return group.start(bundle);
-      });
-      const state = await task.state('', shims.loadTimeoutMs);
-      task.setPid(state.pid);
+      const reached = this.#reach(task, text);
+      const { pid } = await (runtime.own ? reached : inTime(reached, shims.loadTimeoutMs));
+      task.setPid(pid);
       this.#tasks.set(key(bundle.namespace, bundle.id), task);
     } catch (error) {
       log.warn('shim of a task does not answer', { error, id: bundle.id, namespace: bundle.namespace });
-      await this.#cleanUpLost(task);
+      const cleaning = this.#cleanUpLost(task);
+      // One that hangs has had its time; the daemon's start waits for it no longer.
+      if (runtime.own || !hasCode(error, Code.DeadlineExceeded)) await cleaning;
+    }
+  }
+
+  /** Connects to the shim that a task was left with, or starts ours again, and asks how the task is. */
+  async #reach(task: ShimTask, bootstrap: string): Promise<ProcessState> {
+    const { loadTimeoutMs } = this.#settings.shims;
+    const connection = await task.group.attach(parseBootstrap(bootstrap)).catch((error) => {
+      if (!task.group.runtime.own) throw error;
+      return task.group.start(task.files);
+    });
+    try {
+      return await task.state('', loadTimeoutMs);
+    } catch (error) {
+      if (!connection.downgrade(error)) throw error;
+      return await task.state('', loadTimeoutMs);
     }
   }
 
@@ -265,6 +294,14 @@ export class TaskManager implements TaskRuntime {
       ),
     );
   }
+}
+
+/** @throws StatusError DeadlineExceeded when the time is up first; what was waited for goes on, and fails unheard */
+function inTime<T>(work: Promise<T>, timeoutMs: number): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(deadlineExceeded(`no answer in ${timeoutMs} ms`)), timeoutMs);
+    work.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
 }
 
 function key(namespace: string, id: string): string {
