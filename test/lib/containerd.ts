@@ -3,21 +3,37 @@ import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { endProcess, eventually, run } from './processes.ts';
 
-const program = '/usr/bin/containerd';
+const debian = '/usr/bin/containerd';
+/** containerd 2.3.4, where `npm test` puts it. */
+export const containerd2 = path.resolve(import.meta.dirname, '../../.cache/go-bin/containerd');
 
-/** Debian's containerd with root, state and sockets under one directory. */
+/** What would reach beyond the directory. */
+const disabled = [
+  'io.containerd.grpc.v1.cri',
+  'io.containerd.cri.v1.images',
+  'io.containerd.cri.v1.runtime',
+  'io.containerd.internal.v1.opt',
+  'io.containerd.nri.v1.nri',
+];
+
+/** A containerd, by default Debian's, with root, state and sockets under one directory. */
 export class TestContainerd {
   readonly directory: string;
   readonly address: string;
+  readonly #program: string;
   #child: ChildProcess | undefined;
 
   /** Why it cannot be used here, if it cannot. */
-  static missing(): string | false {
-    return existsSync(program) ? false : 'Debian’s containerd is not installed';
+  static missing(program = debian): string | false {
+    if (existsSync(program)) return false;
+    return program === debian
+      ? 'Debian’s containerd is not installed'
+      : `${path.basename(program)} 2.3.4 is not in .cache/go-bin`;
   }
 
-  constructor(directory: string) {
+  constructor(directory: string, program = debian) {
     this.directory = directory;
+    this.#program = program;
     this.address = path.join(directory, 'c.sock');
   }
 
@@ -29,14 +45,14 @@ export class TestContainerd {
       `version = 2
 root = '${this.directory}/root'
 state = '${this.directory}/state'
-disabled_plugins = ['io.containerd.grpc.v1.cri', 'io.containerd.internal.v1.opt']
+disabled_plugins = [${disabled.map((name) => `'${name}'`).join(', ')}]
 [grpc]
   address = '${this.address}'
 [ttrpc]
   address = '${this.address}.ttrpc'
 `,
     );
-    this.#child = spawn(program, ['-c', config], { stdio: 'ignore' });
+    this.#child = spawn(this.#program, ['-c', config], { stdio: 'ignore' });
     const ready = ['-a', this.address, 'version'];
     await eventually('containerd answers', async () =>
       (await run('/usr/bin/ctr', ready, { mayFail: true })).code === 0 ? true : undefined,
