@@ -33,6 +33,7 @@ const packages = {
 
 /** Go programs that the tests talk to, as modules of one version; by where they go, as some have the same name. */
 const goTools = {
+  containerd: 'github.com/containerd/containerd/v2/cmd/containerd@v2.3.4',
   ctr: 'github.com/containerd/containerd/v2/cmd/ctr@v2.3.4',
   'containerd-shim-runc-v2': 'github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2@v2.3.4',
   'containerd-fuse-overlayfs-grpc':

@@ -129,7 +129,9 @@ test('ingests, and leases with all they can hold', () => {
 });
 
 test('the size of a snapshot is read, and one of no kind refused', () => {
-  using sound = made({ v1: { snapshots: { 'a/1/b': { id: '\x01', kind: '\x02', size: Buffer.from('808001', 'hex') } } } });
+  using sound = made({
+    v1: { snapshots: { 'a/1/b': { id: '\x01', kind: '\x02', size: Buffer.from('808001', 'hex') } } },
+  });
   assert.equal(readSnapshotterMetadata(sound).get('a/1/b')?.size, 8192n);
   for (const fields of [{ id: '\x01', kind: '\x09' }, { kind: '\x02' }]) {
     using file = made({ v1: { snapshots: { one: fields } } });
