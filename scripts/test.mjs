@@ -29,6 +29,7 @@ const packages = {
   pass: 'pass',
   'docker-credential-pass': 'golang-docker-credential-helpers',
   'fsck.erofs': 'erofs-utils',
+  runsc: 'runsc',
 };
 
 /** Go programs that the tests talk to, as modules of one version; by where they go, as some have the same name. */
