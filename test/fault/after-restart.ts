@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import { Code, hasCode } from '@gantry/api';
+import { Kind } from '@gantry/api/gen/services/snapshots/v1/snapshots_pb.js';
 import { Status } from '@gantry/api/gen/types/task/task_pb.js';
 import { type Connection, gather } from './connection.ts';
 import { hashTree } from './fault-images.ts';
@@ -80,7 +81,7 @@ export async function checkAnswered(world: World, connection: Connection): Promi
     const there = await found(snapshots.stat({ snapshotter, key }));
     if (ledger.snapshots.entries.get(key)?.fate === 'there') assert.ok(there, `snapshot ${key} is lost`);
     ledger.snapshots.settle(key, there);
-    if (there) await checkSnapshot(connection, key);
+    if (there) await checkSnapshot(world, connection, key);
   }
   const present = new Set((await leases.list({})).leases.map(({ id }) => id));
   for (const id of ledger.leases.ids()) {
@@ -92,8 +93,13 @@ export async function checkAnswered(world: World, connection: Connection): Promi
 }
 
 /** A snapshot that is recorded has its directories. */
-async function checkSnapshot({ snapshots }: Connection, key: string): Promise<void> {
-  const { mounts } = await snapshots.mounts({ snapshotter, key });
+async function checkSnapshot({ lease }: World, { snapshots }: Connection, key: string): Promise<void> {
+  const { info } = await snapshots.stat({ snapshotter, key });
+  // A committed one has no mounts of its own: a view shows it.
+  const look = info?.kind === Kind.COMMITTED ? `look-at-${key}` : undefined;
+  const { mounts } = look
+    ? await snapshots.view({ snapshotter, key: look, parent: key }, { lease })
+    : await snapshots.mounts({ snapshotter, key });
   for (const { type, source, options } of mounts) {
     const directories = type === 'bind' ? [source] : [];
     for (const option of options) {
@@ -102,6 +108,7 @@ async function checkSnapshot({ snapshots }: Connection, key: string): Promise<vo
     }
     for (const directory of directories) readdirSync(directory);
   }
+  if (look) await snapshots.remove({ snapshotter, key: look }, { lease });
 }
 
 async function checkContainers({ ledger }: World, { containers }: Connection): Promise<void> {
