@@ -1,5 +1,6 @@
 // The debug socket of gantryd, and gantry-shim's, asked by our ctr, by containerd's, and by hand.
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
@@ -8,7 +9,7 @@ import { after, before, describe, test } from 'node:test';
 import { CtrSession, ctrClients } from '../lib/clients.ts';
 import { TestDaemon } from '../lib/daemon.ts';
 import { buildTestImages } from '../lib/images.ts';
-import { run } from '../lib/processes.ts';
+import { endProcess, eventually, run } from '../lib/processes.ts';
 import { makeTempDir } from '../lib/temp-dir.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'the daemon needs root';
@@ -116,6 +117,27 @@ describe('asking daemon and shim what they do', { skip: skip || (own!.missing ??
       assert.ok(trace.traceEvents.some((event) => event.pid === pid()));
     });
   }
+
+  test('stacks tell the calls that are not answered yet, of daemon and shim', async () => {
+    const waiting = spawn(own!.file, ctr.arguments(['tasks', 'attach', 'web']), { stdio: 'ignore' });
+    try {
+      const shown = (...args: string[]): Promise<string> =>
+        eventually('the stacks show the call', async () => {
+          const stacks = await ctr.ok(...args, 'stacks');
+          return stacks.includes('/Wait in ') ? stacks : undefined;
+        });
+      assert.match(
+        await shown('pprof', '-d', socket),
+        /^ {4}call containerd\.services\.tasks\.v1\.Tasks\/Wait in "debugging" \(grpc\) for \d+\.\d s$/m,
+      );
+      assert.match(
+        await shown('shim', '--id', 'web', 'pprof'),
+        /^ {4}call containerd\.task\.v\d\.Task\/Wait in "debugging" \(ttrpc\) for \d+\.\d s$/m,
+      );
+    } finally {
+      await endProcess(waiting, 'SIGKILL');
+    }
+  });
 
   test('containerd’s ctr asks the daemon', { skip: theirs!.missing ?? false }, async () => {
     const other = new CtrSession(theirs!, daemon.address, 'debugging');

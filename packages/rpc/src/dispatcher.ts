@@ -1,5 +1,6 @@
 import { type DescMessage, type DescMethod, type DescService, fromBinary } from '@bufbuild/protobuf';
 import { Code, internal, StatusError, unimplemented } from '@gantry/api';
+import { callBegins, callEnds } from './calls-in-flight.ts';
 import { encodeMessage } from './message-encoding.ts';
 import type { MessageQueue } from './message-queue.ts';
 import type { Interceptor, ServerCall, ServerOptions } from './server-call.ts';
@@ -68,6 +69,7 @@ export class Dispatcher implements ServiceRegistrar {
     if (this.#interceptors.length > 0 || streams) {
       const body = () =>
         streams ? this.#answerMany(call, bound, input, responder) : this.#answerOnce(call, bound, input, responder);
+      callBegins(call);
       this.#around(call, body, 0).then(
         () => this.#end(call, responder, started),
         (reason) => this.#end(call, responder, started, reason),
@@ -87,6 +89,7 @@ export class Dispatcher implements ServiceRegistrar {
       this.#end(call, responder, started, reason);
       return;
     }
+    callBegins(call);
     result.then(
       (value) => {
         try {
@@ -159,6 +162,7 @@ export class Dispatcher implements ServiceRegistrar {
 
   #end(call: ServerCall, responder: Responder, started: number, reason?: unknown): void {
     const error = reason === undefined ? undefined : this.#status(call, reason);
+    callEnds(call);
     responder.end(error);
     call.finish();
     this.#options.onCall?.({

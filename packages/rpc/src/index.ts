@@ -1,5 +1,6 @@
 // Everything. A process that must stay small imports `@gantry/rpc/ttrpc-server.ts` and the like instead.
 export { BufferPool } from './buffer-pool.ts';
+export { type CallInFlight, callsInFlight, formatCall } from './calls-in-flight.ts';
 export * from './client.ts';
 export * from './grpc-client.ts';
 export * from './grpc-server.ts';

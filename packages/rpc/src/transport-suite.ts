@@ -4,6 +4,7 @@ import { it } from 'node:test';
 import { Code, hasCode, isAny, notFound, packAny, StatusError, unpackAny } from '@gantry/api';
 import { Version } from '@gantry/api/gen/services/version/v1/version_pb.js';
 import { DescriptorSchema } from '@gantry/api/gen/types/descriptor_pb.js';
+import { callsInFlight } from './calls-in-flight.ts';
 import { createClient } from './client.ts';
 import type { CallReport, ServerOptions } from './server-call.ts';
 import type { CallContext, ServiceRegistrar, Transport } from './service.ts';
@@ -70,6 +71,54 @@ export function transportSuite(suite: SuiteOptions): void {
     assert.equal((await client.one({ text: 'now' })).text, 'now');
     assert.equal((await client.one({ text: 'later' })).text, 'later');
     assert.equal((await client.one({})).text, '');
+  });
+
+  let release = (): void => {};
+  test('calls that are not answered yet can be listed', {
+    one: async ({ text }, { signal }) => {
+      if (text === 'waits for its caller') await aborted(signal);
+      await new Promise<void>((resolve) => {
+        release = resolve;
+      });
+      return { text };
+    },
+    out: async function* ({ text }, { signal }) {
+      yield { text };
+      await aborted(signal);
+    },
+  }, async (client) => {
+    const listed = () => callsInFlight().map(({ method, namespace, cancelled }) => ({ method, namespace, cancelled }));
+    const until = async (count: number, cancelled = false) => {
+      const deadline = Date.now() + 10_000;
+      while (listed().length !== count || listed().some((call) => call.cancelled !== cancelled)) {
+        assert.ok(Date.now() < deadline, `${count} calls are awaited, listed are ${JSON.stringify(listed())}`);
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+    };
+    const answer = client.one({ text: 'a' }, { namespace: 'ns' });
+    await until(1);
+    assert.deepEqual(listed(), [{ method: 'One', namespace: 'ns', cancelled: false }]);
+    assert.ok(callsInFlight()[0]!.ageMs >= 0);
+    release();
+    await answer;
+    await until(0);
+    // ttrpc's clients do not tell the server that they have gone.
+    if (suite.name === 'ttrpc') return;
+    // Nobody waits for these any more: the stream is over at once, the other when its handler comes to its end.
+    for await (const { text } of client.out({ text: 'b' })) {
+      assert.equal(text, 'b');
+      assert.equal(listed()[0]?.method, 'Out');
+      break;
+    }
+    await until(0);
+    const leaving = new AbortController();
+    const left = client.one({ text: 'waits for its caller' }, { signal: leaving.signal });
+    await until(1);
+    leaving.abort();
+    await assert.rejects(left, code(Code.Canceled));
+    await until(1, true);
+    release();
+    await until(0);
   });
 
   test('an answer stream', {

@@ -1,6 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { Socket } from 'node:net';
+import { callsInFlight, formatCall } from '@gantry/rpc/calls-in-flight.ts';
 import { debugListener } from '@gantry/sys/debug/debug-http.ts';
 
 /**
@@ -9,13 +10,17 @@ import { debugListener } from '@gantry/sys/debug/debug-http.ts';
  */
 export function debugConnections(variables: () => Record<string, unknown>): (socket: Socket) => void {
   const server = createServer(
-    debugListener(() => ({
-      pid: process.pid,
-      uptime: process.uptime(),
-      memory: process.memoryUsage(),
-      descriptors: readdirSync('/proc/self/fd').length,
-      ...variables(),
-    })),
+    debugListener({
+      variables: () => ({
+        pid: process.pid,
+        uptime: process.uptime(),
+        memory: process.memoryUsage(),
+        descriptors: readdirSync('/proc/self/fd').length,
+        calls: callsInFlight(),
+        ...variables(),
+      }),
+      activities: () => callsInFlight().map(formatCall),
+    }),
   );
   return (socket) => {
     server.emit('connection', socket);

@@ -2,6 +2,7 @@
 // Node program.
 import { chmodSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
+import { callsInFlight } from '@gantry/rpc';
 import { createLogger, parseLogLevel } from '../core/log/log-writer.ts';
 import type { Logger, LogLevel } from '../core/log/logger.ts';
 import type { Plugin, PluginContext, PluginStatus, PluginType } from '../core/plugin/plugin.ts';
@@ -275,6 +276,7 @@ class AssembledDaemon implements Daemon {
     for (const [id, instance] of this.#plugins?.all(PluginTypes.Server) ?? []) {
       if (isServerInstance(instance)) this.log.info('server', { id, ...instance.describe?.() });
     }
+    for (const call of callsInFlight()) this.log.info('call in flight', { ...call });
     this.log.info('=== END state dump ===');
   }
 

@@ -22,6 +22,7 @@ interface Request {
   readonly thread: number;
   /** Nobody waits for the answer any more. */
   readonly signal: AbortSignal;
+  readonly sources: DebugSources;
 }
 
 interface Route {
@@ -33,14 +34,22 @@ interface Route {
   answer(request: Request): Promise<Answer> | Answer;
 }
 
+/** What the process itself knows of its doings. */
+export interface DebugSources {
+  /** What /debug/vars shows. */
+  variables(): unknown;
+  /** One line for each thing it is busy with, or waits for. */
+  activities(): string[];
+}
+
 const secondsMax = 300;
 const noThread = (thread: number): Answer => ({ refused: `there is no thread ${thread}`, status: 404 });
 
 const routes: Record<string, Route> = {
   '/debug/pprof/goroutine': {
-    about: 'what keeps the main thread busy, stacks of workers, all threads',
+    about: 'calls in flight, what keeps the main thread alive, stacks of workers, all threads',
     alone: true,
-    answer: async () => ({ text: await stacks() }),
+    answer: async ({ sources }) => ({ text: await stacks(sources.activities()) }),
   },
   '/debug/pprof/heap': {
     about: 'snapshot of the heap (.heapsnapshot); thread=N: of a worker',
@@ -77,11 +86,8 @@ const routes: Record<string, Route> = {
   '/debug/memory': { about: 'memory by kind', answer: async () => ({ json: await memoryReport() }) },
 };
 
-/**
- * Answers requests for what the process does. To be served on a socket of root's alone: heaps hold secrets.
- * @param variables what /debug/vars shows
- */
-export function debugListener(variables: () => unknown): RequestListener {
+/** Answers requests for what the process does. To be served on a socket of root's alone: heaps hold secrets. */
+export function debugListener(sources: DebugSources): RequestListener {
   let alone = false;
   return async (request, response) => {
     const controller = new AbortController();
@@ -91,14 +97,14 @@ export function debugListener(variables: () => unknown): RequestListener {
     try {
       const refused = refusal(request, pathname, route, searchParams) ?? (route?.alone && alone ? busy : undefined);
       if (refused) return await send(response, refused);
-      if (pathname === '/debug/vars') return await send(response, { json: variables() });
+      if (pathname === '/debug/vars') return await send(response, { json: sources.variables() });
       if (!route) return await send(response, { text: index() });
       const seconds = Number(searchParams.get('seconds') ?? route.seconds);
       const thread = Number(searchParams.get('thread') ?? 0);
       if (route.alone) alone = true;
       let answer: Answer;
       try {
-        answer = await route.answer({ seconds, thread, signal: controller.signal });
+        answer = await route.answer({ seconds, thread, signal: controller.signal, sources });
       } finally {
         // Before the answer goes: who has it may ask for the next.
         if (route.alone) alone = false;

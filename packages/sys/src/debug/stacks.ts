@@ -10,13 +10,15 @@ interface CallFrame {
 }
 
 /**
- * What the process does right now, as text: what keeps the main thread's event loop alive, the stack of each worker, and all threads as the
+ * What the process does right now, as text: what it knows itself, what keeps the main thread's event loop alive, the stack of each worker, and all threads as the
  * kernel sees them. A worker is stopped for the moment that its stack is read.
+ * @param activities one line for each thing it is busy with, or waits for
  */
-export async function stacks(): Promise<string> {
+export async function stacks(activities: readonly string[]): Promise<string> {
   const { active, idle } = performance.eventLoopUtilization();
   const lines = [
     `main thread (pid ${process.pid}): answers; busy for ${seconds(active)} s, at rest for ${seconds(idle)} s`,
+    ...activities.map((text) => `    call ${text}`),
     ...activeHandles().map((text) => `    ${text}`),
     ...activeRequests().map((text) => `    ${text}`),
     '',

@@ -1,6 +1,6 @@
 // The two servers that speak HTTP: metrics for Prometheus, and the debug socket for whoever is root.
 import type { RequestListener, Server } from 'node:http';
-import { listenUnix } from '@gantry/rpc';
+import { callsInFlight, formatCall, listenUnix } from '@gantry/rpc';
 import { field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin, type PluginContext, PluginSkip } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
@@ -83,7 +83,10 @@ export const debugServerPlugin = definePlugin({
     return serve(context, address, { uid, gid }, async (request, response) => {
       // Loaded for the first who asks: most daemons are never asked.
       listener ??= import('@gantry/sys/debug/debug-http.ts').then(({ debugListener }) =>
-        debugListener(() => ({ ...activeResources(), plugins: context.statuses() })),
+        debugListener({
+          variables: () => ({ ...activeResources(), plugins: context.statuses(), calls: callsInFlight() }),
+          activities: () => callsInFlight().map(formatCall),
+        }),
       );
       (await listener)(request, response);
     });
