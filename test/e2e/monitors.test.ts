@@ -37,7 +37,12 @@ describe('the monitors of containers and tasks', { skip }, () => {
 
   after(async () => {
     await daemon.stop();
-    await eventually('no process is left', () => processesMentioning(daemon.directory).length === 0 || undefined);
+    // A shim that was starting when its daemon was killed stays for as long as a place for a container is kept.
+    await eventually(
+      'no process is left',
+      () => processesMentioning(daemon.directory).length === 0 || undefined,
+      60_000,
+    ).catch(() => assert.deepEqual(processesMentioning(daemon.directory), []));
     await temp.remove();
   });
 
