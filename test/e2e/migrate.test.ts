@@ -1,13 +1,14 @@
 // What containerd wrote, read from its files: the same as it answered while it ran, and nothing of it changed.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { lstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { cpSync, lstatSync, readdirSync, readFileSync, readlinkSync, rmSync, truncateSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Code, jsonAny } from '@gantry/api';
 import { Client, type Lease } from '@gantry/client';
 import { BoltFile, type NamespaceRecord, readMetadata, readSnapshotterMetadata } from '@gantry/migrate';
 import { containerd2, TestContainerd } from '../lib/containerd.ts';
+import { bin } from '../lib/daemon.ts';
 import { buildTestImages } from '../lib/images.ts';
 import { run } from '../lib/processes.ts';
 import { makeTempDir } from '../lib/temp-dir.ts';
@@ -94,16 +95,26 @@ for (const { name, program, version, sandboxes } of [
     const metadataFile = path.join(root, 'io.containerd.metadata.v1.bolt/meta.db');
     const snapshotterFile = path.join(root, 'io.containerd.snapshotter.v1.overlayfs/metadata.db');
     const answers = new Map<string, NamespaceRecord>();
-    let image = '';
+    const image = 'docker.io/test/whiteouts:1';
+    /** Of this run alone: containerd's runc shim keeps containers of all daemons in one place. */
+    const running = `runs-${process.pid}-${version}`;
+    let pid = '';
+    const ctr = (...args: string[]) => run('/usr/bin/ctr', ['-a', containerd.address, ...args]);
+    const dryRun = (from = root) =>
+      run(
+        bin.gantryd,
+        ['migrate', '--from-containerd', '--dry-run', '--root', from, '--state', `${containerd.directory}/state`],
+        { mayFail: true },
+      );
 
     before(async () => {
       const { whiteouts } = await buildTestImages(temp.path, { few: true });
       await run('tar', ['-C', whiteouts, '-cf', `${whiteouts}.tar`, '.']);
       await containerd.start();
-      const ctr = (...args: string[]) => run('/usr/bin/ctr', ['-a', containerd.address, ...args]);
-      await ctr('images', 'import', '--index-name', 'docker.io/test/whiteouts:1', `${whiteouts}.tar`);
-      image = 'docker.io/test/whiteouts:1';
+      await ctr('images', 'import', '--index-name', image, `${whiteouts}.tar`);
       await ctr('containers', 'create', '--label', 'a=b', '--env', 'X=1', image, 'box', 'sleep', '1000');
+      await ctr('run', '--detach', image, running, 'sleep', '1000');
+      pid = (await ctr('tasks', 'ls')).stdout.match(new RegExp(`${running}\\s+(\\d+)`))![1]!;
       await using client = await Client.connect({ address: containerd.address });
       await fill(client);
       for (const one of await client.namespaces.list())
@@ -111,6 +122,12 @@ for (const { name, program, version, sandboxes } of [
     });
     after(async () => {
       await containerd.stop();
+      await containerd.start();
+      try {
+        await run('/usr/bin/ctr', ['-a', containerd.address, 'tasks', 'delete', '--force', running], { mayFail: true });
+      } finally {
+        await containerd.stop();
+      }
       await temp.remove();
     });
 
@@ -154,8 +171,11 @@ for (const { name, program, version, sandboxes } of [
         });
     }
 
-    test('while it runs its metadata are refused at once', () => {
+    test('while it runs its metadata are refused at once', async () => {
       assert.throws(() => new BoltFile(metadataFile), { code: Code.FailedPrecondition, message: /in use/ });
+      const { code, stdout, stderr } = await dryRun();
+      assert.deepEqual([code, stdout], [1, '']);
+      assert.match(stderr, /^gantryd: .*meta\.db: in use: a process has it open for writing\n$/);
     });
 
     describe('once it is stopped', () => {
@@ -208,6 +228,35 @@ for (const { name, program, version, sandboxes } of [
         assert.equal([...kinds.values()].filter((kind) => kind === 'committed').length, 3);
       });
 
+      test('gantryd migrate --dry-run reports it', async () => {
+        const { code, stdout, stderr } = await dryRun();
+        assert.deepEqual([code, stderr], [0, '']);
+        assert.match(stdout, new RegExp(`^root: +${root} \\(metadata of schema version ${version}\\)\n`));
+        assert.match(stdout, /^default +2 +2 +1 +6 +\d+ +6 +1 +0$/m);
+        assert.match(stdout, new RegExp(`^other +0 +201 +0 +0 +0 +0 +0 +${sandboxes ? 1 : 0}$`, 'm'));
+        assert.match(stdout, /^overlayfs +3 +3 +0$/m);
+        assert.match(stdout, new RegExp(`^default +${running} +${pid}$`, 'm'));
+        assert.match(stdout, /namespace other: container with-everything: its snapshot none of native is not there\n$/);
+      });
+
+      test('gantryd migrate --dry-run tells what is broken', async () => {
+        const copy = path.join(temp.path, 'copy');
+        cpSync(root, copy, { recursive: true, verbatimSymlinks: true });
+        const [lost, short] = answers.get('default')!.content.map(({ digest }) => digest);
+        const blob = (digest: string) =>
+          path.join(copy, 'io.containerd.content.v1.content/blobs', digest.replace(':', '/'));
+        rmSync(blob(lost!));
+        truncateSync(blob(short!), 7);
+        rmSync(path.join(copy, 'io.containerd.snapshotter.v1.overlayfs/snapshots/1'), { recursive: true });
+        const { code, stdout } = await dryRun(copy);
+        assert.equal(code, 0);
+        assert.match(stdout, new RegExp(`namespace default: blob ${lost}: its file is missing\n`));
+        assert.match(stdout, new RegExp(`namespace default: blob ${short}: its file has 7 bytes, not \\d+\n`));
+        assert.match(stdout, /namespace default: snapshot sha256:\w+ of overlayfs: its directory is missing\n/);
+        truncateSync(path.join(copy, 'io.containerd.metadata.v1.bolt/meta.db'), 40_000);
+        assert.match((await dryRun(copy)).stderr, /^gantryd: .*not a sound bbolt file: .* cut off\n$/);
+      });
+
       test('nothing under its root has changed, and it starts again', async () => {
         assert.equal(fingerprint(root), stopped);
         await containerd.start();
@@ -217,3 +266,10 @@ for (const { name, program, version, sandboxes } of [
     });
   });
 }
+
+test('gantryd migrate says that taking over is not built', async () => {
+  const { code, stderr } = await run(bin.gantryd, ['migrate', '--from-containerd'], { mayFail: true });
+  assert.deepEqual([code, stderr.includes('taking over is not built yet')], [1, true]);
+  const none = await run(bin.gantryd, ['migrate', '--dry-run'], { mayFail: true });
+  assert.deepEqual([none.code, none.stderr.includes('--from-containerd')], [1, true]);
+});

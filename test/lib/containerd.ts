@@ -25,7 +25,7 @@ export class TestContainerd {
 
   /** Why it cannot be used here, if it cannot. */
   static missing(program = debian): string | false {
-    if (existsSync(program)) return false;
+    if (existsSync(program) && existsSync(path.join(path.dirname(program), 'containerd-shim-runc-v2'))) return false;
     return program === debian
       ? 'Debian’s containerd is not installed'
       : `${path.basename(program)} 2.3.4 is not in .cache/go-bin`;
@@ -52,7 +52,9 @@ disabled_plugins = [${disabled.map((name) => `'${name}'`).join(', ')}]
   address = '${this.address}.ttrpc'
 `,
     );
-    this.#child = spawn(this.#program, ['-c', config], { stdio: 'ignore' });
+    // Its shims stand beside it.
+    const env = { ...process.env, PATH: `${path.dirname(this.#program)}:${process.env['PATH']}` };
+    this.#child = spawn(this.#program, ['-c', config], { stdio: 'ignore', env });
     const ready = ['-a', this.address, 'version'];
     await eventually('containerd answers', async () =>
       (await run('/usr/bin/ctr', ready, { mayFail: true })).code === 0 ? true : undefined,
