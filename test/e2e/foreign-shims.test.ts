@@ -1,8 +1,8 @@
 // Other people's shims: Debian's containerd-shim-runc-v2 (1.6: flags, an address line, task API 2) and that of containerd 2.3.4
-// (parameters on stdin, task API 3), driven by containerd's own ctr through our daemon.
+// (parameters on stdin, task API 3), the latter also behind gRPC, driven by containerd's own ctr through our daemon.
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { CtrSession, ctrClients } from '../lib/clients.ts';
@@ -23,6 +23,7 @@ interface ForeignShim {
   file: string;
   /** What it answers at start. */
   version: number;
+  protocol: 'ttrpc' | 'grpc';
   missing: string | false;
 }
 
@@ -31,6 +32,7 @@ const shims: ForeignShim[] = [
     name: 'of Debian’s containerd 1.6',
     file: debian,
     version: 2,
+    protocol: 'ttrpc',
     missing: / 1\.6\.|: *1\.6\./.test(spawnSync(debian, ['-v'], { encoding: 'utf8' }).stdout ?? '')
       ? false
       : 'containerd-shim-runc-v2 1.6 of Debian’s containerd package is not installed',
@@ -39,11 +41,23 @@ const shims: ForeignShim[] = [
     name: 'of containerd 2.3.4',
     file: recent,
     version: 3,
+    protocol: 'ttrpc',
     missing: existsSync(recent)
       ? false
       : 'containerd-shim-runc-v2 2.3.4 is not installed in .cache/go-bin (npm test does it when Go is there)',
   },
 ];
+
+shims.push({ ...shims[1]!, name: 'of containerd 2.3.4, behind gRPC', protocol: 'grpc' });
+
+/** A program that puts `grpc-shim.ts` in front of a shim. */
+function behindGrpc(file: string, folder: string): string {
+  const wrapper = path.join(folder, 'containerd-shim-grpc-v3');
+  const program = path.resolve(import.meta.dirname, '../lib/grpc-shim.ts');
+  const lines = `#!/bin/sh\nREAL_SHIM='${file}' exec '${process.execPath}' '${program}' "$@"\n`;
+  writeFileSync(wrapper, lines, { mode: 0o755 });
+  return wrapper;
+}
 
 function status(pid: number, field: string): number {
   const text = readFileSync(`/proc/${pid}/status`, 'utf8');
@@ -57,9 +71,10 @@ function isAlive(pid: number): boolean {
 for (const shim of shims) {
   describe(`shim ${shim.name}`, { skip: root || client.missing || shim.missing }, () => {
     const temp = makeTempDir(`fs${shim.version}`);
+    const program = shim.protocol === 'grpc' ? behindGrpc(shim.file, temp.path) : shim.file;
     const directory = path.join(temp.path, 'd');
     const settings = `[plugins.'io.containerd.shim.v1.manager']
-  runc_v2_shim = '${shim.file}'
+  runc_v2_shim = '${program}'
   socket_dir = '${temp.path}/s'
 `;
     let daemon = new TestDaemon(directory, settings);
@@ -140,7 +155,7 @@ for (const shim of shims) {
 
     test('is found by its path, and by the setting; runs, and tells output and exit code', async () => {
       const script = 'echo out; echo err >&2; exit 7';
-      for (const flags of [['--runtime', shim.file], []]) {
+      for (const flags of [['--runtime', program], []]) {
         const result = await ctr.try('run', '--rm', ...flags, image, 'short', 'sh', '-c', script);
         assert.deepEqual({ ...result, stderr: '' }, { code: 7, stdout: 'out\n', stderr: '' });
         assert.match(result.stderr, /^err$/m);
@@ -151,7 +166,7 @@ for (const shim of shims) {
     });
 
     test('says of itself what it can do', { skip: shim.version < 3 && '-info came with containerd 2' }, async () => {
-      const info = JSON.parse(await ctr.ok('plugins', 'inspect-runtime', '--runtime', shim.file)) as {
+      const info = JSON.parse(await ctr.ok('plugins', 'inspect-runtime', '--runtime', program)) as {
         Name: string;
         Features?: { ociVersionMax?: string };
       };
@@ -164,7 +179,7 @@ for (const shim of shims) {
       await shimOf('web');
       const bootstrap = JSON.parse(readFileSync(path.join(bundles, 'web/bootstrap.json'), 'utf8'));
       assert.equal(bootstrap.version, shim.version);
-      assert.equal(bootstrap.protocol, 'ttrpc');
+      assert.equal(bootstrap.protocol, shim.protocol);
       // Version 2 has no way to be told where.
       if (shim.version === 3) assert.equal(path.dirname(bootstrap.address), `unix://${temp.path}/s`);
       assert.equal(await ctr.ok('tasks', 'exec', '--exec-id', 'e1', 'web', 'echo', 'from exec'), 'from exec\n');
