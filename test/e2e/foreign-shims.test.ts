@@ -160,6 +160,21 @@ for (const shim of shims) {
         assert.deepEqual({ ...result, stderr: '' }, { code: 7, stdout: 'out\n', stderr: '' });
         assert.match(result.stderr, /^err$/m);
       }
+      // Another one of Debian’s, by its name alone.
+      if (shim.version === 2) {
+        const named = await ctr.try(
+          'run',
+          '--rm',
+          '--runtime',
+          'io.containerd.runc.v1',
+          image,
+          'v1',
+          'sh',
+          '-c',
+          script,
+        );
+        assert.deepEqual([named.code, named.stdout], [7, 'out\n']);
+      }
       const missing = await ctr.try('run', '--rm', '--runtime', '/no/such/shim', image, 'none', 'true');
       assert.match(missing.stderr, /invalid custom binary path: stat \/no\/such\/shim: no such file or directory/);
       assert.deepEqual(existsSync(bundles) ? readdirSync(bundles) : [], []);

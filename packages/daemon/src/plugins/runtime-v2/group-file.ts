@@ -9,22 +9,32 @@ import { type Bundle, readBundleFile, writeBundleFile } from './bundle.ts';
 export interface GroupFile {
   /** One shim of ours for all tasks of the namespace with these options. */
   shared: boolean;
+  /** The shim is a sandbox's, which outlives its tasks. */
+  borrowed: boolean;
   /** The runtime's options. */
   options: Any | undefined;
 }
 
 const fileName = 'shim-group.json';
 
-export function writeGroupFile(bundle: Bundle, { shared, options }: GroupFile): Promise<void> {
+export function writeGroupFile(bundle: Bundle, { shared, borrowed, options }: GroupFile): Promise<void> {
   const stored = options && { typeUrl: options.typeUrl, value: Buffer.from(options.value).toString('base64') };
-  return writeBundleFile(bundle, fileName, JSON.stringify({ shared, ...(stored && { options: stored }) }));
+  return writeBundleFile(
+    bundle,
+    fileName,
+    JSON.stringify({ shared, ...(borrowed && { borrowed }), ...(stored && { options: stored }) }),
+  );
 }
 
 /** A bundle without one has a shim to itself. */
 export async function readGroupFile(bundle: Bundle): Promise<GroupFile> {
   const text = await readBundleFile(bundle, fileName);
-  if (text === undefined) return { shared: false, options: undefined };
-  const { shared, options } = JSON.parse(text) as { shared: boolean; options?: { typeUrl: string; value: string } };
+  if (text === undefined) return { shared: false, borrowed: false, options: undefined };
+  const { shared, borrowed, options } = JSON.parse(text) as {
+    shared: boolean;
+    borrowed?: boolean;
+    options?: { typeUrl: string; value: string };
+  };
   const any = options && create(AnySchema, { typeUrl: options.typeUrl, value: Buffer.from(options.value, 'base64') });
-  return { shared, options: any };
+  return { shared, borrowed: borrowed === true, options: any };
 }

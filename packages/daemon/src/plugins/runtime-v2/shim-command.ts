@@ -32,7 +32,7 @@ interface Output {
 }
 
 /**
- * Programs, by path, inode and time, that were found to read nothing but options on stdin: containerd 1.6 and 1.7 had such.
+ * Programs, by path, inode and time, that were found to read nothing but options on stdin, as that of containerd 1.6 does.
  * Which one a program is cannot be asked, so it is tried.
  */
 const readsOptions = new Set<string>();

@@ -42,6 +42,8 @@ export class ShimGroup {
   readonly key: string;
   readonly runtime: RuntimePath;
   readonly members = new Set<GroupMember>();
+  /** The shim is a sandbox's: whoever made that ends it. */
+  borrowed = false;
   #connection: Promise<ShimConnection> | undefined;
   /** Of other people's shims: those of ours write a file. */
   readonly #logs = new Map<GroupMember, ShimLog>();
@@ -123,7 +125,7 @@ export class ShimGroup {
   async remove(member: GroupMember): Promise<void> {
     if (!this.members.delete(member)) return;
     if (!this.runtime.own) {
-      if (this.members.size === 0) await this.shutdown(member.files);
+      if (this.members.size === 0) await (this.borrowed ? this.detach() : this.shutdown(member.files));
       // Not before: a shim says something when it ends, and a pipe that nobody reads would hurt it.
       this.#logs.get(member)?.close();
       this.#logs.delete(member);
@@ -155,6 +157,7 @@ export class ShimGroup {
     clearTimeout(this.#idle);
     for (const log of this.#logs.values()) log.close();
     this.#logs.clear();
+    if (this.members.size === 0) this.#onEmpty(this);
     const connection = await this.#connection?.catch(() => undefined);
     await connection?.close();
   }

@@ -75,8 +75,8 @@ export class TaskManager implements TaskRuntime {
     try {
       const rootfs = await this.#rootfs.activate(ctx, id, options.rootfs, runtime);
       await writeBundleFile(bundle, 'shim-binary-path', runtime.path);
-      await writeGroupFile(bundle, { shared: this.#isShared(runtime, options), options: options.runtimeOptions });
-      const group = this.#groupFor(bundle, runtime, options);
+      await writeGroupFile(bundle, this.#groupFile(runtime, options));
+      const group = this.#group(bundle, runtime, this.#groupFile(runtime, options));
       task = new ShimTask(bundle, group, 0, (lost) => this.#cleanUpLost(lost));
       group.add(task);
       const pid = await this.#createInShim(task, bundle, { ...options, rootfs }, progress);
@@ -152,24 +152,19 @@ export class TaskManager implements TaskRuntime {
     }
   }
 
-  #groupFor(bundle: Bundle, runtime: RuntimePath, options: CreateTaskOptions): ShimGroup {
-    return this.#group(bundle, runtime, {
-      shared: this.#isShared(runtime, options),
-      options: options.runtimeOptions,
-    });
+  #groupFile(runtime: RuntimePath, options: CreateTaskOptions): GroupFile {
+    const borrowed = Boolean(options.address);
+    return { shared: runtime.own && this.#settings.share && !borrowed, borrowed, options: options.runtimeOptions };
   }
 
-  #isShared(runtime: RuntimePath, options: CreateTaskOptions): boolean {
-    return runtime.own && this.#settings.share && !options.address;
-  }
-
-  #group(bundle: Bundle, runtime: RuntimePath, { shared, options }: GroupFile): ShimGroup {
+  #group(bundle: Bundle, runtime: RuntimePath, { shared, borrowed, options }: GroupFile): ShimGroup {
     const groupKey = shared ? ShimGroup.keyFor(bundle.namespace, runtime, options) : key(bundle.namespace, bundle.id);
     const present = this.#groups.get(groupKey);
     if (present) return present;
     const group = new ShimGroup(groupKey, runtime, options, this.#settings.shims, (empty) => {
       if (this.#groups.get(empty.key) === empty) this.#groups.delete(empty.key);
     });
+    group.borrowed = borrowed;
     this.#groups.set(groupKey, group);
     return group;
   }
