@@ -90,3 +90,19 @@ export function madeFile(pages: readonly Buffer[], root = 3): Buffer {
   const metas = [0, 1].map((id) => meta({ id, root, highWater, transaction: 6 + id }));
   return Buffer.concat([...metas, freeList, body]);
 }
+
+/** Buckets in buckets, and values. */
+export interface Tree {
+  [key: string]: string | Buffer | Tree;
+}
+
+/** The elements of a bucket, its buckets inline. */
+export function elements(tree: Tree): MadeElement[] {
+  return Object.keys(tree)
+    .sort()
+    .map((key) => {
+      const value = tree[key]!;
+      if (typeof value === 'string' || Buffer.isBuffer(value)) return { key, value };
+      return { key, value: inlineBucket(elements(value)), bucket: true };
+    });
+}

@@ -5,27 +5,13 @@ import path from 'node:path';
 import { after, test } from 'node:test';
 import { Code } from '@gantry/api';
 import { BoltFile } from '../bolt/bolt-file.ts';
-import { inlineBucket, leaf, type MadeElement, madeFile } from '../bolt/made-file.ts';
+import { elements, leaf, madeFile, type Tree } from '../bolt/made-file.ts';
 import { readMetadata } from './metadata.ts';
 import type { ContainerdMetadata } from './records.ts';
 import { readSnapshotterMetadata } from './snapshotter-metadata.ts';
 
 const folder = mkdtempSync(path.join(os.tmpdir(), 'gantry-metadata-'));
 after(() => rmSync(folder, { recursive: true }));
-
-interface Tree {
-  [key: string]: string | Buffer | Tree;
-}
-
-function elements(tree: Tree): MadeElement[] {
-  return Object.keys(tree)
-    .sort()
-    .map((key) => {
-      const value = tree[key]!;
-      if (typeof value === 'string' || Buffer.isBuffer(value)) return { key, value };
-      return { key, value: inlineBucket(elements(value)), bucket: true };
-    });
-}
 
 function made(tree: Tree): BoltFile {
   const file = path.join(folder, 'made.db');
