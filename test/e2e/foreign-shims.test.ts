@@ -269,6 +269,21 @@ for (const shim of shims) {
       await ctr.ok('containers', 'rm', 'alone');
     });
 
+    test('killed together with the daemon, leaves nothing of its group', async () => {
+      const group = ['--annotation', 'io.containerd.runc.v2.group=pod'];
+      for (const id of ['one', 'two']) await ctr.ok('run', '-d', ...group, image, id, ...sleeper);
+      const pids = Object.values(await tasks()).map(({ pid }) => pid);
+      const killed = await shimOf('one');
+      await daemon.kill();
+      process.kill(killed, 'SIGKILL');
+      await daemon.start();
+      assert.deepEqual(await tasks(), {});
+      assert.deepEqual(pids.map(isAlive), [false, false]);
+      assert.deepEqual(readdirSync(bundles), []);
+      assert.deepEqual(mountsBeneath(bundles), []);
+      for (const id of ['one', 'two']) await ctr.ok('containers', 'rm', id);
+    });
+
     test('that hangs, does not hold up the start of the daemon', async () => {
       await ctr.ok('run', '-d', image, 'hung', ...sleeper);
       const { pid } = (await tasks())['hung']!;
