@@ -101,6 +101,13 @@ for (const shim of shims) {
       return shimPid;
     }
 
+    function socketOf(id: string): string {
+      const { address } = JSON.parse(readFileSync(path.join(bundles, id, 'bootstrap.json'), 'utf8'));
+      const file = String(address).replace('unix://', '');
+      assert.ok(existsSync(file));
+      return file;
+    }
+
     async function listen(): Promise<void> {
       if (events) await endProcess(events);
       const child = spawn(client.file, ctr.arguments(['events']), { stdio: ['ignore', 'pipe', 'ignore'] });
@@ -259,6 +266,7 @@ for (const shim of shims) {
 
     test('killed, leaves nothing, and the world is told', async () => {
       const { pid } = (await tasks())['alone']!;
+      const socket = socketOf('alone');
       process.kill(await shimOf('alone'), 'SIGKILL');
       await event('/tasks/exit', '"container_id":"alone"', '"exit_status":137');
       await event('/tasks/delete', '"container_id":"alone"', '"exit_status":137');
@@ -266,6 +274,7 @@ for (const shim of shims) {
       assert.equal(isAlive(pid), false);
       assert.deepEqual(readdirSync(bundles), []);
       assert.deepEqual(mountsBeneath(bundles), []);
+      assert.equal(existsSync(socket), false);
       await ctr.ok('containers', 'rm', 'alone');
     });
 
@@ -274,6 +283,7 @@ for (const shim of shims) {
       for (const id of ['one', 'two']) await ctr.ok('run', '-d', ...group, image, id, ...sleeper);
       const pids = Object.values(await tasks()).map(({ pid }) => pid);
       const killed = await shimOf('one');
+      const socket = socketOf('one');
       await daemon.kill();
       process.kill(killed, 'SIGKILL');
       await daemon.start();
@@ -281,6 +291,7 @@ for (const shim of shims) {
       assert.deepEqual(pids.map(isAlive), [false, false]);
       assert.deepEqual(readdirSync(bundles), []);
       assert.deepEqual(mountsBeneath(bundles), []);
+      assert.equal(existsSync(socket), false);
       for (const id of ['one', 'two']) await ctr.ok('containers', 'rm', id);
     });
 

@@ -1,6 +1,7 @@
 // Shims that are servers of this process.
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
@@ -10,6 +11,7 @@ import { Task as TaskV3 } from '@gantry/api/gen/runtime/task/v3/shim_pb.js';
 import { GrpcServer, TtrpcServer } from '@gantry/rpc';
 import type { Logger } from '../../core/log/logger.ts';
 import type { Bootstrap } from './bootstrap.ts';
+import { removeDeadSocket } from './dead-socket.ts';
 import { ShimConnection } from './shim-connection.ts';
 import { ShimGroup } from './shim-group.ts';
 
@@ -103,4 +105,22 @@ test('the last task takes its shim with it, but not that of a sandbox', async ()
     assert.deepEqual(shim.asked, borrowed ? [] : ['shutdown web']);
     await shim.close();
   }
+});
+
+test('the socket of a dead shim is removed, that of a living one and what is no socket are not', async () => {
+  const file = path.join(directory, 'dead');
+  const die = `require('net').createServer().listen(${JSON.stringify(file)}, () => process.kill(process.pid, 'SIGKILL'))`;
+  spawnSync(process.execPath, ['-e', die]);
+  assert.ok(existsSync(file));
+  await removeDeadSocket(`unix://${file}`);
+  assert.equal(existsSync(file), false);
+  const living = await serve('living', 3, 'ttrpc');
+  const plain = path.join(directory, 'plain');
+  writeFileSync(plain, '');
+  for (const address of [living.bootstrap.address, plain, '/no/such/socket', 'vsock://3:1']) {
+    await removeDeadSocket(address);
+  }
+  assert.ok(existsSync(plain));
+  assert.ok(existsSync(path.join(directory, 'living')));
+  await living.close();
 });

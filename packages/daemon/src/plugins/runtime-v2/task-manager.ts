@@ -29,6 +29,7 @@ import {
   sweepWork,
   writeBundleFile,
 } from './bundle.ts';
+import { removeDeadSocket } from './dead-socket.ts';
 import { type GroupFile, readGroupFile, writeGroupFile } from './group-file.ts';
 import { RootfsMounts } from './rootfs-mounts.ts';
 import { type RuntimePath, type RuntimePathSettings, resolveRuntime } from './runtime-path.ts';
@@ -206,6 +207,7 @@ export class TaskManager implements TaskRuntime {
     const { log, events } = this.#settings;
     log.warn('cleaning up after shim disconnected', { id: task.id, namespace: task.namespace });
     const answer = await this.#deleteByShim(task.group.runtime, task.files);
+    if (!task.group.runtime.own) await this.#removeSocket(task.files);
     const exit: ProcessExit = {
       pid: answer?.pid || task.knownPid,
       exitStatus: answer?.exitStatus ?? unknownExit,
@@ -216,6 +218,15 @@ export class TaskManager implements TaskRuntime {
     const common = { containerId: task.id, id: task.id, pid: exit.pid, exitStatus: exit.exitStatus, ...at };
     events.publishMessage(task.namespace, '/tasks/exit', TaskExitSchema, common);
     events.publishMessage(task.namespace, '/tasks/delete', TaskDeleteSchema, { ...common, id: '' });
+  }
+
+  async #removeSocket(bundle: Bundle): Promise<void> {
+    try {
+      const text = await readBundleFile(bundle, 'bootstrap.json');
+      if (text !== undefined) await removeDeadSocket(parseBootstrap(text).address);
+    } catch (error) {
+      this.#settings.log.warn('socket of a dead shim cannot be removed', { error, bundle: bundle.path });
+    }
   }
 
   /** Finds the tasks that outlived the last daemon. Runs before the daemon serves. */
