@@ -22,16 +22,18 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   throw error;
 });
 
-main(process.argv.slice(2)).then(
-  (code) => process.exit(code),
-  (error: unknown) => {
-    const message = error instanceof Error ? error.message : String(error);
-    process.stderr.write(`ctr: ${message}\n`);
-    if (error instanceof UsageError && error.path) process.stderr.write(`See '${error.path.join(' ')} --help'.\n`);
-    if (process.argv.includes('--debug') && error instanceof Error) {
-      for (let cause: unknown = error; cause instanceof Error; cause = cause.cause)
-        process.stderr.write(`${cause.stack ?? cause.message}\n`);
-    }
-    process.exit(1);
-  },
-);
+/** Ends the program once all that it has printed is with its reader. */
+function end(code: number): void {
+  process.stderr.write('', () => process.stdout.write('', () => process.exit(code)));
+}
+
+main(process.argv.slice(2)).then(end, (error: unknown) => {
+  const message = error instanceof Error ? error.message : String(error);
+  process.stderr.write(`ctr: ${message}\n`);
+  if (error instanceof UsageError && error.path) process.stderr.write(`See '${error.path.join(' ')} --help'.\n`);
+  if (process.argv.includes('--debug') && error instanceof Error) {
+    for (let cause: unknown = error; cause instanceof Error; cause = cause.cause)
+      process.stderr.write(`${cause.stack ?? cause.message}\n`);
+  }
+  end(1);
+});
