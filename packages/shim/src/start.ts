@@ -24,7 +24,12 @@ const startTimeoutMs = 15_000;
  */
 export async function start(flags: ShimFlags): Promise<Buffer> {
   if (flags.id === '') throw new Error('shim id is empty: -id is required');
-  const parameters = readStartParameters(readStdin(), flags, process.env);
+  const input = readStdin();
+  const announced = process.env['GANTRY_SHIM_INPUT_BYTES'];
+  // Half of it would start another group's server, or one that nobody asks for.
+  if (announced && Number(announced) !== input.length)
+    throw new Error('the daemon ended before it had said what to start');
+  const parameters = readStartParameters(input, flags, process.env);
   if (parameters.namespace === '') throw new Error('shim namespace cannot be empty');
   const bundle = flags.bundle || process.cwd();
   const grouping = groupingFrom(process.env['GANTRY_SHIM_GROUPING']);
@@ -88,7 +93,12 @@ async function launch(flags: ShimFlags, parameters: StartParameters, paths: Grou
   const child = spawn(process.execPath, [...serverFlags, process.argv[1]!, ...args], {
     detached: true,
     cwd: '/',
-    env: { ...process.env, TTRPC_ADDRESS: parameters.ttrpcAddress, GRPC_ADDRESS: parameters.grpcAddress },
+    env: {
+      ...process.env,
+      GANTRY_SHIM_INPUT_BYTES: undefined,
+      TTRPC_ADDRESS: parameters.ttrpcAddress,
+      GRPC_ADDRESS: parameters.grpcAddress,
+    },
     stdio: ['ignore', log, log, 'pipe'],
   });
   closeSync(log);

@@ -133,6 +133,8 @@ function runShim(
     TTRPC_ADDRESS: environment.ttrpcAddress,
     GRPC_ADDRESS: environment.address,
     NAMESPACE: bundle.namespace,
+    // By this a shim of ours knows that it has read everything: a daemon that is killed meanwhile leaves it with a part.
+    GANTRY_SHIM_INPUT_BYTES: String(options.input.length),
     ...(environment.socketDir === '' ? {} : { GANTRY_SHIM_SOCKET_DIR: environment.socketDir }),
   };
   for (const line of environment.extra) {

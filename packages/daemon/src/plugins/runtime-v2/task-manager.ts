@@ -246,8 +246,10 @@ export class TaskManager implements TaskRuntime {
       return;
     }
     const runtime = { path: binary, own: binary === runtimes.ownShim };
-    // Shims before containerd 2 write their address themselves: it is there if the daemon was killed before it wrote its own.
-    const text = (await readBundleFile(bundle, 'bootstrap.json')) ?? (await readBundleFile(bundle, 'address'));
+    // Shims before containerd 2 write their address themselves: it is there if the daemon was killed before it wrote its own. Ours needs
+    // no such word, and what a starter wrote whose daemon was killed may be of another group.
+    const told = await readBundleFile(bundle, 'bootstrap.json');
+    const text = told ?? (runtime.own ? undefined : await readBundleFile(bundle, 'address'));
     if (text === undefined) {
       const group = new ShimGroup(key(bundle.namespace, bundle.id), runtime, undefined, shims, () => undefined);
       await this.#cleanUpLost(new ShimTask(bundle, group, 0, async () => undefined));
