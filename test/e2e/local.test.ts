@@ -11,7 +11,7 @@ import { TestingRegistry, type TestingRegistryOptions } from '@gantry/registry/t
 import { CtrSession, ctrClients } from '../lib/clients.ts';
 import { TestDaemon } from '../lib/daemon.ts';
 import { buildTestImages } from '../lib/images.ts';
-import { run } from '../lib/processes.ts';
+import { eventually, run } from '../lib/processes.ts';
 import { makeTempDir } from '../lib/temp-dir.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'unpacking needs root';
@@ -107,8 +107,13 @@ describe('our ctr by itself', { skip: skip || (own!.missing ?? false) }, () => {
     assert.match(wrong.stderr, /not found/);
     const text = 'an object';
     const object = `sha256:${createHash('sha256').update(text).digest('hex')}`;
-    await run(own!.file, ctr.arguments(['content', 'ingest', '--expected-digest', object, 'ref']), { input: text });
-    const told = await ctr.ok('content', 'push-object', '--plain-http', reference, object, 'text/plain');
+    // Nothing refers to what is ingested like this: a collection that is due may take it before it is pushed.
+    const told = await eventually('the object is pushed', async () => {
+      await run(own!.file, ctr.arguments(['content', 'ingest', '--expected-digest', object, 'ref']), { input: text });
+      const pushed = await ctr.try('content', 'push-object', '--plain-http', reference, object, 'text/plain');
+      if (pushed.code !== 0) assert.match(pushed.stderr, /not found/);
+      return pushed.code === 0 ? pushed.stdout : undefined;
+    });
     assert.equal(told, `Pushed ${object} text/plain\n`);
     assert.equal(registry.blobs.get(`test/app@${object}`)?.toString(), text);
   });

@@ -296,7 +296,9 @@ export function transportSuite(suite: SuiteOptions): void {
     },
   }, async (client) => {
     await assert.rejects(client.one({}, { timeoutMs: 30 }), code(Code.DeadlineExceeded));
-    assert.equal((await ended.promise).code, Code.DeadlineExceeded);
+    // The server's clock starts a little later: its client may have taken the call back before it strikes.
+    const { code: told } = await ended.promise;
+    assert.ok(told === Code.DeadlineExceeded || told === Code.Canceled);
     await assert.rejects(toArray(client.out({}, { timeoutMs: 30 })), code(Code.DeadlineExceeded));
   });
 
