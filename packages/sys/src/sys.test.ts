@@ -136,7 +136,9 @@ test('a child gets stdio, default signals and the asked limit, and nothing else'
     file: 'sh',
     args: [
       '-c',
-      'ls /proc/self/fd | tr "\\n" " "; ulimit -Sn; ulimit -Hn; pwd; grep -E "Sig(Blk|Ign)" /proc/self/status; echo $A',
+      // The limit is set from outside, a moment after the start.
+      'n=0; while [ $(ulimit -Sn) != 77 ] && [ $n -lt 1000 ]; do n=$((n+1)); done; ' +
+        'ls /proc/self/fd | tr "\\n" " "; ulimit -Sn; ulimit -Hn; pwd; grep -E "Sig(Blk|Ign)" /proc/self/status; echo $A',
     ],
     env: { PATH: process.env['PATH'], A: 'é' },
     cwd: '/usr',
