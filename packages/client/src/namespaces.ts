@@ -18,7 +18,7 @@ export class Namespaces {
     this.#service = createClient(NamespacesService, transport);
   }
 
-  /** @throws StatusError NotFound */
+  /** One that nobody made has no labels: neither containerd nor Gantry tells it from one that is there; `list` does. */
   async get(name: string, options?: CallOptions): Promise<Namespace> {
     return fromWire((await this.#service.get({ name }, options)).namespace);
   }
@@ -32,12 +32,12 @@ export class Namespaces {
     return fromWire((await this.#service.create({ namespace: { name, labels } }, options)).namespace);
   }
 
-  /** Sets labels; with an empty value a label is removed. Others stay. @throws StatusError NotFound */
+  /** Sets labels; with an empty value a label is removed. Others stay. Makes the namespace if it is not there. */
   async setLabels(name: string, labels: Record<string, string>, options?: CallOptions): Promise<Namespace> {
     const paths = Object.keys(labels).map((key) => `labels.${key}`);
-    return fromWire(
-      (await this.#service.update({ namespace: { name, labels }, updateMask: { paths } }, options)).namespace,
-    );
+    const { namespace } = await this.#service.update({ namespace: { name, labels }, updateMask: { paths } }, options);
+    // containerd does not tell what it made of it.
+    return namespace ? fromWire(namespace) : this.get(name, options);
   }
 
   /** @throws StatusError NotFound, FailedPrecondition while anything is left in it */

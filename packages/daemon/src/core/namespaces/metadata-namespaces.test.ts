@@ -41,9 +41,12 @@ describe('namespaces', () => {
     await assert.rejects(meta.namespaces.create('BAD!', {}), withCode(Code.InvalidArgument, /must match/));
     await assert.rejects(meta.namespaces.create('', {}), withCode(Code.InvalidArgument));
     const missing = withCode(Code.NotFound, /^namespace "b": not found$/);
-    await assert.rejects(meta.namespaces.labels('b'), missing);
     await assert.rejects(meta.namespaces.delete('b'), missing);
-    await assert.rejects(meta.namespaces.update('b', {}, []), missing);
+    assert.deepEqual(await meta.namespaces.labels('b'), {}, 'as with containerd: no labels, and no error');
+    assert.ok(!(await meta.namespaces.list()).includes('b'), 'asking does not make one');
+    await meta.namespaces.update('b', { made: 'by its label' }, ['labels.made']);
+    assert.deepEqual(await meta.namespaces.labels('b'), { made: 'by its label' });
+    await assert.rejects(meta.namespaces.update('BAD!', {}, []), withCode(Code.InvalidArgument, /must match/));
   });
 
   it('are not deleted while anything is left in them, and take their leases along', async () => {

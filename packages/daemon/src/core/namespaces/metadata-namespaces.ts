@@ -36,9 +36,8 @@ export class MetadataNamespaces implements NamespaceStore {
   }
 
   async labels(name: string): Promise<Record<string, string>> {
-    const record = this.#store.view((tx) => tx.get<NamespaceRecord>(keys.namespace(name)));
-    if (!record) throw missing(name);
-    return record.labels;
+    // One that nobody made has no labels, as with containerd: its clients ask for the default labels of a namespace before it is there.
+    return this.#store.view((tx) => tx.get<NamespaceRecord>(keys.namespace(name)))?.labels ?? {};
   }
 
   async list(): Promise<string[]> {
@@ -59,8 +58,9 @@ export class MetadataNamespaces implements NamespaceStore {
 
   async update(name: string, labels: Record<string, string>, paths: string[]): Promise<Record<string, string>> {
     return this.#store.update((tx) => {
-      const record = tx.get<NamespaceRecord>(keys.namespace(name));
-      if (!record) throw missing(name);
+      // containerd makes a namespace that is labelled before it is there.
+      if (!tx.has(keys.namespace(name))) validateIdentifier(name);
+      const record = tx.get<NamespaceRecord>(keys.namespace(name)) ?? { labels: {} };
       // Without a mask the given labels are set beside those present: containerd's services do the same.
       const mask = paths.length > 0 ? paths : Object.keys(labels).map((label) => `labels.${label}`);
       const next =
