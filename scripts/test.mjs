@@ -1,5 +1,6 @@
 // `npm test`: installs what the tests need, builds, checks types, style and rooms, and runs every test. Arguments are test
-// files to run instead of all; `--quick` leaves out the installation and the checks.
+// files to run instead of all; `--quick` leaves out the installation and the checks, `--no-checks` the checks alone; `--one-at-a-time`
+// runs no two files at once, `--timeout=` sets what one test may take in milliseconds.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
@@ -83,14 +84,17 @@ const files = args.filter((arg) => !arg.startsWith('--'));
 try {
   if (!quick) installPrograms();
   prepare();
-  if (!quick) check();
+  if (!quick && !args.includes('--no-checks')) check();
 } catch (error) {
   if (!(error instanceof SetupError)) throw error;
   console.error(`test: ${error.message}`);
   process.exit(1);
 }
 const patterns = files.length > 0 ? files : ['packages/*/src/**/*.test.ts', 'test/**/*.test.ts'];
-const result = spawnSync(node, ['--test', '--test-concurrency=2', '--test-timeout=600000', ...patterns], {
+const concurrency = args.includes('--one-at-a-time') ? 1 : 2;
+const timeout = args.find((arg) => arg.startsWith('--timeout='))?.split('=')[1] ?? '600000';
+const limits = [`--test-concurrency=${concurrency}`, `--test-timeout=${timeout}`];
+const result = spawnSync(node, ['--test', ...limits, ...patterns], {
   cwd: top,
   stdio: 'inherit',
   env: { ...process.env, PATH: `${process.env.PATH}:/usr/local/sbin:/usr/sbin:/sbin` },

@@ -10,6 +10,7 @@ import { type Connection, connect } from './connection.ts';
 import { buildKnownImages } from './fault-images.ts';
 import { Ledger } from './ledger.ts';
 import { Random } from './random.ts';
+import { faultRounds } from './rounds.ts';
 import {
   cgroupFolders,
   collect,
@@ -24,9 +25,9 @@ import { pullImage, Workload, type World } from './workload.ts';
 /**
  * `kill -9` of the daemon at random moments, while clients pull, unpack, write, run containers and collect garbage: what was
  * answered stays, what was not is gone or can be taken up again, and nothing is left that no record names.
- * `GANTRY_SEED` repeats the choices of a run (not the machine's timing), `GANTRY_ROUNDS` sets the number of kills.
+ * `GANTRY_FAULT_SEED` repeats the choices of a run (not the machine's timing), `GANTRY_FAULT_ROUNDS` sets the number of kills.
  */
-const rounds = Number(process.env['GANTRY_ROUNDS'] ?? 50);
+const rounds = faultRounds(20);
 const skip = process.getuid?.() === 0 ? false : 'containers need root';
 
 describe('the daemon killed', { skip }, () => {
@@ -72,8 +73,8 @@ describe('the daemon killed', { skip }, () => {
     await temp.remove();
   });
 
-  test(`${rounds} times at random moments`, { timeout: 590_000 }, async (t) => {
-    t.diagnostic(`GANTRY_SEED=${random.seed}`);
+  test(`${rounds} times at random moments`, { timeout: 60_000 + rounds * 30_000 }, async (t) => {
+    t.diagnostic(`GANTRY_FAULT_SEED=${random.seed}`);
     for (let round = 1; round <= rounds; round++) {
       try {
         await oneRound(round, t);
@@ -83,7 +84,7 @@ describe('the daemon killed', { skip }, () => {
           .split('\n')
           .filter((line) => !line.includes('loading plugin'));
         const log = told.slice(-60).join('\n');
-        throw new Error(`round ${round}, GANTRY_SEED=${random.seed}: ${(error as Error).message}\n${log}`, {
+        throw new Error(`round ${round}, GANTRY_FAULT_SEED=${random.seed}: ${(error as Error).message}\n${log}`, {
           cause: error,
         });
       }

@@ -13,6 +13,7 @@ import { type Connection, connect } from './connection.ts';
 import { buildKnownImages } from './fault-images.ts';
 import { Ledger } from './ledger.ts';
 import { Random } from './random.ts';
+import { faultRounds } from './rounds.ts';
 import {
   cgroupFolders,
   collect,
@@ -28,7 +29,7 @@ import { createTask, pullImage, removeSnapshot, removeTask, startTask, type Worl
  * `kill -9` of gantry-shim, with and without the daemon: its containers go on, under the same pids, and can be reached again.
  * Exit codes of what ended in between are told where the kernel still knows them, else 255.
  */
-const rounds = Number(process.env['GANTRY_ROUNDS'] ?? 12);
+const rounds = faultRounds(8);
 const skip = process.getuid?.() === 0 ? false : 'containers need root';
 
 describe('gantry-shim killed', { skip }, () => {
@@ -191,8 +192,8 @@ describe('gantry-shim killed', { skip }, () => {
     await removeTask(world, connection, 'away');
   });
 
-  test(`${rounds} times while containers come and go`, { timeout: 300_000 }, async (t) => {
-    t.diagnostic(`GANTRY_SEED=${random.seed}`);
+  test(`${rounds} times while containers come and go`, { timeout: 60_000 + rounds * 30_000 }, async (t) => {
+    t.diagnostic(`GANTRY_FAULT_SEED=${random.seed}`);
     for (let round = 1; round <= rounds; round++) {
       try {
         await comeAndGo(round);
@@ -202,7 +203,7 @@ describe('gantry-shim killed', { skip }, () => {
           .split('\n')
           .filter((line) => !line.includes('loading plugin'));
         const log = told.slice(-60).join('\n');
-        throw new Error(`round ${round}, GANTRY_SEED=${random.seed}: ${(error as Error).message}\n${log}`, {
+        throw new Error(`round ${round}, GANTRY_FAULT_SEED=${random.seed}: ${(error as Error).message}\n${log}`, {
           cause: error,
         });
       }

@@ -8,9 +8,9 @@ export class Random {
     this.#state = seed >>> 0;
   }
 
-  /** From `GANTRY_SEED`, else a new one. */
+  /** From `GANTRY_FAULT_SEED`, else a new one. */
   static fromEnvironment(): Random {
-    const given = process.env['GANTRY_SEED'];
+    const given = process.env['GANTRY_FAULT_SEED'];
     return new Random(given === undefined ? Math.floor(Math.random() * 2 ** 32) : Number(given));
   }
 
