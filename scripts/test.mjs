@@ -31,6 +31,7 @@ const packages = {
   'docker-credential-pass': 'golang-docker-credential-helpers',
   'fsck.erofs': 'erofs-utils',
   runsc: 'runsc',
+  dockerd: 'docker.io',
 };
 
 /** Go programs that the tests talk to, as modules of one version; by where they go, as some have the same name. */

@@ -40,7 +40,8 @@ export class FifoIo implements ProcessIo {
   }
 
   #openStdin(name: string): void {
-    const probe = openat(AT_FDCWD, name, O.RDONLY | O.NONBLOCK | O.NOCTTY);
+    // O_PATH is no reader: one that came and went would let a waiting writer in, and take what it wrote along.
+    const probe = openat(AT_FDCWD, name, O.PATH);
     const isFifo = fstatSync(probe).isFIFO();
     close(probe);
     if (!isFifo) {
