@@ -1,10 +1,12 @@
 import { rmSync, writeSync } from 'node:fs';
 import { createServer } from 'node:net';
 import path from 'node:path';
+import { traceServerCalls } from '@gantry/rpc/trace-calls.ts';
 import { TtrpcServer } from '@gantry/rpc/ttrpc-server.ts';
 import { listenUnix } from '@gantry/rpc/unix-listener.ts';
 import { PR, prctl } from '@gantry/sys';
 import { keepHeapSmall, returnMemoryWhenIdle } from '@gantry/sys/idle-memory.ts';
+import { tracingSettings } from '@gantry/tracing';
 import { tryLock } from './abstract-lock.ts';
 import { adoptContainers } from './adopt.ts';
 import { serveControl } from './control-server.ts';
@@ -18,6 +20,7 @@ import { Reaper } from './reaper.ts';
 import { ContainerIndex } from './record.ts';
 import type { ShimContext } from './shim-context.ts';
 import { addTaskServices, Containers } from './task-service.ts';
+import { shimVersion } from './version.ts';
 
 const defaultLingerMs = 2000;
 const reservationMs = 30_000;
@@ -59,6 +62,7 @@ async function startServing(flags: ShimFlags): Promise<void> {
   const serving = await tryLock(paths.serving);
   if (!serving) throw new Error(takenMessage);
   serving.unref();
+  const stopTracing = await startTracing();
   const reaper = new Reaper();
   const publisher = new Publisher(process.env['TTRPC_ADDRESS'] ?? '');
   const index = new ContainerIndex(paths.containers);
@@ -72,7 +76,7 @@ async function startServing(flags: ShimFlags): Promise<void> {
   const containers = new Containers();
   const end = (): void => {
     log.info('shim ends');
-    void publisher.flush(flushMs).then(() => {
+    void Promise.all([publisher.flush(flushMs), stopTracing?.()]).then(() => {
       // Removed by name, and then no orderly exit: closing the sockets would remove the names again, from a successor perhaps.
       index.dispose();
       removeEmptyRoots();
@@ -91,7 +95,7 @@ async function startServing(flags: ShimFlags): Promise<void> {
   reaper.start();
   await adoptContainers(context, containers);
 
-  const rpc = new TtrpcServer({ logger: log });
+  const rpc = new TtrpcServer({ logger: log, interceptors: stopTracing ? [traceServerCalls] : [] });
   addTaskServices(rpc, context, containers, lifetime, flags.namespace);
   const listener = createServer((socket) => {
     lifetime.connected();
@@ -119,4 +123,24 @@ async function startServing(flags: ShimFlags): Promise<void> {
 function numberFrom(text: string | undefined, otherwise: number): number {
   const value = Number(text);
   return text !== undefined && text !== '' && Number.isFinite(value) && value >= 0 ? value : otherwise;
+}
+
+/** Traces what the environment asks for, which is the daemon's. @returns what sends the last of it; undefined if nothing is traced */
+async function startTracing(): Promise<(() => Promise<void>) | undefined> {
+  try {
+    const settings = tracingSettings(process.env);
+    if ('off' in settings) return undefined;
+    const { otlpProcessor, startOpenTelemetry } = await import('@gantry/tracing/open-telemetry.ts');
+    return startOpenTelemetry({
+      serviceName: 'gantry-shim',
+      serviceVersion: shimVersion,
+      processors: [await otlpProcessor(settings, process.env)],
+      environment: process.env,
+      warn: (message) => log.warn('traces', { error: message }),
+    });
+  } catch (error) {
+    // Containers matter more than what is told of them.
+    log.error('no traces', { error });
+    return undefined;
+  }
 }

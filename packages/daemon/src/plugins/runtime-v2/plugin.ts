@@ -47,7 +47,12 @@ export const shimManager = definePlugin({
           ttrpcAddress: daemon.ttrpcAddress,
           publishBinary: path.join(bin, 'gantryd'),
           logLevel: daemon.logLevel,
-          extra: [...config.env, `GANTRY_SHIM_GROUPING=${config.grouping}`],
+          extra: [
+            ...config.env,
+            `GANTRY_SHIM_GROUPING=${config.grouping}`,
+            `GANTRY_LOG_FORMAT=${daemon.logFormat}`,
+            ...(daemon.logTraceIds ? ['GANTRY_LOG_TRACE_ID=1'] : []),
+          ],
           socketDir: config.socket_dir || path.join(daemon.state, 's'),
         },
         loadTimeoutMs: daemon.timeout('io.containerd.timeout.shim.load'),

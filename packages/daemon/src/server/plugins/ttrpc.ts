@@ -21,7 +21,7 @@ export const ttrpcServerPlugin = definePlugin({
     // The daemon settles the address: without one of its own it is that of the main socket and `.ttrpc`.
     const address = context.daemon.ttrpcAddress;
     if (address === '') throw new PluginSkip('no address');
-    const server = new TtrpcServer(serverOptions(context));
+    const server = new TtrpcServer(serverOptions(context, 'ttrpc'));
     for (const type of [PluginTypes.Grpc, PluginTypes.Ttrpc]) {
       for (const set of context.all(type).values()) set.registerTtrpc?.(server);
     }
