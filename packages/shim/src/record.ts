@@ -1,5 +1,6 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import type { RestoreSource } from './checkpoint.ts';
 import type { RuntimeCommand } from './oci-runtime.ts';
 import type { StdioRequest } from './stdio/process-io.ts';
 
@@ -37,6 +38,8 @@ export interface ContainerRecord {
   control: string;
   ioUid: number;
   ioGid: number;
+  /** It is made from a checkpoint. */
+  restore?: RestoreSource;
   init?: ProcessRecord;
   execs: ProcessRecord[];
 }

@@ -1,3 +1,5 @@
+import { mkdir } from 'node:fs/promises';
+import path from 'node:path';
 import type { Any } from '@bufbuild/protobuf/wkt';
 import {
   Code,
@@ -17,7 +19,14 @@ import type { EventExchange } from '../../core/events/exchange.ts';
 import type { Logger } from '../../core/log/logger.ts';
 import type { MountManager } from '../../core/mounts/mount-manager.ts';
 import type { RequestContext } from '../../core/request-context.ts';
-import type { CreateTaskOptions, ProcessExit, ProcessState, Task, TaskRuntime } from '../../core/tasks/task-runtime.ts';
+import type {
+  CheckpointSource,
+  CreateTaskOptions,
+  ProcessExit,
+  ProcessState,
+  Task,
+  TaskRuntime,
+} from '../../core/tasks/task-runtime.ts';
 import { bootstrapAt, formatBootstrap, parseBootstrap } from './bootstrap.ts';
 import {
   type Bundle,
@@ -76,11 +85,12 @@ export class TaskManager implements TaskRuntime {
     try {
       const rootfs = await this.#rootfs.activate(ctx, id, options.rootfs, runtime);
       await writeBundleFile(bundle, 'shim-binary-path', runtime.path);
+      const checkpoint = options.checkpoint && (await checkpointPath(bundle, options.checkpoint));
       await writeGroupFile(bundle, this.#groupFile(runtime, options));
       const group = this.#group(bundle, runtime, this.#groupFile(runtime, options));
       task = new ShimTask(bundle, group, 0, (lost) => this.#cleanUpLost(lost));
       group.add(task);
-      const pid = await this.#createInShim(task, bundle, { ...options, rootfs }, progress);
+      const pid = await this.#createInShim(task, bundle, { ...options, rootfs }, checkpoint ?? '', progress);
       task.setPid(pid);
       this.#tasks.set(key(ctx.namespace, id), task);
       return task;
@@ -111,6 +121,7 @@ export class TaskManager implements TaskRuntime {
     task: ShimTask,
     bundle: Bundle,
     options: CreateTaskOptions,
+    checkpoint: string,
     progress: { cutOff: boolean },
   ): Promise<number> {
     for (let attempt = 0; ; attempt++) {
@@ -136,7 +147,7 @@ export class TaskManager implements TaskRuntime {
               options: opts,
             })),
             ...options.io,
-            checkpoint: options.checkpoint ?? '',
+            checkpoint,
             ...(taskOptions && { options: taskOptions }),
           },
           { namespace: bundle.namespace },
@@ -302,6 +313,15 @@ export class TaskManager implements TaskRuntime {
       ),
     );
   }
+}
+
+/** The directory that a task is restored from: one of its work directory, on disk, for images out of the content store. */
+async function checkpointPath(bundle: Bundle, source: CheckpointSource): Promise<string> {
+  if ('path' in source) return source.path;
+  const directory = path.join(bundle.work, 'checkpoint');
+  await mkdir(directory, { mode: 0o700 });
+  await source.unpackInto(directory);
+  return directory;
 }
 
 /** @throws StatusError DeadlineExceeded when the time is up first; what was waited for goes on, and fails unheard */
