@@ -133,6 +133,8 @@ ${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  add
   /** Stops it for good. */
   async dispose(): Promise<void> {
     await this.stop();
+    // Shims end a moment after the last container, or after the daemon.
+    await eventually(`shims of ${this.name} end`, () => this.shims().length === 0 || undefined, 60_000);
     if (this.#mounted) execFileSync('umount', ['-l', this.state]);
     this.#mounted = false;
     await this.account.remove();

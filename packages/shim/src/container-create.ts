@@ -101,6 +101,7 @@ export async function createContainer(
         }
         init.setPid(readPid(pidFile));
         container.follow(init);
+        if (isNative(runtime)) container.cgroup.find(init.pid);
       });
       await init.io.started();
     });

@@ -21,6 +21,7 @@ import { isNative, type RuntimeCommand, RuntimeError, runRuntime, runtimeStatus,
 import type { ProcessExit } from './reaper.ts';
 import { type ContainerRecord, processStartTime, recordName, writeRecord } from './record.ts';
 import { releaseInit } from './release-init.ts';
+import { removeState } from './remove-state.ts';
 import { unmountRootfs } from './rootfs.ts';
 import type { ShimContext } from './shim-context.ts';
 import { openProcessIo } from './stdio/open.ts';
@@ -372,7 +373,10 @@ export class Container {
     // Once every process has ended only a hook could still look at the rootfs.
     const early = init.exit !== undefined && this.identity.ownPidNamespace && !this.identity.hooks.includes('poststop');
     const [deleted, unmounted] = await Promise.allSettled([
-      this.runtime('delete', ['delete', ...(init.exit ? [] : ['--force']), this.id]),
+      this.whileInFlight('delete', async () => {
+        if (early && (await this.#removeState())) return;
+        await this.#run(['delete', ...(init.exit ? [] : ['--force']), this.id]);
+      }),
       early ? this.#unmount() : undefined,
     ]);
     if (deleted.status === 'rejected' && !isMissing(deleted.reason))
@@ -393,6 +397,11 @@ export class Container {
       exitedAt: toTimestamp(exit.at),
     });
     return { pid: init.pid, exit };
+  }
+
+  #removeState(): Promise<boolean> {
+    const { runtime } = this.identity;
+    return removeState({ id: this.id, pid: this.init.pid, runtime, cgroups: this.cgroup.paths });
   }
 
   async #unmount(): Promise<void> {
