@@ -25,7 +25,7 @@ export async function adoptContainers(context: ShimContext, containers: Containe
         if (!record) context.index.remove(namespace, id);
         else if (!record.init || (record.init.pid === 0 && record.inFlight.includes('create')))
           await removeHalfMade(context, record);
-        else containers.add(await adopt(context, record));
+        else containers.add(await adoptContainer(context, record));
       } catch (error) {
         log.error('taking over a container failed', { namespace, id, error });
       }
@@ -34,7 +34,7 @@ export async function adoptContainers(context: ShimContext, containers: Containe
 }
 
 /** Its create never got as far as an answer: nobody knows it, and what there is of it goes. */
-async function removeHalfMade(context: ShimContext, record: ContainerRecord): Promise<void> {
+export async function removeHalfMade(context: ShimContext, record: ContainerRecord): Promise<void> {
   const container = new Container(context, record, new TaskProcess('', noStdio));
   try {
     await container.runtime('delete', ['delete', '--force', record.id]);
@@ -48,7 +48,8 @@ async function removeHalfMade(context: ShimContext, record: ContainerRecord): Pr
 
 const noStdio = { terminal: false, stdin: '', stdout: '', stderr: '' };
 
-async function adopt(context: ShimContext, record: ContainerRecord): Promise<Container> {
+/** A container as another shim left it, followed again. */
+export async function adoptContainer(context: ShimContext, record: ContainerRecord): Promise<Container> {
   const init = TaskProcess.fromRecord(record.init!);
   const container = new Container(context, record, init);
   container.paused = record.paused;

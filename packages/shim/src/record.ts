@@ -45,6 +45,8 @@ export interface ContainerRecord {
 }
 
 export const recordName = 'gantry-shim.json';
+/** Of what the bundle says of a sandbox. */
+export const sandboxRecordName = 'gantry-sandbox.json';
 
 /** Writes a bundle's record: a reader sees the old one or the new one. The bundle is in memory, gone with the machine: no sync. */
 export function writeRecord(record: ContainerRecord): void {

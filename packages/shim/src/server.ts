@@ -18,6 +18,8 @@ import { removeEmptyRoots } from './oci-runtime.ts';
 import { Publisher } from './publisher.ts';
 import { Reaper } from './reaper.ts';
 import { ContainerIndex } from './record.ts';
+import { adoptSandboxes } from './sandbox/adopt-sandboxes.ts';
+import { addSandboxService, Sandboxes } from './sandbox/sandbox-service.ts';
 import type { ShimContext } from './shim-context.ts';
 import { addTaskServices, Containers } from './task-service.ts';
 import { shimVersion } from './version.ts';
@@ -74,18 +76,20 @@ async function startServing(flags: ShimFlags): Promise<void> {
     control: paths.control,
   };
   const containers = new Containers();
+  const sandboxes = new Sandboxes(context, paths.sandboxes);
   const end = (): void => {
     log.info('shim ends');
     void Promise.all([publisher.flush(flushMs), stopTracing?.()]).then(() => {
       // Removed by name, and then no orderly exit: closing the sockets would remove the names again, from a successor perhaps.
       index.dispose();
+      sandboxes.context.index.dispose();
       removeEmptyRoots();
       for (const file of [paths.socket, paths.control, paths.log]) rmSync(file, { force: true });
       process.kill(process.pid, 'SIGKILL');
     });
   };
   const lifetime = new Lifetime({
-    containers: () => containers.size,
+    containers: () => containers.size + sandboxes.size,
     lingerMs: numberFrom(process.env['GANTRY_SHIM_LINGER_MS'], defaultLingerMs),
     reservationMs,
     onEnd: end,
@@ -94,9 +98,13 @@ async function startServing(flags: ShimFlags): Promise<void> {
 
   reaper.start();
   await adoptContainers(context, containers);
+  await adoptSandboxes(sandboxes);
 
+  const isHere = (namespace: string, id: string) =>
+    Boolean(containers.find(namespace, id) ?? sandboxes.find(namespace, id));
   const rpc = new TtrpcServer({ logger: log, interceptors: stopTracing ? [traceServerCalls] : [] });
   addTaskServices(rpc, context, containers, lifetime, flags.namespace);
+  addSandboxService(rpc, sandboxes, lifetime, flags.namespace);
   const listener = createServer((socket) => {
     lifetime.connected();
     socket.once('close', () => lifetime.disconnected());
@@ -105,18 +113,24 @@ async function startServing(flags: ShimFlags): Promise<void> {
   await listenUnix(listener, paths.socket, { mode: 0o600 });
   await serveControl(paths.control, {
     // A container that is here already (adopted, say) keeps the process by itself.
-    reserve: (namespace, id) => (containers.find(namespace, id) ? !lifetime.closing : lifetime.reserve(namespace, id)),
+    reserve: (namespace, id) => (isHere(namespace, id) ? !lifetime.closing : lifetime.reserve(namespace, id)),
     forget: (namespace, id) => {
       const container = containers.find(namespace, id);
-      if (!container) return;
-      container.dispose();
-      containers.remove(container);
+      container?.dispose();
+      if (container) containers.remove(container);
+      const sandbox = sandboxes.find(namespace, id);
+      if (sandbox) sandboxes.remove(sandbox);
       lifetime.check();
     },
-    variables: () => ({ namespace: flags.namespace, socket: paths.socket, containers: containers.size }),
+    variables: () => ({
+      namespace: flags.namespace,
+      socket: paths.socket,
+      containers: containers.size,
+      sandboxes: sandboxes.size,
+    }),
   });
   returnMemoryWhenIdle();
-  if (!containers.find(flags.namespace, flags.id)) lifetime.reserve(flags.namespace, flags.id);
+  if (!isHere(flags.namespace, flags.id)) lifetime.reserve(flags.namespace, flags.id);
   log.info('shim serves', { address: paths.socket, namespace: flags.namespace, pid: process.pid });
 }
 
