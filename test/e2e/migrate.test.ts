@@ -1,7 +1,16 @@
 // What containerd wrote, read from its files: the same as it answered while it ran, and nothing of it changed.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { cpSync, lstatSync, readdirSync, readFileSync, readlinkSync, rmSync, truncateSync } from 'node:fs';
+import {
+  cpSync,
+  lstatSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Code, jsonAny } from '@gantry/api';
@@ -100,16 +109,28 @@ for (const { name, program, version, sandboxes } of [
     const running = `runs-${process.pid}-${version}`;
     let pid = '';
     const ctr = (...args: string[]) => run('/usr/bin/ctr', ['-a', containerd.address, ...args]);
+    const config = path.join(temp.path, 'empty.toml');
     const dryRun = (from = root) =>
       run(
         bin.gantryd,
-        ['migrate', '--from-containerd', '--dry-run', '--root', from, '--state', `${containerd.directory}/state`],
+        [
+          'migrate',
+          '--from-containerd',
+          '--dry-run',
+          '--config',
+          config,
+          '--root',
+          from,
+          '--state',
+          `${containerd.directory}/state`,
+        ],
         { mayFail: true },
       );
 
     before(async () => {
       const { whiteouts } = await buildTestImages(temp.path, { few: true });
       await run('tar', ['-C', whiteouts, '-cf', `${whiteouts}.tar`, '.']);
+      writeFileSync(config, 'version = 2\n');
       await containerd.start();
       await ctr('images', 'import', '--index-name', image, `${whiteouts}.tar`);
       await ctr('containers', 'create', '--label', 'a=b', '--env', 'X=1', image, 'box', 'sleep', '1000');
@@ -175,7 +196,10 @@ for (const { name, program, version, sandboxes } of [
       assert.throws(() => new BoltFile(metadataFile), { code: Code.FailedPrecondition, message: /in use/ });
       const { code, stdout, stderr } = await dryRun();
       assert.deepEqual([code, stdout], [1, '']);
-      assert.match(stderr, /^gantryd: .*meta\.db: in use: a process has it open for writing\n$/);
+      assert.match(
+        stderr,
+        /^gantryd: .*meta\.db: in use: a process has it open for writing: containerd runs \(process \d+\); stop it first\n$/,
+      );
     });
 
     describe('once it is stopped', () => {
@@ -234,7 +258,7 @@ for (const { name, program, version, sandboxes } of [
         assert.match(stdout, new RegExp(`^root: +${root} \\(metadata of schema version ${version}\\)\n`));
         assert.match(stdout, /^default +2 +2 +1 +6 +\d+ +6 +1 +0$/m);
         assert.match(stdout, new RegExp(`^other +0 +201 +0 +0 +0 +0 +0 +${sandboxes ? 1 : 0}$`, 'm'));
-        assert.match(stdout, /^overlayfs +3 +3 +0$/m);
+        assert.match(stdout, /^overlayfs +3 +3 +0 +4 +2$/m);
         assert.match(stdout, new RegExp(`^default +${running} +${pid}$`, 'm'));
         assert.match(stdout, /namespace other: container with-everything: its snapshot none of native is not there\n$/);
       });
@@ -267,9 +291,12 @@ for (const { name, program, version, sandboxes } of [
   });
 }
 
-test('gantryd migrate says that taking over is not built', async () => {
-  const { code, stderr } = await run(bin.gantryd, ['migrate', '--from-containerd'], { mayFail: true });
-  assert.deepEqual([code, stderr.includes('taking over is not built yet')], [1, true]);
-  const none = await run(bin.gantryd, ['migrate', '--dry-run'], { mayFail: true });
-  assert.deepEqual([none.code, none.stderr.includes('--from-containerd')], [1, true]);
+test('gantryd migrate says what it cannot do', async () => {
+  const stderr = async (...args: string[]) => (await run(bin.gantryd, ['migrate', ...args], { mayFail: true })).stderr;
+  assert.match(await stderr('--dry-run'), /--from-containerd/);
+  assert.match(await stderr('--from-containerd', '--dry-run', '--back'), /--back and --dry-run do not go together/);
+  assert.match(await stderr('--from-containerd', '--dry-run', '--format', 'xml'), /--format is text or json/);
+  const none = ['--from-containerd', '--dry-run', '--root', '/nowhere', '--state', '/nowhere'];
+  assert.match(await stderr(...none), /meta\.db: no such file/);
+  assert.match(await stderr(...none, '--config', '/nowhere/config.toml'), /failed to load configuration/);
 });

@@ -13,7 +13,8 @@ Commands:
   config dump             print the configuration in effect: the file, its imports and every default
   config migrate          print the configuration file in the newest version of its format, comments and order kept
   config check            list what is unknown, deprecated, removed or wrong in the file and its imports, by line
-  migrate                 report what there is to take over from containerd (--from-containerd --dry-run, --root, --state)
+  migrate                 take over from a stopped containerd (--from-containerd; --dry-run, --back, --format json;
+                          --root, --state, --config after the command are containerd's)
   publish                 pass an event from standard input on to the daemon (--topic, --namespace)
   oci-hook -- CMD ARGS    run a command as an OCI hook, with {{id}}, {{pid}}, {{bundle}}, {{rootfs}} filled in
 
@@ -57,7 +58,7 @@ export async function main(args: readonly string[]): Promise<number> {
     }
     case 'migrate': {
       const { migrateCommand } = await import('./migrate-command.ts');
-      return migrateCommand(rest, print);
+      return migrateCommand(rest, flags, print);
     }
     case 'publish': {
       const { publishCommand } = await import('./publish-command.ts');

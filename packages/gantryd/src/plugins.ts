@@ -10,11 +10,7 @@ import {
   introspectionServicePlugin,
   metricsServerPlugin,
   optPlugin,
-  otelGrpcPlugin,
-  otelTtrpcPlugin,
-  otlpPlugin,
   type Plugin,
-  tracingPlugin,
   ttrpcServerPlugin,
   versionPlugin,
 } from '@gantry/daemon';
@@ -38,7 +34,6 @@ import {
 } from '@gantry/daemon/plugins/mount-manager/plugin.ts';
 import { restartMonitorPlugin } from '@gantry/daemon/plugins/restart-monitor/restart-plugin.ts';
 import { shimManager, taskRuntime } from '@gantry/daemon/plugins/runtime-v2/plugin.ts';
-import { shimSandboxControllerPlugin } from '@gantry/daemon/plugins/sandbox-shim/plugin.ts';
 import { devmapperPlugin, zfsPlugin } from '@gantry/daemon/plugins/skipped-snapshotters.ts';
 import { blockfilePlugin } from '@gantry/daemon/plugins/snapshot-blockfile/blockfile-plugin.ts';
 import { btrfsPlugin } from '@gantry/daemon/plugins/snapshot-btrfs/btrfs-plugin.ts';
@@ -85,9 +80,6 @@ export const builtinPlugins: readonly Plugin[] = [
   zfsPlugin,
   metadataPlugin,
   gcSchedulerPlugin,
-  otlpPlugin,
-  tracingPlugin,
-  otelTtrpcPlugin,
   containersServicePlugin,
   contentServicePlugin,
   erofsMountHandler,
@@ -114,7 +106,6 @@ export const builtinPlugins: readonly Plugin[] = [
   mountsGrpc,
   namespacesGrpc,
   sandboxStorePlugin,
-  shimSandboxControllerPlugin,
   localTransfer,
   sandboxControllersGrpc,
   sandboxesGrpc,
@@ -128,7 +119,6 @@ export const builtinPlugins: readonly Plugin[] = [
   ttrpcServerPlugin,
   restartMonitorPlugin,
   callMetricsPlugin,
-  otelGrpcPlugin,
   taskMonitorPlugin,
   metricsServerPlugin,
   grpcServerPlugin,

@@ -1,7 +1,13 @@
 export { BoltFile } from './bolt/bolt-file.ts';
 export type { BoltBucket, BoltEntry } from './bolt/bucket.ts';
+export { type CarriedConfig, carryConfig } from './carry-config.ts';
 export { readMetadata } from './containerd/metadata.ts';
 export type * from './containerd/records.ts';
 export { readSnapshotterMetadata, type StoredSnapshot } from './containerd/snapshotter-metadata.ts';
-export { reportText } from './report.ts';
+export { type Feature, features } from './features.ts';
+export { type ContainerdPlace, containerdPlace, type GantryPlace, gantryPlace } from './places.ts';
+export { givenBackText, type Report, reportOf, reportText } from './report.ts';
 export { type FoundTask, type Survey, type SurveyOptions, survey } from './survey.ts';
+export type { Difference } from './takeover/differences.ts';
+export { type GivenBack, giveBack } from './takeover/give-back.ts';
+export { type Takeover, takeOver } from './takeover/takeover.ts';

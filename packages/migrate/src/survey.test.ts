@@ -5,7 +5,7 @@ import path from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { Code } from '@gantry/api';
 import { elements, leaf, madeFile, type Tree } from './bolt/made-file.ts';
-import { reportText } from './report.ts';
+import { reportOf, reportText } from './report.ts';
 import { type Survey, survey } from './survey.ts';
 
 let folder = '';
@@ -28,6 +28,20 @@ function look(namespaces: Tree): Survey {
     snapshotters: ['overlayfs', 'native'],
   });
 }
+
+const report = (found: Survey): string =>
+  reportText(
+    reportOf(
+      {
+        survey: found,
+        snapshots: new Map(),
+        tasks: { taken: [], problems: [] },
+        content: undefined,
+        problems: [...found.problems],
+      },
+      [],
+    ),
+  );
 
 test('without metadata there is nothing to survey', () => {
   const there = { root: folder, state: folder, snapshotters: [] };
@@ -93,14 +107,14 @@ test('a task runs if there is a process of its number', () => {
       ['nonsense', undefined],
     ],
   );
-  const text = reportText(found);
+  const text = report(found);
   assert.match(text, /^ns +0 +0 +1 +0 +0 +0 +0 +0$/m);
-  assert.match(text, /^ns +ended +not running$/m);
+  assert.match(text, /^ns +ended +not running {2}not taken$/m);
   assert.match(text, /No problems found\.\n$/);
 });
 
 test('a report moves no cursor', () => {
-  const text = reportText(look({ 'a\x1b[2J\nb': { images: { 'c\x07': { target: { digest: 'sha256:a' } } } } }));
+  const text = report(look({ 'a\x1b[2J\nb': { images: { 'c\x07': { target: { digest: 'sha256:a' } } } } }));
   assert.ok(text.includes('a\\u{1b}[2J\\u{a}b '), text);
   assert.ok(text.includes('image c\\u{7}: its target sha256:a is not there'), text);
 });

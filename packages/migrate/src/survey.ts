@@ -12,6 +12,12 @@ export interface FoundTask {
   readonly id: string;
   /** Undefined if its process has ended, or was never started. */
   readonly pid: number | undefined;
+  /** The bundle's directory, absolute. */
+  readonly bundle: string;
+  /** How its shim is reached, in whichever form its release writes it; undefined if it never got so far. */
+  readonly bootstrap: string | undefined;
+  /** The shim's program as the bundle names it; undefined where it does not. */
+  readonly shimBinary: string | undefined;
 }
 
 export interface Survey {
@@ -21,6 +27,8 @@ export interface Survey {
   /** By snapshotter, for those that keep what they have in the same way as containerd's own. */
   readonly stored: ReadonlyMap<string, ReadonlyMap<string, StoredSnapshot>>;
   readonly tasks: readonly FoundTask[];
+  /** Blobs and snapshots that cannot be taken, as `unsoundKey` names them. */
+  readonly unsound: ReadonlySet<string>;
   /** What cannot be taken as it is, each a sentence. */
   readonly problems: readonly string[];
 }
@@ -32,44 +40,69 @@ export interface SurveyOptions {
   state: string;
   /** Names of the snapshotters that there are here. */
   snapshotters: readonly string[];
+  /** Directories of snapshotters and of the content store that the configuration puts elsewhere than under `root`. */
+  snapshotterRoots?: ReadonlyMap<string, string>;
+  contentRoot?: string | undefined;
 }
+
+export type Unsound =
+  | { kind: 'blob'; namespace: string; digest: string }
+  | { kind: 'snapshot'; namespace: string; snapshotter: string; key: string };
+
+export const unsoundKey = (one: Unsound): string => JSON.stringify(Object.values(one));
+
+/** Where containerd keeps its metadata. */
+export const metadataFileIn = (root: string): string => path.join(root, 'io.containerd.metadata.v1.bolt/meta.db');
 
 /**
  * Looks, and writes nothing. containerd cannot start while it does.
  * @throws StatusError NotFound if there is no metadata file, FailedPrecondition if containerd runs or a file is corrupt
  */
-export function survey({ root, state, snapshotters }: SurveyOptions): Survey {
-  using file = new BoltFile(path.join(root, 'io.containerd.metadata.v1.bolt/meta.db'));
+export function survey(options: SurveyOptions): Survey {
+  using file = new BoltFile(metadataFileIn(options.root));
+  return surveyOf(file, options);
+}
+
+/** The same with the metadata file open already: containerd cannot start until it is closed. */
+export function surveyOf(file: BoltFile, options: SurveyOptions): Survey {
+  const { root, state, snapshotters } = options;
   const metadata = readMetadata(file);
-  const stored = readSnapshotters(root, metadata);
+  const stored = readSnapshotters(options, metadata);
   const problems: string[] = [];
+  const unsound = new Set<string>();
   for (const namespace of metadata.namespaces) {
-    const report = (what: string) => problems.push(`namespace ${namespace.name}: ${what}`);
-    checkContent(namespace, root, report);
-    for (const snapshot of namespace.snapshots) {
-      const problem = snapshotProblem(snapshot, root, stored);
-      if (problem) report(`snapshot ${snapshot.key} of ${snapshot.snapshotter}: ${problem}`);
+    const report = (what: string, lost?: Unsound) => {
+      problems.push(`namespace ${namespace.name}: ${what}`);
+      if (lost) unsound.add(unsoundKey(lost));
+    };
+    checkContent(namespace, contentRootOf(options), report);
+    for (const { snapshotter, key, ...rest } of namespace.snapshots) {
+      const problem = snapshotProblem({ snapshotter, ...rest }, options, stored);
+      const lost: Unsound = { kind: 'snapshot', namespace: namespace.name, snapshotter, key };
+      if (problem) report(`snapshot ${key} of ${snapshotter}: ${problem}`, lost);
     }
     checkReferences(namespace, report);
   }
   const used = new Set(metadata.namespaces.flatMap((one) => one.snapshots.map(({ snapshotter }) => snapshotter)));
   for (const name of used)
     if (!snapshotters.includes(name)) problems.push(`snapshotter ${name}: there is none of that name here`);
-  return { root, state, metadata, stored, tasks: findTasks(state), problems };
+  return { root, state, metadata, stored, tasks: findTasks(state), unsound, problems };
 }
 
+type Report = (what: string, lost?: Unsound) => void;
+
 /** A name that is one component of a path, as containerd's identifiers are. */
-const isPlain = (name: string) => /^[A-Za-z0-9][\w.-]*$/.test(name);
+export const isPlain = (name: string): boolean => /^[A-Za-z0-9][\w.-]*$/.test(name);
 
 function readSnapshotters(
-  root: string,
+  options: SurveyOptions,
   metadata: ContainerdMetadata,
 ): Map<string, ReadonlyMap<string, StoredSnapshot>> {
   const found = new Map<string, ReadonlyMap<string, StoredSnapshot>>();
   for (const { snapshots } of metadata.namespaces) {
     for (const { snapshotter } of snapshots) {
       if (found.has(snapshotter) || !isPlain(snapshotter)) continue;
-      const file = path.join(snapshotterRoot(root, snapshotter), 'metadata.db');
+      const file = path.join(snapshotterRootOf(options, snapshotter), 'metadata.db');
       if (!existsSync(file)) continue;
       using open = new BoltFile(file);
       found.set(snapshotter, readSnapshotterMetadata(open));
@@ -78,26 +111,41 @@ function readSnapshotters(
   return found;
 }
 
-const snapshotterRoot = (root: string, name: string) => path.join(root, `io.containerd.snapshotter.v1.${name}`);
+/** Where containerd's snapshotter of a name keeps its things. */
+export function snapshotterRootOf({ root, snapshotterRoots }: SurveyOptions, name: string): string {
+  return snapshotterRoots?.get(name) ?? path.join(root, `io.containerd.snapshotter.v1.${name}`);
+}
 
-function checkContent(namespace: NamespaceRecord, root: string, report: (what: string) => void): void {
+/** Where containerd's blobs are. */
+export function contentRootOf({ root, contentRoot }: SurveyOptions): string {
+  return contentRoot ?? path.join(root, 'io.containerd.content.v1.content');
+}
+
+function checkContent(namespace: NamespaceRecord, contentRoot: string, report: Report): void {
   for (const { digest, size } of namespace.content) {
-    const [, algorithm, hex] = /^(sha256|sha384|sha512):([0-9a-f]+)$/.exec(digest) ?? [];
-    if (!algorithm || !hex) {
-      report(`blob ${digest}: not a digest`);
+    const lost: Unsound = { kind: 'blob', namespace: namespace.name, digest };
+    const file = blobFile(contentRoot, digest);
+    if (file === undefined) {
+      report(`blob ${digest}: not a digest`, lost);
       continue;
     }
-    const file = path.join(root, 'io.containerd.content.v1.content/blobs', algorithm, hex);
     const stat = lstatSync(file, { bigint: true, throwIfNoEntry: false });
-    if (!stat?.isFile()) report(`blob ${digest}: its file is missing`);
-    else if (stat.size !== size) report(`blob ${digest}: its file has ${stat.size} bytes, not ${size}`);
+    if (!stat?.isFile()) report(`blob ${digest}: its file is missing`, lost);
+    else if (stat.size !== size) report(`blob ${digest}: its file has ${stat.size} bytes, not ${size}`, lost);
   }
+}
+
+/** Where a content store keeps a blob; undefined for what is no digest. */
+export function blobFile(contentRoot: string, digest: string): string | undefined {
+  const [, algorithm, hex] = /^(sha256|sha384|sha512):([0-9a-f]+)$/.exec(digest) ?? [];
+  const digits = { sha256: 64, sha384: 96, sha512: 128 }[algorithm ?? ''];
+  return hex?.length === digits && algorithm ? path.join(contentRoot, 'blobs', algorithm, hex!) : undefined;
 }
 
 /** What is wrong with a snapshot, if anything is. */
 function snapshotProblem(
-  { snapshotter, backendName }: SnapshotRecord,
-  root: string,
+  { snapshotter, backendName }: Pick<SnapshotRecord, 'snapshotter' | 'backendName'>,
+  options: SurveyOptions,
   stored: ReadonlyMap<string, ReadonlyMap<string, StoredSnapshot>>,
 ): string | undefined {
   const known = stored.get(snapshotter);
@@ -106,12 +154,14 @@ function snapshotProblem(
   if (!found) return 'the snapshotter does not know it';
   // Others than these keep it elsewhere than in a directory.
   if (snapshotter !== 'overlayfs' && snapshotter !== 'native') return undefined;
-  const folder = path.join(snapshotterRoot(root, snapshotter), 'snapshots', String(found.id));
+  // A view in native shows its parent's.
+  if (snapshotter === 'native' && found.kind === 'view' && found.parent !== '') return undefined;
+  const folder = path.join(snapshotterRootOf(options, snapshotter), 'snapshots', String(found.id));
   const isThere = lstatSync(folder, { throwIfNoEntry: false })?.isDirectory() ?? false;
   return isThere ? undefined : 'its directory is missing';
 }
 
-function checkReferences(namespace: NamespaceRecord, report: (what: string) => void): void {
+function checkReferences(namespace: NamespaceRecord, report: Report): void {
   const digests = new Set(namespace.content.map(({ digest }) => digest));
   for (const { name, target } of namespace.images)
     if (!digests.has(target.digest)) report(`image ${name}: its target ${target.digest} is not there`);
@@ -126,9 +176,15 @@ function checkReferences(namespace: NamespaceRecord, report: (what: string) => v
 function findTasks(state: string): FoundTask[] {
   const folder = path.join(state, 'io.containerd.runtime.v2.task');
   const tasks: FoundTask[] = [];
-  for (const namespace of directories(folder))
-    for (const id of directories(path.join(folder, namespace)))
-      tasks.push({ namespace, id, pid: livePid(path.join(folder, namespace, id, 'init.pid')) });
+  for (const namespace of directories(folder)) {
+    // What containerd was deleting begins with a dot.
+    for (const id of directories(path.join(folder, namespace)).filter((name) => !name.startsWith('.'))) {
+      const bundle = path.join(folder, namespace, id);
+      const bootstrap = smallFile(path.join(bundle, 'bootstrap.json')) ?? smallFile(path.join(bundle, 'address'));
+      const shimBinary = smallFile(path.join(bundle, 'shim-binary-path')) || undefined;
+      tasks.push({ namespace, id, pid: livePid(path.join(bundle, 'init.pid')), bundle, bootstrap, shimBinary });
+    }
+  }
   return tasks;
 }
 
@@ -138,8 +194,13 @@ function directories(folder: string): string[] {
   return entries.map(({ name }) => name).sort();
 }
 
+/** Undefined if there is none, or something else in its place. */
+function smallFile(file: string): string | undefined {
+  const stat = lstatSync(file, { throwIfNoEntry: false });
+  return stat?.isFile() && stat.size < 64 * 1024 ? readFileSync(file, 'utf8').trim() : undefined;
+}
+
 function livePid(file: string): number | undefined {
-  if (!lstatSync(file, { throwIfNoEntry: false })?.isFile()) return undefined;
-  const text = readFileSync(file, 'utf8').trim();
-  return /^[1-9][0-9]{0,9}$/.test(text) && existsSync(`/proc/${text}`) ? Number(text) : undefined;
+  const text = smallFile(file);
+  return text !== undefined && /^[1-9][0-9]{0,9}$/.test(text) && existsSync(`/proc/${text}`) ? Number(text) : undefined;
 }

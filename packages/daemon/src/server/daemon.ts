@@ -7,6 +7,7 @@ import { createLogger, parseLogLevel } from '../core/log/log-writer.ts';
 import type { Logger, LogLevel } from '../core/log/logger.ts';
 import type { Plugin, PluginContext, PluginStatus, PluginType } from '../core/plugin/plugin.ts';
 import { PluginTypes } from '../core/plugin/plugin-types.ts';
+import { holdTakeover } from '../core/takeover/takeover-state.ts';
 import { version } from '../core/version/version.ts';
 import { warnOf } from '../core/warnings/deprecations.ts';
 import { deprecatedSettings } from './config/deprecated-settings.ts';
@@ -121,6 +122,8 @@ class AssembledDaemon implements Daemon {
   readonly #options: DaemonOptions;
   #plugins: PluginSet | undefined;
   #unlock: (() => void) | undefined;
+  /** Of the containerd whose things this root has taken over. */
+  #letGo: (() => void) | undefined;
   #closing: Promise<void> | undefined;
 
   constructor(options: DaemonOptions, config: LoadedConfig) {
@@ -139,7 +142,6 @@ class AssembledDaemon implements Daemon {
       createLogger({
         level: parseLogLevel(server.debug.level) ?? 'info',
         format: server.debug.format === 'json' ? 'json' : 'text',
-        traceIds: server.debug.log_trace_id,
       });
   }
 
@@ -170,6 +172,7 @@ class AssembledDaemon implements Daemon {
       chmodSync(dir, mode);
     }
     this.#unlock = lockRoot(this.root);
+    this.#letGo = holdTakeover(this.root);
     if (this.#options.ownProcess) {
       applyProcessSettings(server, log);
       if (server.temp !== '') {
@@ -223,8 +226,6 @@ class AssembledDaemon implements Daemon {
       address: this.address,
       ttrpcAddress: this.ttrpcAddress,
       logLevel: parseLogLevel(server.debug.level) ?? 'info',
-      logFormat: server.debug.format === 'json' ? 'json' : 'text',
-      logTraceIds: server.debug.log_trace_id,
       temp,
       timeout: (name) => server.timeouts[name] ?? 0,
       streamProcessors: Object.fromEntries(processors),
@@ -254,6 +255,8 @@ class AssembledDaemon implements Daemon {
   async #close(): Promise<void> {
     if (this.#plugins) this.#tell('STOPPING=1');
     await this.#plugins?.close();
+    this.#letGo?.();
+    this.#letGo = undefined;
     this.#unlock?.();
     this.#unlock = undefined;
   }

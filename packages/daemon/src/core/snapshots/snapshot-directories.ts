@@ -13,6 +13,8 @@ export class SnapshotDirectories {
   readonly #kind: 'directory' | 'file';
   /** Being made or deleted by a call under way. */
   readonly #busy = new Set<number>();
+  /** Directories that are another daemon's. */
+  #foreign: ReadonlyMap<number, string> = new Map();
   #lastCollect: Promise<void> = Promise.resolve();
 
   private constructor(dir: string, trees: Pick<TreeJobs, 'remove'>, kind: 'directory' | 'file') {
@@ -32,8 +34,13 @@ export class SnapshotDirectories {
     return new SnapshotDirectories(dir, trees, kind);
   }
 
+  /** Tells of directories elsewhere: they are used where they are, and outlive their records. */
+  useForeign(foreign: ReadonlyMap<number, string>): void {
+    this.#foreign = foreign;
+  }
+
   of(id: number): string {
-    return path.join(this.#dir, String(id));
+    return this.#foreign.get(id) ?? path.join(this.#dir, String(id));
   }
 
   /** The highest number there is a directory for, 0 if none. */
@@ -64,7 +71,7 @@ export class SnapshotDirectories {
   }
 
   async remove(id: number): Promise<void> {
-    if (this.#busy.has(id)) return;
+    if (this.#busy.has(id) || this.#foreign.has(id)) return;
     this.#busy.add(id);
     try {
       await this.#delete(this.of(id));

@@ -21,8 +21,18 @@ interface Row {
   updatedAt: Time;
   inodes: number;
   size: number;
-  /** Committed by a step: its files are not known to be on disk. */
-  unsynced?: true;
+  /** Where its directory is if that is another daemon's (absolute): it is used there, and never deleted. */
+  at?: string;
+  /** It came from another daemon's root, with `take`. */
+  taken?: true;
+}
+
+/** A snapshot of another daemon, under its name there. */
+export interface TakenSnapshot extends SnapshotInfo, SnapshotUsage {
+  /** Number of a directory of ours that holds a copy; absent for one that stays where it is. */
+  copy?: number | undefined;
+  /** Its directory over there, absolute; '' if it has none. */
+  at: string;
 }
 
 /** A snapshot and the directories it is made of. */
@@ -46,10 +56,6 @@ const sequenceKey = ['v1', 'sequence'];
 export class SnapshotStorage {
   readonly #store: MetadataStore;
   #lastId: number;
-  /** Ids of the rows that are `unsynced`, by name. */
-  readonly #unsynced = new Map<string, number>();
-  /** Those of them whose files may be lost: bringing them to disk has failed. */
-  readonly #doubtful = new Map<number, unknown>();
 
   /** @param highestId the highest number of a directory on disk, so that what a killed daemon left is never reused. */
   constructor(store: MetadataStore, highestId = 0) {
@@ -99,6 +105,43 @@ export class SnapshotStorage {
     );
   }
 
+  /** Directories that are another daemon's, by the number of their snapshot. */
+  foreign(): Map<number, string> {
+    return this.#store.view((tx) => {
+      const found = new Map<number, string>();
+      for (const { value } of tx.list<Row>(['v1', 'snapshots'])) if (value.at) found.set(value.id, value.at);
+      return found;
+    });
+  }
+
+  /**
+   * Has these and no other snapshots of another daemon, in one transaction. One that was taken before and is not among them stays while
+   * snapshots of our own build on it. Answers the names of such.
+   */
+  take(snapshots: readonly TakenSnapshot[]): Promise<string[]> {
+    return this.#store.update((tx) => {
+      const names = new Set(snapshots.map(({ name }) => name));
+      const before = [...tx.list<Row>(['v1', 'snapshots'])].filter(({ value }) => value.taken);
+      for (const { key, value } of before) drop(tx, key.at(-1)!, value);
+      for (const { name, copy, at, ...rest } of snapshots) {
+        const row: Row = { ...rest, id: copy ?? this.nextId(), taken: true };
+        put(tx, name, copy === undefined && at !== '' ? { ...row, at } : row);
+      }
+      const kept: string[] = [];
+      const old = new Map(before.map(({ key, value }) => [key.at(-1)!, value]));
+      const keep = (name: string): void => {
+        const row = old.get(name);
+        if (!row || names.has(name) || tx.has(rowKey(name))) return;
+        put(tx, name, row);
+        kept.push(name);
+        keep(row.parent);
+      };
+      for (const name of old.keys()) if (hasChildren(tx, name)) keep(name);
+      tx.put(sequenceKey, this.#lastId);
+      return kept;
+    });
+  }
+
   /** The parent's id and those above it, nearest first; none for ''. @throws NotFound, InvalidArgument if it is not committed */
   parentChain(parent: string): number[] {
     return this.#store.view((tx) => (parent ? [checkParent(tx, parent).id, ...ancestors(tx, parent)] : []));
@@ -127,68 +170,13 @@ export class SnapshotStorage {
     );
   }
 
-  /**
-   * Settles when the steps so far are on disk, with the files of what they committed, which `sync` brings there.
-   * @throws while there is one whose files could not be brought there
-   */
-  async settle(sync: () => Promise<void>): Promise<void> {
-    const names = new Map(this.#unsynced);
-    if (names.size === 0) return this.#store.flush();
-    try {
-      await sync();
-    } catch (error) {
-      // The kernel tells it once and then counts the pages as clean.
-      for (const id of names.values()) this.#doubtful.set(id, error);
-      throw error;
-    }
-    for (const id of names.values()) if (this.#doubtful.has(id)) throw this.#doubtful.get(id);
-    await this.#store.update((tx) => {
-      for (const [name, id] of names) {
-        const row = tx.get<Row>(rowKey(name));
-        if (row?.id !== id) continue;
-        const { unsynced: _, ...rest } = row;
-        tx.put(rowKey(name), rest);
-      }
-    });
-    for (const [name, id] of names) if (this.#unsynced.get(name) === id) this.#unsynced.delete(name);
+  /** Settles when the steps so far are on disk. */
+  flush(): Promise<void> {
+    return this.#store.flush();
   }
 
-  /** Whether a snapshot, or one it builds on, was committed by a step that is not settled. */
-  isUnsettled(name: string): boolean {
-    if (this.#unsynced.size === 0 || !name) return false;
-    return this.#store.view((tx) => {
-      for (let at = name; at; at = tx.get<Row>(rowKey(at))?.parent ?? '') if (this.#unsynced.has(at)) return true;
-      return false;
-    });
-  }
-
-  /**
-   * Takes out what steps committed and nobody settled, with all that builds on it: the daemon died before it answered, and their files
-   * may not have reached the disk. Answers the names.
-   */
-  async dropUnsettled(): Promise<string[]> {
-    const dropped = new Set<string>();
-    const drops = (rows: ReadonlyMap<string, Row>, name: string): boolean => {
-      const row = rows.get(name);
-      return row !== undefined && (row.unsynced === true || (row.parent !== '' && drops(rows, row.parent)));
-    };
-    const read = (tx: ReadTransaction) =>
-      new Map([...tx.list<Row>(['v1', 'snapshots'])].map(({ key, value }) => [key.at(-1) ?? '', value]));
-    const some = this.#store.view((tx) => [...read(tx).values()].some(({ unsynced }) => unsynced === true));
-    if (!some) return [];
-    await this.#store.update((tx) => {
-      const rows = read(tx);
-      for (const name of rows.keys()) if (drops(rows, name)) dropped.add(name);
-      for (const name of dropped) drop(tx, name, rows.get(name)!);
-    });
-    return [...dropped];
-  }
-
-  /**
-   * Turns an active snapshot into a committed one under another name. Labels replace those it had, as containerd does. Its files
-   * are on disk by then, or, in a step, when it is settled.
-   */
-  async commit(
+  /** Turns an active snapshot into a committed one under another name. Labels replace those it had, as containerd does. */
+  commit(
     name: string,
     key: string,
     usage: SnapshotUsage,
@@ -196,7 +184,7 @@ export class SnapshotStorage {
     step = false,
   ): Promise<void> {
     if (!name) throw invalidArgument('committed snapshot name must not be empty: invalid argument');
-    const id = await this.#store.update(
+    return this.#store.update(
       (tx) => {
         const row = mustHave(tx, key);
         if (row.kind !== 'active') throw notActive(key);
@@ -221,26 +209,20 @@ export class SnapshotStorage {
           labels: options.labels ?? {},
           createdAt: at,
           updatedAt: at,
-          ...(step && { unsynced: true }),
         });
-        return row.id;
       },
       { step },
     );
-    if (step) this.#unsynced.set(name, id);
   }
 
   /** Answers the id whose directory is now nobody's. @throws FailedPrecondition if other snapshots build on it. */
-  async remove(key: string): Promise<number> {
-    const id = await this.#store.update((tx) => {
+  remove(key: string): Promise<number> {
+    return this.#store.update((tx) => {
       const row = mustHave(tx, key);
       if (hasChildren(tx, key)) throw failedPrecondition('cannot remove snapshot with child: failed precondition');
       drop(tx, key, row);
       return row.id;
     });
-    if (this.#unsynced.get(key) === id) this.#unsynced.delete(key);
-    this.#doubtful.delete(id);
-    return id;
   }
 
   /** Changes labels: `labels`, `labels.<key>`, or all if no path is given. @throws InvalidArgument for any other path */

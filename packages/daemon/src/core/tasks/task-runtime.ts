@@ -30,16 +30,13 @@ export interface ProcessExit {
   exitedAt?: Time | undefined;
 }
 
-/** Images of CRIU: in a directory of the caller's, or to be put into one that lives as long as the task. */
-export type CheckpointSource = { path: string } | { unpackInto(directory: string): Promise<void> };
-
 export interface CreateTaskOptions {
   /** The OCI runtime spec, bytes as the client sent them. */
   spec: Any;
   rootfs: Mount[];
   io: TaskIo;
-  /** What to restore it from. */
-  checkpoint?: CheckpointSource | undefined;
+  /** A directory with a checkpoint image to restore from. */
+  checkpoint?: string;
   /** Runtime name (`io.containerd.runc.v2`) or absolute path of a shim binary. */
   runtime: string;
   runtimeOptions?: Any | undefined;
@@ -88,4 +85,8 @@ export interface TaskRuntime {
   delete(ctx: RequestContext, id: string): Promise<ProcessExit>;
   /** What a runtime binary says of itself, `containerd.types.RuntimeInfo` for a `RuntimeRequest`. */
   pluginInfo(request: Any | undefined): Promise<Any>;
+  /** Sockets to which shims that were taken over from containerd send their events. */
+  takenAddresses?(): Set<string>;
+  /** Has `listener` called whenever such a shim is gone. */
+  onTakenGone?(listener: () => void): void;
 }

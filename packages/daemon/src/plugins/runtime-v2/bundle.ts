@@ -13,7 +13,24 @@ export interface Bundle {
   readonly namespace: string;
   readonly path: string;
   readonly work: string;
+  /** For a task that was taken over from containerd, whose shim knows another bundle. */
+  readonly taken?: TakenBundle | undefined;
 }
+
+/** What a takeover notes in the bundle of a task, file `taken.json`. */
+export interface TakenBundle {
+  /** containerd's bundle, absolute. It is the shim's working directory, and stays containerd's. */
+  bundle: string;
+  /** The socket to which the shim sends its events. */
+  ttrpcAddress: string;
+}
+
+/** The directory that the shim of a task has as its bundle. */
+export function shimBundle(bundle: Bundle): string {
+  return bundle.taken?.bundle ?? bundle.path;
+}
+
+export const takenFile = 'taken.json';
 
 export interface BundleRoots {
   /** `<daemon state>/io.containerd.runtime.v2.task` */
@@ -27,21 +44,21 @@ export function bundleAt(roots: BundleRoots, namespace: string, id: string): Bun
 }
 
 /**
- * Makes a bundle's directories and writes its spec, if it has one (a sandbox may not). Leaves nothing if it fails. The state is in memory, where a system call costs less
+ * Makes a bundle's directories and writes its spec. Leaves nothing if it fails. The state is in memory, where a system call costs less
  * than a thread to wait for it; the work directory is on disk.
  */
 export async function createBundle(
   roots: BundleRoots,
   namespace: string,
   id: string,
-  spec: Uint8Array | undefined,
+  spec: Uint8Array,
 ): Promise<Bundle> {
   const bundle = bundleAt(roots, namespace, id);
   makeBundleDirectory(bundle, id);
   try {
-    await Promise.all([spec && openToUserNamespace(bundle, spec), makeWork(bundle)]);
+    await Promise.all([openToUserNamespace(bundle, spec), makeWork(bundle)]);
     mkdirSync(path.join(bundle.path, 'rootfs'), { mode: 0o711 });
-    if (spec) writeFileSync(path.join(bundle.path, 'config.json'), spec, { mode: 0o666 });
+    writeFileSync(path.join(bundle.path, 'config.json'), spec, { mode: 0o666 });
     return bundle;
   } catch (error) {
     await deleteBundle(bundle);
@@ -132,10 +149,15 @@ export async function listBundles(roots: BundleRoots): Promise<Bundle[]> {
   for (const namespace of await directories(roots.state)) {
     for (const id of await directories(path.join(roots.state, namespace))) {
       if (id.startsWith('.')) await removeAllBeneath(path.join(roots.state, namespace, id));
-      else bundles.push(bundleAt(roots, namespace, id));
+      else bundles.push(await withTaken(bundleAt(roots, namespace, id)));
     }
   }
   return bundles;
+}
+
+async function withTaken(bundle: Bundle): Promise<Bundle> {
+  const text = await readBundleFile(bundle, takenFile);
+  return text === undefined ? bundle : { ...bundle, taken: JSON.parse(text) as TakenBundle };
 }
 
 /** Removes work directories that have no bundle, as after a reboot. */

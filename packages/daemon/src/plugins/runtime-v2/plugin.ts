@@ -2,8 +2,16 @@ import path from 'node:path';
 import { field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
-import { ShimGroups } from './shim-groups.ts';
+import type { RuntimePathSettings } from './runtime-path.ts';
+import type { ShimSettings } from './shim-group.ts';
 import { TaskManager } from './task-manager.ts';
+
+/** What the shim manager decides and the task runtime uses. */
+export interface ShimManager {
+  runtimes: RuntimePathSettings;
+  shims: ShimSettings;
+  share: boolean;
+}
 
 /** `io.containerd.shim.v1.manager`: which shims there are and how they are started. */
 export const shimManager = definePlugin({
@@ -24,10 +32,10 @@ export const shimManager = definePlugin({
     /** Gantry: how long a shim of ours without containers is kept. */
     idle_timeout: field.duration('10s'),
   }),
-  init(context): ShimGroups {
+  init(context): ShimManager {
     const { config, daemon } = context;
     const bin = path.resolve(daemon.programDir, '..', 'bin');
-    const groups = new ShimGroups({
+    return {
       runtimes: {
         ownShim: config.gantry_shim || process.env['GANTRY_SHIM'] || path.join(bin, 'gantry-shim'),
         runcV2Shim: config.runc_v2_shim,
@@ -39,12 +47,7 @@ export const shimManager = definePlugin({
           ttrpcAddress: daemon.ttrpcAddress,
           publishBinary: path.join(bin, 'gantryd'),
           logLevel: daemon.logLevel,
-          extra: [
-            ...config.env,
-            `GANTRY_SHIM_GROUPING=${config.grouping}`,
-            `GANTRY_LOG_FORMAT=${daemon.logFormat}`,
-            ...(daemon.logTraceIds ? ['GANTRY_LOG_TRACE_ID=1'] : []),
-          ],
+          extra: [...config.env, `GANTRY_SHIM_GROUPING=${config.grouping}`],
           socketDir: config.socket_dir || path.join(daemon.state, 's'),
         },
         loadTimeoutMs: daemon.timeout('io.containerd.timeout.shim.load'),
@@ -53,9 +56,7 @@ export const shimManager = definePlugin({
         log: context.log,
       },
       share: config.grouping === 'shared',
-    });
-    context.onClose(() => groups.close());
-    return groups;
+    };
   },
 });
 
@@ -67,15 +68,18 @@ export const taskRuntime = definePlugin({
   platforms: [`linux/${process.arch === 'x64' ? 'amd64' : process.arch}`],
   config: schema({ platforms: field.strings([`linux/${process.arch === 'x64' ? 'amd64' : process.arch}`]) }),
   async init(context): Promise<TaskManager> {
-    const groups = context.get(PluginTypes.Shim, 'manager') as ShimGroups;
+    const manager = context.get(PluginTypes.Shim, 'manager') as ShimManager;
     const tasks = new TaskManager({
       roots: { state: context.state, root: context.root },
-      groups,
+      runtimes: manager.runtimes,
+      shims: manager.shims,
       cleanupTimeoutMs: context.daemon.timeout('io.containerd.timeout.shim.cleanup'),
+      share: manager.share,
       events: context.get(PluginTypes.Event),
       mounts: context.get(PluginTypes.MountManager),
       log: context.log,
     });
+    context.onClose(() => tasks.close());
     await tasks.load();
     return tasks;
   },

@@ -2,14 +2,14 @@ import { spawn } from 'node:child_process';
 import { stat } from 'node:fs/promises';
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import { type Any, AnySchema } from '@bufbuild/protobuf/wkt';
-import { Code, fromTimestamp, StatusError, traced } from '@gantry/api';
+import { Code, fromTimestamp, StatusError } from '@gantry/api';
 import { DeleteResponseSchema } from '@gantry/api/gen/runtime/task/v2/shim_pb.js';
 import { type RuntimeInfo, RuntimeInfoSchema } from '@gantry/api/gen/types/introspection_pb.js';
 import type { LogLevel } from '../../core/log/logger.ts';
 import type { ProcessExit } from '../../core/tasks/task-runtime.ts';
 import { version } from '../../core/version/version.ts';
 import { type Bootstrap, encodeStartParameters, parseBootstrap } from './bootstrap.ts';
-import type { Bundle } from './bundle.ts';
+import { type Bundle, shimBundle } from './bundle.ts';
 
 /** What every shim process is told about the daemon. */
 export interface ShimEnvironment {
@@ -38,18 +38,7 @@ interface Output {
 const readsOptions = new Set<string>();
 
 /** Starts (or finds) the shim for a bundle: the `start` action. The shim runs on after it. */
-export function startShim(
-  binary: string,
-  bundle: Bundle,
-  options: Any | undefined,
-  environment: ShimEnvironment,
-  timeoutMs: number,
-): Promise<Bootstrap> {
-  const attributes = { 'process.executable.path': binary, 'container.id': bundle.id };
-  return traced('shim.start', { attributes }, () => launchShim(binary, bundle, options, environment, timeoutMs));
-}
-
-async function launchShim(
+export async function startShim(
   binary: string,
   bundle: Bundle,
   options: Any | undefined,
@@ -96,12 +85,16 @@ export async function deleteByShim(
   environment: ShimEnvironment,
   timeoutMs: number,
 ): Promise<ProcessExit> {
-  const output = await runShim(binary, [...commonArguments(bundle, environment), '-bundle', bundle.path, 'delete'], {
-    bundle,
-    environment,
-    input: new Uint8Array(),
-    timeoutMs,
-  });
+  const output = await runShim(
+    binary,
+    [...commonArguments(bundle, environment), '-bundle', shimBundle(bundle), 'delete'],
+    {
+      bundle,
+      environment,
+      input: new Uint8Array(),
+      timeoutMs,
+    },
+  );
   const response = fromBinary(DeleteResponseSchema, output.stdout);
   return { pid: response.pid, exitStatus: response.exitStatus, exitedAt: fromTimestamp(response.exitedAt) };
 }
@@ -152,7 +145,12 @@ function runShim(
     const at = line.indexOf('=');
     if (at > 0) env[line.slice(0, at)] = line.slice(at + 1);
   }
-  return run(binary, args, { environment: env, input: options.input, timeoutMs: options.timeoutMs, cwd: bundle.path });
+  return run(binary, args, {
+    environment: env,
+    input: options.input,
+    timeoutMs: options.timeoutMs,
+    cwd: shimBundle(bundle),
+  });
 }
 
 /** Runs a program to its end. @throws StatusError Unknown with what it printed, DeadlineExceeded past the time. */

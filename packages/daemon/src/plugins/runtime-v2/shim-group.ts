@@ -4,7 +4,7 @@ import type { Any } from '@bufbuild/protobuf/wkt';
 import { StatusError, unavailable } from '@gantry/api';
 import type { Logger } from '../../core/log/logger.ts';
 import { type Bootstrap, formatBootstrap } from './bootstrap.ts';
-import { type Bundle, writeBundleFile } from './bundle.ts';
+import { type Bundle, shimBundle, writeBundleFile } from './bundle.ts';
 import type { RuntimePath } from './runtime-path.ts';
 import { type ShimEnvironment, startShim } from './shim-command.ts';
 import { ShimConnection } from './shim-connection.ts';
@@ -115,7 +115,7 @@ export class ShimGroup {
     this.members.add(member);
     if (this.runtime.own || this.#logs.has(member)) return;
     try {
-      this.#logs.set(member, ShimLog.open(member.files.path, process.stderr));
+      this.#logs.set(member, ShimLog.open(shimBundle(member.files), process.stderr));
     } catch (error) {
       this.#settings.log.warn('cannot read the log of a shim', { error, bundle: member.files.path });
     }
@@ -149,11 +149,6 @@ export class ShimGroup {
       // The shim answers by hanging up as often as not.
       .catch((error) => this.#settings.log.debug('shim shutdown', { error, shim: connection.bootstrap.address }));
     await connection.close();
-  }
-
-  /** Nothing ever lived in it, or could be found: it is no longer listed. */
-  forget(): void {
-    if (this.members.size === 0 && !this.#connection) this.#end();
   }
 
   /** Lets go of the connection and leaves the shim alone: the daemon ends, the containers do not. */

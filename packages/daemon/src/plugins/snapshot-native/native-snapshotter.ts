@@ -12,7 +12,6 @@ import type {
   SnapshotUsage,
 } from '../../core/snapshots/snapshotter.ts';
 import { TreeJobs } from '../../core/snapshots/tree-jobs.ts';
-import { FileSystemSync } from '../../core/sync/filesystem-sync.ts';
 
 /**
  * Snapshots as plain copies: each active one starts as a copy of its parent's directory `snapshots/<id>`. Works on every
@@ -22,15 +21,8 @@ export class NativeSnapshotter implements Snapshotter {
   readonly #storage: SnapshotStorage;
   readonly #directories: SnapshotDirectories;
   readonly #trees: TreeJobs;
-  readonly #disk: FileSystemSync;
 
-  private constructor(
-    storage: SnapshotStorage,
-    directories: SnapshotDirectories,
-    trees: TreeJobs,
-    disk: FileSystemSync,
-  ) {
-    this.#disk = disk;
+  private constructor(storage: SnapshotStorage, directories: SnapshotDirectories, trees: TreeJobs) {
     this.#storage = storage;
     this.#directories = directories;
     this.#trees = trees;
@@ -41,7 +33,8 @@ export class NativeSnapshotter implements Snapshotter {
     const trees = new TreeJobs();
     const directories = await SnapshotDirectories.open(root, trees);
     const storage = new SnapshotStorage(store, await directories.highestId());
-    return new NativeSnapshotter(storage, directories, trees, await FileSystemSync.open(root));
+    directories.useForeign(storage.foreign());
+    return new NativeSnapshotter(storage, directories, trees);
   }
 
   async stat(key: string): Promise<SnapshotInfo> {
@@ -68,7 +61,9 @@ export class NativeSnapshotter implements Snapshotter {
       if (nearest === undefined) await chmod(dir, 0o755);
       else await this.#trees.copy(this.#directories.of(nearest), dir);
     };
-    return this.#make(id, fill, () => this.#storage.create(id, 'active', key, parent, options?.labels));
+    return this.#mounts(
+      await this.#directories.make(id, fill, () => this.#storage.create(id, 'active', key, parent, options?.labels)),
+    );
   }
 
   /** A view shows its parent's own directory; only a view of nothing has one. */
@@ -76,20 +71,7 @@ export class NativeSnapshotter implements Snapshotter {
     const id = this.#storage.nextId();
     const record = () => this.#storage.create(id, 'view', key, parent, options?.labels);
     if (parent) return this.#mounts(await record());
-    return this.#make(id, (dir) => chmod(dir, 0o755), record);
-  }
-
-  /** The copy is on disk before its record. */
-  async #make(
-    id: number,
-    fill: (dir: string) => Promise<void>,
-    record: () => Promise<StoredSnapshot>,
-  ): Promise<Mount[]> {
-    const filled = async (dir: string) => {
-      await fill(dir);
-      await this.#disk.sync();
-    };
-    return this.#mounts(await this.#directories.make(id, filled, record));
+    return this.#mounts(await this.#directories.make(id, (dir) => chmod(dir, 0o755), record));
   }
 
   async commit(name: string, key: string, options: CommitSnapshotOptions = {}): Promise<void> {
@@ -100,7 +82,6 @@ export class NativeSnapshotter implements Snapshotter {
       );
     }
     const usage = await this.#trees.usage(this.#directories.of(id));
-    await this.#disk.sync();
     await this.#storage.commit(name, key, usage, options);
   }
 
@@ -118,7 +99,6 @@ export class NativeSnapshotter implements Snapshotter {
 
   async close(): Promise<void> {
     await this.#trees.close();
-    await this.#disk.close();
     await this.#storage.close();
   }
 

@@ -1,4 +1,4 @@
-import { invalidArgument, traced, unknown } from '@gantry/api';
+import { invalidArgument, unknown } from '@gantry/api';
 import {
   type Descriptor,
   formatPlatform,
@@ -117,8 +117,5 @@ export async function unpackImage(
     await Promise.all(layers.map((layer) => request.fetchLayer(layer).stored));
     return;
   }
-  const attributes = { 'descriptor.digest': config.digest, layers: layers.length, snapshotter: target.name };
-  await traced('pkg.unpack.unpacker.unpack', { attributes }, () =>
-    new ChainUnpack(ctx, env, request, target, diffIds).run(),
-  );
+  await new ChainUnpack(ctx, env, request, target, diffIds).run();
 }
