@@ -10,7 +10,7 @@ import { containerd2, TestContainerd } from '../lib/containerd.ts';
 import { buildTestImages } from '../lib/images.ts';
 import { Migration } from '../lib/migration.ts';
 import { endProcess, eventually, run } from '../lib/processes.ts';
-import { makeTempDir } from '../lib/temp-dir.ts';
+import { makeTempDir, mountsBeneath } from '../lib/temp-dir.ts';
 
 const needsRoot = process.getuid?.() === 0 ? false : 'containers need root';
 const image = 'docker.io/test/whiteouts:1';
@@ -167,6 +167,10 @@ for (const { name, program, short, client } of [
       await daemon.start();
       assert.deepEqual(await it.lists(it.after), lists);
       assert.deepEqual(await pids(it.after), processes);
+      await daemon.kill();
+      await daemon.start();
+      assert.deepEqual(await it.lists(it.after), lists);
+      assert.deepEqual(await pids(it.after), processes);
     });
 
     test('containers can be worked with as before', async () => {
@@ -217,6 +221,9 @@ for (const { name, program, short, client } of [
       await ctr.ok('tasks', 'kill', '-s', 'KILL', 'pod');
       await event('/tasks/exit', '"container_id":"pod"', '"exit_status":137');
       await ctr.try('tasks', 'rm', 'pod');
+      // One whose shim is killed ends with it, as under containerd.
+      process.kill(parentOf((await it.tasks(ctr))['reads']!.pid), 'SIGKILL');
+      await event('/tasks/exit', '"container_id":"reads"', '"exit_status":137');
       assert.equal(await ctr.ok('tasks', 'exec', '--exec-id', 'e', 'member', 'echo', 'here'), 'here\n');
       // A container that containerd had and had not started runs on a copy; a new one on containerd's layers.
       await ctr.ok('tasks', 'start', 'box');
@@ -225,7 +232,7 @@ for (const { name, program, short, client } of [
       await ctr.ok('containers', 'rm', 'plain');
       const ttrpc = `${containerd.address}.ttrpc`;
       assert.ok(existsSync(ttrpc));
-      for (const id of ['member', 'reads', 'terminal', 'ended']) await ctr.try('tasks', 'rm', '-f', id);
+      for (const id of ['member', 'terminal', 'ended']) await ctr.try('tasks', 'rm', '-f', id);
       await eventually('the old socket is closed', () => (existsSync(ttrpc) ? undefined : true), patience);
       const bundles = path.join(containerd.directory, 'state/io.containerd.runtime.v2.task', it.namespace);
       assert.equal(readdirSync(bundles).length, lists['tasks ls']!.length - 1);
@@ -243,9 +250,14 @@ for (const { name, program, short, client } of [
       assert.equal(it.fingerprint(), files);
       await containerd.start();
       assert.deepEqual(await it.tasks(it.before), {});
+      assert.deepEqual(mountsBeneath(containerd.directory), []);
       const { tasks: _, ...others } = { ...lists, tasks: [] };
       const now = await it.lists(it.before);
       for (const [list, rows] of Object.entries(others)) if (list !== 'tasks ls') assert.deepEqual(now[list], rows);
     });
   });
+}
+
+function parentOf(pid: number): number {
+  return Number(/^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]);
 }

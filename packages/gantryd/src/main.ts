@@ -14,7 +14,7 @@ Commands:
   config migrate          print the configuration file in the newest version of its format, comments and order kept
   config check            list what is unknown, deprecated, removed or wrong in the file and its imports, by line
   migrate                 take over from a stopped containerd (--from-containerd; --dry-run, --back, --format json;
-                          --root, --state, --config after the command are containerd's)
+                          --root, --state, --address, --config after it are containerd's)
   publish                 pass an event from standard input on to the daemon (--topic, --namespace)
   oci-hook -- CMD ARGS    run a command as an OCI hook, with {{id}}, {{pid}}, {{bundle}}, {{rootfs}} filled in
 

@@ -18,7 +18,7 @@ import { defaultConfigPath, type Flags } from './flags.ts';
 import { builtinPlugins } from './plugins.ts';
 
 /**
- * `--root`, `--state` and `--config` after the command's name are containerd's; before it they are this daemon's.
+ * `--root`, `--state`, `--address` and `--config` after the command's name are containerd's; before it they are this daemon's.
  * @throws StatusError FailedPrecondition while that containerd, or this daemon, runs
  */
 export async function migrateCommand(
@@ -35,6 +35,7 @@ export async function migrateCommand(
       format: { type: 'string', default: 'text' },
       root: { type: 'string' },
       state: { type: 'string' },
+      address: { type: 'string' },
       config: { type: 'string' },
     },
     strict: true,

@@ -27,7 +27,7 @@ export const defaultContainerdConfig = '/etc/containerd/config.toml';
  * @throws StatusError NotFound for a named file that is not there, InvalidArgument for one that is wrong
  */
 export async function containerdPlace(
-  given: { root?: string | undefined; state?: string | undefined; config?: string | undefined },
+  given: { [name in 'root' | 'state' | 'config' | 'address']?: string | undefined },
   plugins: readonly Plugin[],
 ): Promise<ContainerdPlace> {
   const file = path.resolve(given.config ?? defaultContainerdConfig);
@@ -36,7 +36,8 @@ export async function containerdPlace(
   const tables = (raw['plugins'] ?? {}) as Record<string, Table | undefined>;
   const text = (value: unknown) => (typeof value === 'string' && value !== '' ? value : undefined);
   const state = path.resolve(given.state ?? text(raw['state']) ?? '/run/containerd');
-  const address = text(tables['io.containerd.server.v1.grpc']?.['address']) ?? path.join(state, 'containerd.sock');
+  const address =
+    given.address ?? text(tables['io.containerd.server.v1.grpc']?.['address']) ?? path.join(state, 'containerd.sock');
   const snapshotterRoots = new Map<string, string>();
   for (const [uri, table] of Object.entries(tables)) {
     const [, name] = /^io\.containerd\.snapshotter\.v1\.(.+)$/.exec(uri) ?? [];

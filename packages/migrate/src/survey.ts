@@ -86,6 +86,10 @@ export function surveyOf(file: BoltFile, options: SurveyOptions): Survey {
   const used = new Set(metadata.namespaces.flatMap((one) => one.snapshots.map(({ snapshotter }) => snapshotter)));
   for (const name of used)
     if (!snapshotters.includes(name)) problems.push(`snapshotter ${name}: there is none of that name here`);
+  for (const { namespace, id } of bundlesIn(path.join(state, 'io.containerd.runtime.v1.linux')))
+    problems.push(
+      `namespace ${namespace}: task ${id}: of runtime v1, which containerd 2 has removed too: end it there`,
+    );
   return { root, state, metadata, stored, tasks: findTasks(state), unsound, problems };
 }
 
@@ -174,18 +178,20 @@ function checkReferences(namespace: NamespaceRecord, report: Report): void {
 
 /** Bundles lie at `<state>/io.containerd.runtime.v2.task/<namespace>/<id>`. */
 function findTasks(state: string): FoundTask[] {
-  const folder = path.join(state, 'io.containerd.runtime.v2.task');
-  const tasks: FoundTask[] = [];
-  for (const namespace of directories(folder)) {
-    // What containerd was deleting begins with a dot.
-    for (const id of directories(path.join(folder, namespace)).filter((name) => !name.startsWith('.'))) {
-      const bundle = path.join(folder, namespace, id);
-      const bootstrap = smallFile(path.join(bundle, 'bootstrap.json')) ?? smallFile(path.join(bundle, 'address'));
-      const shimBinary = smallFile(path.join(bundle, 'shim-binary-path')) || undefined;
-      tasks.push({ namespace, id, pid: livePid(path.join(bundle, 'init.pid')), bundle, bootstrap, shimBinary });
-    }
-  }
-  return tasks;
+  return bundlesIn(path.join(state, 'io.containerd.runtime.v2.task')).map(({ namespace, id, bundle }) => {
+    const bootstrap = smallFile(path.join(bundle, 'bootstrap.json')) ?? smallFile(path.join(bundle, 'address'));
+    const shimBinary = smallFile(path.join(bundle, 'shim-binary-path')) || undefined;
+    return { namespace, id, pid: livePid(path.join(bundle, 'init.pid')), bundle, bootstrap, shimBinary };
+  });
+}
+
+/** The directories `<namespace>/<id>` in one. What was being deleted begins with a dot, and is left out. */
+export function bundlesIn(folder: string): { namespace: string; id: string; bundle: string }[] {
+  return directories(folder).flatMap((namespace) =>
+    directories(path.join(folder, namespace))
+      .filter((id) => !id.startsWith('.'))
+      .map((id) => ({ namespace, id, bundle: path.join(folder, namespace, id) })),
+  );
 }
 
 function directories(folder: string): string[] {

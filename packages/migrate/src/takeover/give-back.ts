@@ -8,6 +8,7 @@ import { readTakeover, type TakeoverState, writeTakeover } from '@gantry/daemon/
 import { lockRoot } from '@gantry/daemon/server/lock.ts';
 import { readMetadata } from '../containerd/metadata.ts';
 import type { GantryPlace } from '../places.ts';
+import { bundlesIn } from '../survey.ts';
 import { type Difference, differences } from './differences.ts';
 import { dropTakenTasks, ownTasks } from './take-tasks.ts';
 import { openMetadata } from './takeover.ts';
@@ -23,7 +24,7 @@ const patience = 60_000;
 
 /**
  * Stops the daemon of this root and makes it unfit for another until the next takeover; containers go on. Can be done again if it was
- * cut off.
+ * cut off, and gives up a takeover that was.
  * @throws StatusError FailedPrecondition if nothing was taken over, or containerd runs already; DeadlineExceeded if the daemon does not stop
  */
 export async function giveBack(to: GantryPlace): Promise<GivenBack> {
@@ -34,12 +35,13 @@ export async function giveBack(to: GantryPlace): Promise<GivenBack> {
   const { unlock, stopped } = await stopDaemon(to.root);
   try {
     using file = openMetadata(before.metadata.file);
-    const theirs = readMetadata(file);
+    const metadata = readMetadata(file);
     const tasks = ownTasks(to.bundles);
     const mine = new Set(tasks.map(({ namespace, id }) => `${namespace}/${id}`));
-    const ended = bundlesThere(before.from.state).filter(({ namespace, id }) => !mine.has(`${namespace}/${id}`));
+    const theirs = bundlesIn(path.join(before.from.state, 'io.containerd.runtime.v2.task'));
+    const ended = theirs.filter(({ namespace, id }) => !mine.has(`${namespace}/${id}`));
     const found = existsSync(to.metadataFile)
-      ? await withStore(to.metadataFile, (store) => store.view((tx) => differences(tx, theirs, tasks, ended)))
+      ? await withStore(to.metadataFile, (store) => store.view((tx) => differences(tx, metadata, tasks, ended)))
       : [];
     dropTakenTasks(to.bundles);
     return { from: before.from, stopped, differences: found };
@@ -55,10 +57,6 @@ async function withStore<T>(file: string, use: (store: LmdbStore) => T): Promise
   } finally {
     await store.close();
   }
-}
-
-function bundlesThere(state: string): { namespace: string; id: string }[] {
-  return ownTasks(path.join(state, 'io.containerd.runtime.v2.task'));
 }
 
 /** Takes the root's lock, asking whoever has it to end. */

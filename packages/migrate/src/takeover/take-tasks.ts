@@ -1,8 +1,8 @@
 // Tasks: a bundle of ours for each, which says how containerd's shim is reached. Neither shim nor container notices.
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { shimBinaryName } from '@gantry/daemon/plugins/runtime-v2/runtime-path.ts';
-import { type FoundTask, isPlain, type Survey } from '../survey.ts';
+import { bundlesIn, type FoundTask, isPlain, type Survey } from '../survey.ts';
 
 export interface PlannedTask extends FoundTask {
   bootstrap: string;
@@ -76,16 +76,7 @@ export interface OwnTask {
 
 /** The tasks that have a bundle of this daemon. */
 export function ownTasks(bundles: string): OwnTask[] {
-  const folders = (at: string) =>
-    existsSync(at) ? readdirSync(at, { withFileTypes: true }).filter((one) => one.isDirectory()) : [];
-  return folders(bundles).flatMap(({ name: namespace }) =>
-    folders(path.join(bundles, namespace))
-      .filter(({ name }) => !name.startsWith('.'))
-      .map(({ name: id }) => {
-        const bundle = path.join(bundles, namespace, id);
-        return { namespace, id, bundle, taken: existsSync(path.join(bundle, takenFile)) };
-      }),
-  );
+  return bundlesIn(bundles).map((one) => ({ ...one, taken: existsSync(path.join(one.bundle, takenFile)) }));
 }
 
 /** Takes away the bundles of tasks that are containerd's again. */

@@ -48,6 +48,7 @@ export interface TakeoverOptions {
  * @throws StatusError FailedPrecondition while it runs, while a daemon of ours runs there, or if this was done already
  */
 export async function takeOver({ from, to, dryRun, carryConfig }: TakeoverOptions): Promise<Takeover> {
+  if (!dryRun) assertNotDone(to.root);
   await assertStopped(from);
   const file = metadataFileIn(from.root);
   using metadata = openMetadata(file);
@@ -60,12 +61,7 @@ export async function takeOver({ from, to, dryRun, carryConfig }: TakeoverOption
     mkdirSync(folder, { recursive: true, mode });
   const unlock = lockRoot(to.root);
   try {
-    const before = readTakeover(to.root);
-    if (before?.phase === 'done') {
-      throw failedPrecondition(
-        `${to.root}: has been taken over from ${before.from.root} at ${before.at}; start gantryd on it, or go back with --back first`,
-      );
-    }
+    assertNotDone(to.root);
     const state: Omit<TakeoverState, 'phase' | 'at'> = {
       version: 1,
       from: { root: from.root, state: from.state, address: from.address, ttrpcAddress: from.ttrpcAddress },
@@ -93,6 +89,14 @@ export async function takeOver({ from, to, dryRun, carryConfig }: TakeoverOption
   } finally {
     unlock();
   }
+}
+
+function assertNotDone(root: string): void {
+  const before = readTakeover(root);
+  if (before?.phase !== 'done') return;
+  throw failedPrecondition(
+    `${root}: has been taken over from ${before.from.root} at ${before.at}; start gantryd on it, or go back with --back first`,
+  );
 }
 
 function plan(metadata: BoltFile, options: SurveyOptions, to: GantryPlace): Takeover {

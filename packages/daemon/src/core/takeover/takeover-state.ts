@@ -78,7 +78,7 @@ export function holdTakeover(root: string): () => void {
   if (!state) return () => undefined;
   if (state.phase === 'started') {
     throw failedPrecondition(
-      `${root}: the migration from containerd was cut off; run "gantryd migrate --from-containerd" again, or with --back to undo it`,
+      `${root}: the migration from containerd was cut off; run "gantryd migrate --from-containerd" again, or with --back to give it up`,
     );
   }
   if (state.phase === 'back') {
