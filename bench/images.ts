@@ -189,7 +189,7 @@ export async function* benchImages(bench: ImageBench): AsyncGenerator<Row> {
             costs.set(index, merged(costs.get(index), cost));
             console.error(`  ${one.what}: ${peer.name} ${describe(cost)}`);
           } finally {
-            await peer.stop();
+            await peer.dispose();
           }
         }
       }

@@ -1,19 +1,19 @@
 /**
- * `npm run bench -- --peer PATH-TO-containerd [--runtime runc] [--quick] [--images DIR] [containers] [images[:CASE]] [calls] [memory] [start]`:
+ * `npm run bench -- --peer PATH-TO-containerd [--runtime runc] [--quick] [--images DIR] [--execs N] [start] [calls] [runtime[:CASE]] [images[:CASE]]`:
  * both daemons, the same work in turns in one run, ratios. Absolute numbers are this machine's; the ratios are the point.
  */
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { removeEmptyCgroup } from '@gantry/cgroups';
+import { lookPath } from '../packages/shim/src/oci-runtime.ts';
 import { buildImage, busyboxLayer } from '../test/lib/images.ts';
 import { TestRegistry } from '../test/lib/registry.ts';
 import { makeTempDir } from '../test/lib/temp-dir.ts';
 import { callsPerSecond, contentThroughput, versionCommand } from './calls.ts';
-import { containersPerSecond, memoryWith } from './containers.ts';
 import { benchImages, forget, pull, topSnapshot } from './images.ts';
 import { Peer } from './peers.ts';
 import { type Row, report } from './report.ts';
+import { benchRuntime } from './runtime.ts';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -24,15 +24,20 @@ const { values, positionals } = parseArgs({
     images: { type: 'string' },
     rounds: { type: 'string' },
     'no-igzip': { type: 'boolean', default: false },
+    execs: { type: 'string', default: '2000' },
+    crowd: { type: 'string', default: '1000' },
   },
 });
 if (!values.peer || !existsSync(values.peer)) {
   console.error(
-    'usage: npm run bench -- --peer PATH-TO-containerd [--runtime runc] [--quick] [--images DIR] [--rounds N] [--no-igzip] [sections]',
+    'usage: npm run bench -- --peer PATH-TO-containerd [--runtime runc] [--quick] [--images DIR] [--rounds N] [--no-igzip] [--execs N] [--crowd N] [sections]',
   );
-  console.error('  sections: start calls containers memory images, or of the last only images:CASE');
+  console.error('  sections: start calls runtime images, or of the last two only runtime:CASE, images:CASE');
   console.error(
-    '  cases: many large real small sharing push export import; --images keeps the built images for the next run',
+    '  cases of runtime: containers crun exec first-byte output memory thousand execs; --execs: processes of the last, --crowd: not 1,000',
+  );
+  console.error(
+    '  cases of images: many large real small sharing push export import; --images keeps the built images for the next run',
   );
   console.error('  --no-igzip: neither daemon may use igzip or unpigz');
   console.error(
@@ -45,7 +50,7 @@ if (process.getuid?.() !== 0) {
   process.exit(2);
 }
 
-const sections = new Set(positionals.length > 0 ? positionals : ['start', 'calls', 'containers', 'memory', 'images']);
+const sections = new Set(positionals.length > 0 ? positionals : ['start', 'calls', 'runtime', 'images']);
 const { runtime, quick, peer: peerPath } = values;
 const temp = makeTempDir('bench');
 const rows: Row[] = [];
@@ -53,6 +58,16 @@ const gantry = Peer.gantry(path.join(temp.path, 'g'));
 const containerd = Peer.containerd(path.join(temp.path, 'c'), path.resolve(values.peer));
 const peers = [gantry, containerd] as const;
 let registry: TestRegistry | undefined;
+let crun: Peer | undefined;
+
+/** The cases asked for of a section; none: all of them; undefined: the section was not asked for. */
+function casesOf(section: string): ReadonlySet<string> | undefined {
+  if (sections.has(section)) return new Set();
+  const cases = [...sections]
+    .filter((one) => one.startsWith(`${section}:`))
+    .map((one) => one.slice(section.length + 1));
+  return cases.length > 0 ? new Set(cases) : undefined;
+}
 
 /** Measures both, one after the other, and notes a row. */
 async function both(
@@ -93,35 +108,41 @@ try {
     await both('content write', 'MB/s', 'more', async (peer) => throughput.get(peer)!.write);
     await both('content read', 'MB/s', 'more', async (peer) => throughput.get(peer)!.read);
   }
-  if (sections.has('containers') || sections.has('memory')) {
-    for (const peer of peers) await pull(peer, busybox);
+  const runtimeCases = casesOf('runtime');
+  if (runtimeCases) {
+    const crunToo = (runtimeCases.size === 0 || runtimeCases.has('crun')) && lookPath('crun') !== undefined;
+    if (crunToo) {
+      crun = Peer.gantry(path.join(temp.path, 'gc'));
+      crun.legacyCgroups = true;
+      await crun.start();
+    }
+    const all = [...peers, ...(crun ? [crun] : [])];
     const parents = new Map<Peer, string>();
-    for (const peer of peers) parents.set(peer, await topSnapshot(peer));
-    if (sections.has('containers')) {
-      const seconds = quick ? 5 : 15;
-      for (const parallel of [1, 4]) {
-        await both(`containers, ${parallel} at a time (${runtime})`, '/s', 'more', (peer) =>
-          containersPerSecond(peer, parents.get(peer)!, runtime, parallel, seconds),
-        );
-      }
+    for (const peer of all) {
+      await pull(peer, busybox);
+      parents.set(peer, await topSnapshot(peer));
     }
-    if (sections.has('memory')) {
-      const numbers = quick ? [1, 15, 30] : [1, 15, 30, 100];
-      const sizes = new Map<Peer, number[]>();
-      for (const peer of peers) sizes.set(peer, await memoryWith(peer, parents.get(peer)!, runtime, numbers));
-      for (const [index, number] of numbers.entries()) {
-        await both(
-          `memory (PSS) with ${number} containers`,
-          'MB',
-          'less',
-          async (peer) => sizes.get(peer)![index]! / 1e6,
-        );
-      }
+    const bench = benchRuntime({
+      gantry,
+      containerd,
+      crun,
+      template: { parents, runtime },
+      image: busybox,
+      ctr: containerd.ctr,
+      quick,
+      execs: Number(values.execs),
+      crowd: Number(values.crowd),
+      only: runtimeCases,
+    });
+    for await (const row of bench) {
+      rows.push(row);
+      console.error(`${row.what}: ${row.gantry.toFixed(1)} ${row.peer?.toFixed(1) ?? ''} ${row.unit}`);
     }
-    for (const peer of peers) await forget(peer, busybox);
+    for (const peer of all) await forget(peer, busybox);
+    await crun?.stop();
   }
-  const cases = [...sections].filter((section) => section.startsWith('images:')).map((section) => section.slice(7));
-  if (sections.has('images') || cases.length > 0) {
+  const imageCases = casesOf('images');
+  if (imageCases) {
     for (const peer of peers) await peer.stop();
     const environment = values['no-igzip'] ? { CONTAINERD_DISABLE_IGZIP: '1', CONTAINERD_DISABLE_PIGZ: '1' } : {};
     const withEnvironment = (make: (directory: string) => Peer) => (directory: string) => {
@@ -141,15 +162,13 @@ try {
       ctr: containerd.ctr,
       quick,
       rounds: Number(values.rounds ?? (quick ? 1 : 3)),
-      only: new Set(sections.has('images') ? [] : cases),
+      only: imageCases,
     });
     for await (const row of bench) rows.push(row);
   }
   console.log(report(rows));
 } finally {
-  for (const peer of peers) await peer.stop();
+  for (const peer of [...peers, ...(crun ? [crun] : [])]) await peer.dispose();
   await registry?.close();
-  // The group above the containers' groups, of either daemon.
-  await removeEmptyCgroup('/bench');
   await temp.remove();
 }

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
@@ -11,6 +11,7 @@ import { Transfer } from '@gantry/api/gen/services/transfer/v1/transfer_pb.js';
 import { Version } from '@gantry/api/gen/services/version/v1/version_pb.js';
 import { createClient, type GrpcTransport, grpcTransport } from '@gantry/rpc';
 import { endProcess, eventually, freePort, processesMentioning } from '../test/lib/processes.ts';
+import { CpuAccount } from './cpu-account.ts';
 
 const top = path.resolve(import.meta.dirname, '..');
 
@@ -25,6 +26,14 @@ export class Peer {
   readonly #path: string;
   /** Added to the daemon's environment. */
   readonly environment: Record<string, string> = {};
+  /** What it, its shims and its containers take of the processors. */
+  readonly account: CpuAccount;
+  /**
+   * It sees version 1 cgroups only, in a mount namespace of its own: crun before 1.9 refuses a machine where some controllers are of
+   * version 1 and some of version 2.
+   */
+  legacyCgroups = false;
+  #mounted = false;
   #child: ChildProcess | undefined;
   #metrics = 0;
   #transport: GrpcTransport | undefined;
@@ -35,6 +44,7 @@ export class Peer {
     this.socket = path.join(directory, 'state/daemon.sock');
     this.ctr = ctr;
     this.#command = command;
+    this.account = new CpuAccount(`gantry-bench-${process.pid}-${path.basename(directory)}`);
     // containerd finds its shim on PATH: beside its own binary.
     this.#path = `${path.dirname(command)}:${process.env['PATH']}`;
   }
@@ -48,13 +58,23 @@ export class Peer {
     return new Peer('containerd', directory, binary, existsSync(beside) ? beside : 'ctr');
   }
 
+  /** Its state directory. */
+  get state(): string {
+    return path.join(this.directory, 'state');
+  }
+
+  /** Where its OCI runtimes keep theirs. */
+  get runtimeRoot(): string {
+    return path.join(this.state, 'oci');
+  }
+
   get pid(): number | undefined {
     return this.#child?.pid;
   }
 
   /** Starts it; answers milliseconds until its socket answered. */
   async start(): Promise<number> {
-    mkdirSync(this.directory, { recursive: true });
+    this.#mountState();
     const config = path.join(this.directory, 'config.toml');
     this.#metrics = this.name === 'gantry' ? await freePort() : 0;
     writeFileSync(
@@ -75,10 +95,15 @@ ${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  add
     );
     const log = openSync(path.join(this.directory, 'log'), 'a');
     const startedAt = performance.now();
-    const child = spawn(this.#command, ['--config', config], {
-      stdio: ['ignore', log, log],
-      env: { ...process.env, ...this.environment, PATH: this.#path },
-    });
+    const command = ['-c', joinGroup, this.account.procs, this.#command, '--config', config];
+    const child = spawn(
+      this.legacyCgroups ? 'unshare' : 'sh',
+      this.legacyCgroups ? ['--mount', 'sh', '-c', legacyLayout, 'sh', ...command] : command,
+      {
+        stdio: ['ignore', log, log],
+        env: { ...process.env, ...this.environment, PATH: this.#path },
+      },
+    );
     closeSync(log);
     this.#child = child;
     this.#transport = grpcTransport(this.socket, { namespace: 'bench' });
@@ -95,6 +120,24 @@ ${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  add
       60_000,
     );
     return performance.now() - startedAt;
+  }
+
+  /** The state is in memory, as /run is on machines with systemd. */
+  #mountState(): void {
+    if (this.#mounted) return;
+    mkdirSync(this.state, { recursive: true });
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'mode=711', 'gantry-bench', this.state]);
+    this.#mounted = true;
+  }
+
+  /** Stops it for good. */
+  async dispose(): Promise<void> {
+    await this.stop();
+    // Shims end a moment after the last container, or after the daemon.
+    await eventually(`shims of ${this.name} end`, () => this.shims().length === 0 || undefined, 60_000);
+    if (this.#mounted) execFileSync('umount', ['-l', this.state]);
+    this.#mounted = false;
+    await this.account.remove();
   }
 
   async stop(): Promise<void> {
@@ -131,16 +174,17 @@ ${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  add
     return this.#client(Transfer);
   }
 
+  /** Process ids of its shims; those of one container where there is one for each. */
+  shims(container?: string): number[] {
+    return processesMentioning(this.directory)
+      .filter(({ command }) => /^\S*shim/.test(command))
+      .filter(({ command }) => this.name === 'gantry' || !container || command.includes(`-id ${container} `))
+      .map(({ pid }) => pid);
+  }
+
   /** Proportional set size of the daemon and all its shims, bytes. */
   memory(): number {
-    const daemon = this.#child?.pid;
-    let total = 0;
-    const own = processesMentioning(this.directory).filter(
-      ({ command }) => command.includes('shim') || command.includes('gantryd'),
-    );
-    for (const pid of new Set([...(daemon === undefined ? [] : [daemon]), ...own.map((process) => process.pid)]))
-      total += pss(pid);
-    return total;
+    return [...(this.pid === undefined ? [] : [this.pid]), ...this.shims()].reduce((sum, pid) => sum + pss(pid), 0);
   }
 
   /** User and system time of the daemon and of processes it has waited for, seconds. */
@@ -170,7 +214,24 @@ ${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  add
   }
 }
 
-function pss(pid: number): number {
+/** Joins a cgroup (its `cgroup.procs` is $0) and becomes the rest of the arguments. */
+const joinGroup = 'echo $$ > "$0"; exec "$@"';
+
+/** Leaves of /sys/fs/cgroup the version 1 hierarchies only, for this mount namespace, and becomes the shell of its arguments. */
+const legacyLayout = `set -e
+mount --make-rprivate /
+mount -t tmpfs tmpfs /mnt
+for directory in /sys/fs/cgroup/*; do
+  name=\${directory##*/}
+  [ "$name" = unified ] && continue
+  mkdir "/mnt/$name"
+  mount --bind "$directory" "/mnt/$name"
+done
+mount --move /mnt /sys/fs/cgroup
+exec sh "$@"`;
+
+/** Proportional set size of a process, bytes; 0 if it has ended. */
+export function pss(pid: number): number {
   try {
     return Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))?.[1] ?? 0) * 1024;
   } catch {

@@ -23,8 +23,11 @@ const workers = [
   'packages/daemon/src/core/trust/module-worker.ts',
 ];
 
-/** Modules that must stay outside: they load a native library from beside their own files. */
-const external = ['koffi', 'lmdb'];
+/**
+ * Modules that must stay outside: they load a native library from beside their own files; or, OpenTelemetry, are seldom wanted and
+ * large, and take a second copy of their parts for somebody else's.
+ */
+const external = ['koffi', 'lmdb', '@opentelemetry/*'];
 
 function files() {
   const patterns = ['packages/*/src/**/*.{ts,js}', 'package-lock.json', 'scripts/build.mjs'];

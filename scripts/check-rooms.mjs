@@ -5,18 +5,19 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const top = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
-const below = ['sys', 'api', 'rpc', 'oci', 'mount', 'cgroups', 'archive', 'registry'];
+const below = ['sys', 'api', 'rpc', 'tracing', 'oci', 'mount', 'cgroups', 'archive', 'registry'];
 const rooms = {
   sys: [],
   api: [],
   rpc: ['api'],
+  tracing: ['api'],
   oci: ['api'],
   mount: ['sys', 'api'],
   cgroups: ['sys', 'api'],
   archive: ['sys', 'api', 'oci'],
   registry: ['api', 'oci'],
   client: ['sys', 'api', 'rpc', 'oci'],
-  shim: ['sys', 'api', 'rpc', 'oci', 'mount', 'cgroups', 'archive'],
+  shim: ['sys', 'api', 'rpc', 'tracing', 'oci', 'mount', 'cgroups', 'archive'],
   nri: ['api', 'rpc', 'oci'],
   daemon: below,
   cri: [...below, 'nri', 'daemon'],

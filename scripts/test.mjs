@@ -4,6 +4,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
+import { installCriu } from './criu.mjs';
 import { aptInstall, isRoot, node, prepare, SetupError, step, top, which } from './setup.mjs';
 
 /** Debian packages by a program of theirs. */
@@ -31,6 +32,16 @@ const packages = {
   'docker-credential-pass': 'golang-docker-credential-helpers',
   'fsck.erofs': 'erofs-utils',
   runsc: 'runsc',
+  dockerd: 'docker.io',
+  gcc: 'gcc',
+};
+
+/** Further ones, by a file of theirs. */
+const libraries = {
+  '/usr/include/seccomp.h': 'libseccomp-dev',
+  '/usr/include/stdio.h': 'libc6-dev',
+  '/usr/bin/pkg-config': 'pkg-config',
+  '/usr/lib/cni/bridge': 'containernetworking-plugins',
 };
 
 /** Go programs that the tests talk to, as modules of one version; by where they go, as some have the same name. */
@@ -43,10 +54,16 @@ const goTools = {
   cosign: 'github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5',
   'imgcrypt/ctr': 'github.com/containerd/imgcrypt/cmd/ctr@v1.1.1',
   'imgcrypt/ctd-decoder': 'github.com/containerd/imgcrypt/cmd/ctd-decoder@v1.1.1',
+  // Of 2025: for id-mapped mounts and scheduling cores. It needs a C compiler and libseccomp.
+  'new/runc': 'github.com/opencontainers/runc@v1.4.4',
 };
+
+/** How those are built that are not plain Go. */
+const goSettings = { 'new/runc': { CGO_ENABLED: '1', GOFLAGS: '-mod=mod -tags=seccomp' } };
 
 function installPrograms() {
   const missing = Object.entries(packages).filter(([program]) => !which(program));
+  missing.push(...Object.entries(libraries).filter(([file]) => !existsSync(file)));
   if (missing.length > 0) {
     if (isRoot() && which('apt-get')) aptInstall(missing.map(([, name]) => name));
     else {
@@ -54,6 +71,8 @@ function installPrograms() {
       console.warn(`test: tests that need ${names} will be skipped: not there, and this is not root on Debian`);
     }
   }
+  const noCriu = installCriu();
+  if (noCriu) console.warn(`test: tests that need CRIU will be skipped: ${noCriu}`);
   const bin = path.join(top, '.cache/go-bin');
   const go = which('go') ?? (existsSync('/usr/local/go/bin/go') ? '/usr/local/go/bin/go' : undefined);
   for (const [name, module] of Object.entries(goTools)) {
@@ -65,7 +84,7 @@ function installPrograms() {
     const folder = path.dirname(path.join(bin, name));
     mkdirSync(folder, { recursive: true });
     console.log(`go install ${module} ...`);
-    const env = { ...process.env, GOBIN: folder, CGO_ENABLED: '0', GOFLAGS: '-mod=mod' };
+    const env = { ...process.env, GOBIN: folder, CGO_ENABLED: '0', GOFLAGS: '-mod=mod', ...goSettings[name] };
     const result = spawnSync(go, ['install', module], { stdio: ['ignore', 'ignore', 'inherit'], env });
     if (result.status !== 0) console.warn(`test: could not install ${module}; tests that need it will be skipped`);
   }

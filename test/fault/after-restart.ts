@@ -18,7 +18,7 @@ import {
 } from './workload.ts';
 
 /** Whether a call finds what it asks for; other errors are thrown. */
-async function found(call: Promise<unknown>): Promise<boolean> {
+export async function found(call: Promise<unknown>): Promise<boolean> {
   try {
     await call;
     return true;
@@ -33,7 +33,7 @@ async function readBlob({ content }: Connection, digest: string): Promise<Buffer
   return Buffer.concat(chunks);
 }
 
-async function checkBlob(connection: Connection, digest: string): Promise<void> {
+export async function checkBlob(connection: Connection, digest: string): Promise<void> {
   const bytes = await readBlob(connection, digest);
   const hash = createHash('sha256').update(bytes).digest('hex');
   assert.equal(`sha256:${hash}`, digest, 'a blob is not what its digest says');
@@ -42,7 +42,7 @@ async function checkBlob(connection: Connection, digest: string): Promise<void> 
 }
 
 /** An image is all there: blobs, snapshots, and every unpacked file as it was packed. */
-async function checkImage(world: World, connection: Connection, name: string): Promise<void> {
+export async function checkImage(world: World, connection: Connection, name: string): Promise<void> {
   const known = world.images.get(name)!;
   const { image } = await connection.images.get({ name });
   assert.equal(image?.target?.digest, known.digests[0]);
@@ -56,8 +56,12 @@ async function checkImage(world: World, connection: Connection, name: string): P
   const lower = mount?.options.find((option) => option.startsWith('lowerdir='))?.slice('lowerdir='.length);
   const files = new Map<string, string>();
   for (const directory of lower?.split(':') ?? [mount!.source]) hashTree(directory, files);
-  assert.deepEqual(new Map([...files].sort()), new Map([...known.files].sort()), `the files of ${name}`);
+  sameFiles(files, known.files, name);
   await connection.snapshots.remove({ snapshotter, key }, { lease });
+}
+
+function sameFiles(found: ReadonlyMap<string, string>, known: ReadonlyMap<string, string>, what: string): void {
+  assert.deepEqual(new Map([...found].sort()), new Map([...known].sort()), `the files of ${what}`);
 }
 
 /** Looks at everything the clients were answered, and finds out what became of the rest. */
@@ -93,13 +97,15 @@ export async function checkAnswered(world: World, connection: Connection): Promi
 }
 
 /** A snapshot that is recorded has its directories. */
-async function checkSnapshot({ lease }: World, { snapshots }: Connection, key: string): Promise<void> {
+async function checkSnapshot({ lease, ledger }: World, { snapshots }: Connection, key: string): Promise<void> {
   const { info } = await snapshots.stat({ snapshotter, key });
   // A committed one has no mounts of its own: a view shows it.
   const look = info?.kind === Kind.COMMITTED ? `look-at-${key}` : undefined;
   const { mounts } = look
     ? await snapshots.view({ snapshotter, key: look, parent: key }, { lease })
     : await snapshots.mounts({ snapshotter, key });
+  const files = ledger.snapshots.detail(key);
+  if (look && files) sameFiles(hashTree(topDirectory(mounts)), files, key);
   for (const { type, source, options } of mounts) {
     const directories = type === 'bind' ? [source] : [];
     for (const option of options) {
@@ -109,6 +115,36 @@ async function checkSnapshot({ lease }: World, { snapshots }: Connection, key: s
     for (const directory of directories) readdirSync(directory);
   }
   if (look) await snapshots.remove({ snapshotter, key: look }, { lease });
+}
+
+/** Where the uppermost snapshot's own files are, by the mounts of a view of it. */
+function topDirectory([mount]: readonly { type: string; source: string; options: readonly string[] }[]): string {
+  const lower = mount?.options.find((option) => option.startsWith('lowerdir='))?.slice('lowerdir='.length);
+  return lower?.split(':')[0] ?? mount?.source ?? '';
+}
+
+/** Whatever can be seen is whole, also what nobody was answered: every blob is what it is called, every layer's files are all there. */
+export async function checkWhole(world: World, connection: Connection): Promise<void> {
+  const { content, snapshots } = connection;
+  // What is nobody's may be collected meanwhile.
+  for (const { digest } of await gather(content.list({}), ({ info }) => info))
+    await found(checkBlob(connection, digest));
+  const layers = new Map<string, ReadonlyMap<string, string>>();
+  for (const { chainIds, layers: files } of world.images.values()) {
+    for (const [number, chainId] of chainIds.entries()) layers.set(chainId, files[number]!);
+  }
+  for (const { name, kind } of await gather(snapshots.list({ snapshotter }), ({ info }) => info)) {
+    if (kind !== Kind.COMMITTED) continue;
+    const files = layers.get(name) ?? world.ledger.snapshots.detail(name);
+    if (!files) continue;
+    const view = { snapshotter, key: `look-at-${name}`, parent: name };
+    const shown = async () => {
+      const { mounts } = await snapshots.view(view, { lease: world.lease });
+      sameFiles(hashTree(topDirectory(mounts)), files, name);
+      await snapshots.remove({ snapshotter, key: view.key }, { lease: world.lease });
+    };
+    await found(shown());
+  }
 }
 
 async function checkContainers({ ledger }: World, { containers }: Connection): Promise<void> {

@@ -2,6 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { buildImage, busyboxLayer, type LayerBuilder } from '../lib/images.ts';
+import { run } from '../lib/processes.ts';
 
 /** Images whose every byte is known, so that after a crash their blobs and their unpacked files can be compared. */
 export interface KnownImage {
@@ -12,6 +13,8 @@ export interface KnownImage {
   chainIds: string[];
   /** Regular files of all layers by path; no two layers have one in common. */
   files: ReadonlyMap<string, string>;
+  /** The same for each layer, bottom first. */
+  layers: readonly ReadonlyMap<string, string>[];
 }
 
 const sha256 = (bytes: string | Buffer): string => `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
@@ -38,12 +41,12 @@ function dataLayer(name: string, files: number, bytes: number): LayerBuilder {
 }
 
 async function build(layout: string, layers: readonly LayerBuilder[]): Promise<KnownImage> {
-  const files = new Map<string, string>();
+  const found: Map<string, string>[] = [];
   const recorded = layers.map(
     (layer): LayerBuilder =>
       (directory) => {
         layer(directory);
-        hashTree(directory, files);
+        found.push(hashTree(directory));
       },
   );
   await buildImage(layout, recorded, { Cmd: ['sh'], Env: ['PATH=/bin'] });
@@ -59,7 +62,21 @@ async function build(layout: string, layers: readonly LayerBuilder[]): Promise<K
     chainIds.push(below === undefined ? diffId : sha256(`${below} ${diffId}`));
   }
   const layerDigests: string[] = manifest.layers.map(({ digest }: { digest: string }) => digest);
-  return { layout, digests: [manifestDigest, manifest.config.digest, ...layerDigests], chainIds, files };
+  const digests = [manifestDigest, manifest.config.digest, ...layerDigests];
+  return { layout, digests, chainIds, files: new Map(found.flatMap((files) => [...files])), layers: found };
+}
+
+/** One more like those below, to be imported: the name stands in its index. */
+export async function buildArchivedImage(folder: string, name: string): Promise<KnownImage & { archive: string }> {
+  const layout = path.join(folder, 'archived');
+  const image = await build(layout, [busyboxLayer, dataLayer('archived', 120, 5_000)]);
+  const index = path.join(layout, 'index.json');
+  const document = JSON.parse(readFileSync(index, 'utf8'));
+  document.manifests[0].annotations = { 'io.containerd.image.name': name };
+  writeFileSync(index, JSON.stringify(document));
+  const archive = `${layout}.tar`;
+  await run('tar', ['-C', layout, '-cf', archive, 'oci-layout', 'index.json', 'blobs']);
+  return { ...image, archive };
 }
 
 /** `base` with busybox, and three more on it that share a layer and have two or three of their own. */

@@ -44,6 +44,17 @@ export class Book<T> {
     return this.entries.get(id)?.detail;
   }
 
+  /** As it is now; the details too, one level deep. */
+  copy(): Book<T> {
+    const book = new Book<T>();
+    book.answered = this.answered;
+    for (const [id, { fate, detail }] of this.entries) {
+      const plain = typeof detail === 'object' && detail !== null && Object.getPrototypeOf(detail) === Object.prototype;
+      book.entries.set(id, { fate, detail: plain ? { ...detail } : detail });
+    }
+    return book;
+  }
+
   /** What a look after the restart has shown of an unclear one. */
   settle(id: string, there: boolean): void {
     const entry = this.entries.get(id);
@@ -72,19 +83,44 @@ export interface IngestPlan {
   committing: boolean;
 }
 
+/** Hashes of a snapshot's own files by path; undefined: nothing is known of them. */
+export type SnapshotFiles = ReadonlyMap<string, string> | undefined;
+
+/** A record whose labels say which change it has seen. An update without an answer leaves either. */
+export interface LabelPlan {
+  change: string;
+  before?: string;
+}
+
 export class Ledger {
-  readonly images = new Book<undefined>();
-  readonly blobs = new Book<Buffer>();
-  readonly ingests = new Map<string, IngestPlan>();
-  readonly snapshots = new Book<undefined>();
-  readonly containers = new Book<Record<string, string>>();
-  readonly tasks = new Book<TaskPlan>();
-  readonly leases = new Book<undefined>();
+  images = new Book<undefined>();
+  blobs = new Book<Buffer>();
+  ingests = new Map<string, IngestPlan>();
+  snapshots = new Book<SnapshotFiles>();
+  containers = new Book<Record<string, string>>();
+  tasks = new Book<TaskPlan>();
+  leases = new Book<undefined>();
+  /** Other records, as `kind/id`. */
+  records = new Book<LabelPlan>();
+
+  copy(): Ledger {
+    const copy = new Ledger();
+    copy.images = this.images.copy();
+    copy.blobs = this.blobs.copy();
+    for (const [ref, plan] of this.ingests) copy.ingests.set(ref, { ...plan });
+    copy.snapshots = this.snapshots.copy();
+    copy.containers = this.containers.copy();
+    copy.tasks = this.tasks.copy();
+    copy.leases = this.leases.copy();
+    copy.records = this.records.copy();
+    return copy;
+  }
 
   /** How many calls of each kind were answered, and how many the last kill cut off. */
   summary(): string {
-    const { images, blobs, snapshots, containers, tasks, leases } = this;
-    return Object.entries({ images, blobs, snapshots, containers, tasks, leases })
+    const { images, blobs, snapshots, containers, tasks, leases, records } = this;
+    return Object.entries({ images, blobs, snapshots, containers, tasks, leases, records })
+      .filter(([, book]) => book.answered > 0)
       .map(([kind, book]) => `${kind} ${book.answered} (${book.ids('unclear').length} cut off)`)
       .join(', ');
   }

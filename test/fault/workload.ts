@@ -1,14 +1,17 @@
 import { createHash, randomBytes } from 'node:crypto';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { jsonAny, packAny, TypeUrl } from '@gantry/api';
 import { WriteAction } from '@gantry/api/gen/services/content/v1/content_pb.js';
+import type { Mount } from '@gantry/api/gen/types/mount_pb.js';
 import { OptionsSchema } from '@gantry/api/gen/types/runc/options/oci_pb.js';
 import { ImageStoreSchema } from '@gantry/api/gen/types/transfer/imagestore_pb.js';
 import { OCIRegistrySchema } from '@gantry/api/gen/types/transfer/registry_pb.js';
 import { defaultSpec, withImageConfig } from '@gantry/oci';
 import type { Connection } from './connection.ts';
 import type { KnownImage } from './fault-images.ts';
-import type { Ledger, TaskPlan } from './ledger.ts';
+import type { Ledger, SnapshotFiles, TaskPlan } from './ledger.ts';
 import type { Random } from './random.ts';
 
 /** Everything that the clients of a fault test share. */
@@ -153,6 +156,25 @@ export async function removeSnapshot({ ledger, lease }: World, { snapshots }: Co
   await ledger.snapshots.remove(key, () => snapshots.remove({ snapshotter, key }, { lease }));
 }
 
+/** One client's work, done again and again. */
+export type Lane = (name: string) => Promise<void>;
+
+/** Writes files of random size and content into a prepared snapshot, as a differ does; answers their hashes. */
+function fillSnapshot(random: Random, mounts: readonly Mount[]): SnapshotFiles {
+  const [mount] = mounts;
+  const upper = mount?.options.find((option) => option.startsWith('upperdir='))?.slice('upperdir='.length);
+  const directory = upper ?? mount?.source ?? '';
+  const files = new Map<string, string>();
+  for (let number = random.between(0, 25); number > 0; number--) {
+    const name = path.join(`folder-${number % 3}`, `file-${number}`);
+    const bytes = randomBytes(random.between(1, 30_000));
+    mkdirSync(path.dirname(path.join(directory, name)), { recursive: true });
+    writeFileSync(path.join(directory, name), bytes);
+    files.set(name, digestOf(bytes));
+  }
+  return files;
+}
+
 /** Clients that work, each in its own lane, until the daemon is gone under them. */
 export class Workload {
   readonly failures: string[] = [];
@@ -161,9 +183,11 @@ export class Workload {
   readonly #round: number;
   readonly #lanes: Promise<void>[] = [];
   #dying = false;
+  #stopping = false;
   #number = 0;
 
-  constructor(world: World, connection: Connection, round: number) {
+  /** @param more further lanes; each is given names for what it makes */
+  constructor(world: World, connection: Connection, round: number, more: Readonly<Record<string, Lane>> = {}) {
     this.#world = world;
     this.#connection = connection;
     this.#round = round;
@@ -175,9 +199,16 @@ export class Workload {
       'more tasks': () => this.#task(),
       leases: () => this.#lease(),
     };
+    for (const [name, lane] of Object.entries(more)) lanes[name] = () => lane(this.#id(name));
     // Not all each time: the fewer, the further each gets.
     const chosen = Object.keys(lanes).filter(() => world.random.chance(0.6));
     for (const name of chosen.length > 0 ? chosen : ['pull']) this.#lane(name, lanes[name]!);
+  }
+
+  /** Lets every client end what it is at, with a daemon that goes on. */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    await this.ended();
   }
 
   /** From now on errors are the daemon's death. */
@@ -192,7 +223,7 @@ export class Workload {
 
   #lane(name: string, step: () => Promise<void>): void {
     const run = async () => {
-      while (!this.#dying) {
+      while (!this.#dying && !this.#stopping) {
         try {
           await step();
         } catch (error) {
@@ -243,11 +274,14 @@ export class Workload {
     const key = this.#id('active');
     const name = this.#id('committed');
     const view = this.#id('view');
-    await ledger.snapshots.make(key, undefined, () => snapshots.prepare({ snapshotter, key, parent }, { lease }));
+    const { mounts } = await ledger.snapshots.make(key, undefined, () =>
+      snapshots.prepare({ snapshotter, key, parent }, { lease }),
+    );
     if (random.chance(0.2)) return;
+    const files = fillSnapshot(random, mounts);
     const active = ledger.snapshots.entries.get(key)!;
     active.fate = 'unclear';
-    await ledger.snapshots.make(name, undefined, () => snapshots.commit({ snapshotter, name, key }, { lease }));
+    await ledger.snapshots.make(name, files, () => snapshots.commit({ snapshotter, name, key }, { lease }));
     ledger.snapshots.entries.delete(key);
     await ledger.snapshots.make(view, undefined, () =>
       snapshots.view({ snapshotter, key: view, parent: name }, { lease }),

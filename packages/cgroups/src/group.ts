@@ -16,6 +16,8 @@ export type FreezerState = 'thawed' | 'freezing' | 'frozen';
 
 export interface Cgroup {
   readonly version: 1 | 2;
+  /** Its directories: one in each hierarchy of version 1 with controllers or a name, the only one of version 2. */
+  readonly paths: readonly string[];
   /** Its metrics, packed: io.containerd.cgroups.v1.Metrics or io.containerd.cgroups.v2.Metrics. */
   stats(): Promise<Any>;
   /** The processes directly in it; with `recursive` in those beneath too. */

@@ -18,7 +18,19 @@ async function exists(path: string): Promise<boolean> {
   }
 }
 
-export async function cgroupMode(roots: Roots = {}): Promise<CgroupMode> {
+let ownMode: Promise<CgroupMode> | undefined;
+
+/** Asked once for the machine's own: it stays as it is while it is up. */
+export function cgroupMode(roots: Roots = {}): Promise<CgroupMode> {
+  if (roots.root !== undefined) return findMode(roots);
+  ownMode ??= findMode(roots).catch((error) => {
+    ownMode = undefined;
+    throw error;
+  });
+  return ownMode;
+}
+
+async function findMode(roots: Roots): Promise<CgroupMode> {
   const root = rootOf(roots);
   if (await exists(join(root, 'cgroup.controllers'))) return 'unified';
   if (await exists(join(root, 'unified', 'cgroup.controllers'))) return 'hybrid';
@@ -62,11 +74,31 @@ export interface CgroupDirectories {
   controllers: Map<string, string>;
 }
 
+type Mounted = ReturnType<typeof parseMountInfo>[number];
+
+let ownMounts: Promise<Mounted[]> | undefined;
+
+/** The hierarchies that this process sees. Its own are read once: a machine with a thousand containers has thousands of other mounts. */
+function cgroupMounts(roots: Roots): Promise<Mounted[]> {
+  if (roots.root !== undefined || roots.proc !== undefined) return readCgroupMounts(roots);
+  ownMounts ??= readCgroupMounts(roots).catch((error) => {
+    ownMounts = undefined;
+    throw error;
+  });
+  return ownMounts;
+}
+
+async function readCgroupMounts(roots: Roots): Promise<Mounted[]> {
+  const text = await readFile(join(procOf(roots), 'self', 'mountinfo'), 'utf8');
+  const lines = text.split('\n').filter((line) => / - cgroup2? /.test(line));
+  return parseMountInfo(lines.join('\n'));
+}
+
 /** Where a process's groups are among the files, through the mounts that this process sees. */
 export async function cgroupDirectories(pid: number | 'self', roots: Roots = {}): Promise<CgroupDirectories> {
   const paths = await pidCgroupPaths(pid, roots);
-  const mounts = parseMountInfo(await readFile(join(procOf(roots), 'self', 'mountinfo'), 'utf8'));
-  const place = (path: string, matches: (mount: (typeof mounts)[number]) => boolean) => {
+  const mounts = await cgroupMounts(roots);
+  const place = (path: string, matches: (mount: Mounted) => boolean) => {
     for (const mount of mounts) {
       if (!matches(mount)) continue;
       const below = beneath(path, mount.root);

@@ -1,6 +1,6 @@
 // What is inside an Any that came from a daemon: events, metrics, runtime options, and OCI documents in JSON.
-import { createRegistry, type DescMessage, fromBinary, type Message, toJson } from '@bufbuild/protobuf';
-import type { Any } from '@bufbuild/protobuf/wkt';
+import { createRegistry, type DescMessage, fromBinary, type Message, toBinary, toJson } from '@bufbuild/protobuf';
+import { type Any, AnySchema } from '@bufbuild/protobuf/wkt';
 import { typeNameOf } from '@gantry/api';
 import { file_cgroups_v1_metrics } from '@gantry/api/gen/cgroups/v1/metrics_pb.js';
 import { file_cgroups_v2_metrics } from '@gantry/api/gen/cgroups/v2/metrics_pb.js';
@@ -58,4 +58,14 @@ export function anyToJson(any: Any): Json | undefined {
   } catch {
     return undefined; // Not JSON after all, though it begins like an object.
   }
+}
+
+/** A message with its type as bytes, as blobs of the content store hold it. */
+export function anyToBytes(any: Any): Uint8Array {
+  return toBinary(AnySchema, any);
+}
+
+/** @throws Error for bytes that are none */
+export function anyFromBytes(bytes: Uint8Array): Any {
+  return fromBinary(AnySchema, bytes);
 }

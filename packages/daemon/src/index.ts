@@ -29,6 +29,7 @@ export { grpcServerPlugin, grpcTcpServerPlugin } from './server/plugins/grpc.ts'
 export { debugServerPlugin, metricsServerPlugin } from './server/plugins/http.ts';
 export { optPlugin } from './server/plugins/opt.ts';
 export { serverPlugins } from './server/plugins/server-plugins.ts';
+export { otelGrpcPlugin, otelTtrpcPlugin, otlpPlugin, tracingPlugin } from './server/plugins/tracing.ts';
 export { ttrpcServerPlugin } from './server/plugins/ttrpc.ts';
 export { runUntilSignal } from './server/signals.ts';
 export { healthcheckPlugin } from './services/healthcheck/healthcheck-service.ts';

@@ -10,7 +10,11 @@ import {
   introspectionServicePlugin,
   metricsServerPlugin,
   optPlugin,
+  otelGrpcPlugin,
+  otelTtrpcPlugin,
+  otlpPlugin,
   type Plugin,
+  tracingPlugin,
   ttrpcServerPlugin,
   versionPlugin,
 } from '@gantry/daemon';
@@ -34,6 +38,7 @@ import {
 } from '@gantry/daemon/plugins/mount-manager/plugin.ts';
 import { restartMonitorPlugin } from '@gantry/daemon/plugins/restart-monitor/restart-plugin.ts';
 import { shimManager, taskRuntime } from '@gantry/daemon/plugins/runtime-v2/plugin.ts';
+import { shimSandboxControllerPlugin } from '@gantry/daemon/plugins/sandbox-shim/plugin.ts';
 import { devmapperPlugin, zfsPlugin } from '@gantry/daemon/plugins/skipped-snapshotters.ts';
 import { blockfilePlugin } from '@gantry/daemon/plugins/snapshot-blockfile/blockfile-plugin.ts';
 import { btrfsPlugin } from '@gantry/daemon/plugins/snapshot-btrfs/btrfs-plugin.ts';
@@ -80,6 +85,9 @@ export const builtinPlugins: readonly Plugin[] = [
   zfsPlugin,
   metadataPlugin,
   gcSchedulerPlugin,
+  otlpPlugin,
+  tracingPlugin,
+  otelTtrpcPlugin,
   containersServicePlugin,
   contentServicePlugin,
   erofsMountHandler,
@@ -106,6 +114,7 @@ export const builtinPlugins: readonly Plugin[] = [
   mountsGrpc,
   namespacesGrpc,
   sandboxStorePlugin,
+  shimSandboxControllerPlugin,
   localTransfer,
   sandboxControllersGrpc,
   sandboxesGrpc,
@@ -119,6 +128,7 @@ export const builtinPlugins: readonly Plugin[] = [
   ttrpcServerPlugin,
   restartMonitorPlugin,
   callMetricsPlugin,
+  otelGrpcPlugin,
   taskMonitorPlugin,
   metricsServerPlugin,
   grpcServerPlugin,

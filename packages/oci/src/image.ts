@@ -23,6 +23,8 @@ export const MediaType = {
   DockerLayerForeignGzip: 'application/vnd.docker.image.rootfs.foreign.diff.tar.gzip',
   Checkpoint: 'application/vnd.containerd.container.criu.checkpoint.criu.tar',
   CheckpointConfig: 'application/vnd.containerd.container.checkpoint.config.v1+proto',
+  CheckpointOptions: 'application/vnd.containerd.container.checkpoint.options.v1+proto',
+  CheckpointRuntimeOptions: 'application/vnd.containerd.container.checkpoint.runtime.options+proto',
   ErofsLayer: 'application/vnd.erofs.layer.v1',
   InToto: 'application/vnd.in-toto+json',
 } as const;

@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream';
 import type { SecureContext } from 'node:tls';
+import { type Span, traced } from '@gantry/api';
 import type { Dispatcher } from 'undici';
 import { decodeBody } from './content-encoding.ts';
 import type { TlsOptions } from './hosts.ts';
@@ -115,7 +116,24 @@ export class HttpTransport implements AsyncDisposable {
     }
   }
 
-  async #dispatch(request: HttpRequest): Promise<HttpResponse> {
+  /** One request and its answer's head, as a step of the trace if there is one. */
+  #dispatch(request: HttpRequest): Promise<HttpResponse> {
+    const { method, url } = request;
+    const attributes = {
+      'http.request.method': method,
+      'server.address': url.hostname,
+      // Without the query, which may be a signature that gives access.
+      'url.full': `${url.origin}${url.pathname}`,
+    };
+    return traced('remotes.docker.resolver.HTTPRequest', { kind: 'client', attributes }, async (span) => {
+      const response = await this.#exchange(request, span);
+      span?.set('http.response.status_code', response.status);
+      if (response.status >= 400) span?.fail(`${response.status} ${response.statusText}`);
+      return response;
+    });
+  }
+
+  async #exchange(request: HttpRequest, span: Span | undefined): Promise<HttpResponse> {
     const undici = await this.#load();
     // Where plain HTTP redirects to HTTPS, the same settings hold.
     const context = request.url.protocol === 'https:' ? await secureContext(this.#options.tls ?? {}) : undefined;
@@ -125,7 +143,7 @@ export class HttpTransport implements AsyncDisposable {
     const answer = await undici.request(request.url, {
       method: request.method,
       // Ranges of an encoded answer would be ranges of something else.
-      headers: { 'accept-encoding': 'identity', ...request.headers },
+      headers: { 'accept-encoding': 'identity', ...span?.headers(), ...request.headers },
       body: typeof body === 'function' ? (body() as unknown as Readable) : (body ?? null),
       ...(request.signal && { signal: request.signal }),
       dispatcher: this.#dispatcher(undici, request.url, context),

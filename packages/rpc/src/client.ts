@@ -2,6 +2,7 @@ import { type DescMessage, type DescMethod, type DescService, fromBinary } from 
 import { internal } from '@gantry/api';
 import { encodeMessage, joined } from './message-encoding.ts';
 import type { CallOptions, Client, Transport } from './service.ts';
+import { beginCall, endCall } from './trace-calls.ts';
 
 const noOptions: CallOptions = {};
 
@@ -21,21 +22,68 @@ function clientMethod(method: DescMethod, transport: Transport): unknown {
   switch (method.methodKind) {
     case 'unary':
       return async (request: unknown, options = noOptions) =>
-        decode(await transport.unary(method, encode(request), options));
+        decode(await unary(transport, method, encode(request), options));
     case 'server_streaming':
       return (request: unknown, options = noOptions) =>
-        mapped(transport.stream(method, once(encode(request)), options), decode);
+        mapped(stream(transport, method, once(encode(request)), options), decode);
     case 'client_streaming':
       return async (requests: AsyncIterable<unknown>, options = noOptions) => {
         let answer: Uint8Array | undefined;
-        for await (const bytes of transport.stream(method, mapped(requests, encode), options)) answer = bytes;
+        for await (const bytes of stream(transport, method, mapped(requests, encode), options)) answer = bytes;
         if (!answer) throw internal(`${method.parent.typeName}/${method.name} ended without an answer`);
         return decode(answer);
       };
     default:
       return (requests: AsyncIterable<unknown>, options = noOptions) =>
-        mapped(transport.stream(method, mapped(requests, encode), options), decode);
+        mapped(stream(transport, method, mapped(requests, encode), options), decode);
   }
+}
+
+async function unary(
+  transport: Transport,
+  method: DescMethod,
+  request: Uint8Array,
+  options: CallOptions,
+): Promise<Uint8Array> {
+  const call = beginCall(transport.system ?? 'grpc', method, options);
+  if (!call) return await transport.unary(method, request, options);
+  try {
+    const answer = await transport.unary(method, request, call.options);
+    endCall(call);
+    return answer;
+  } catch (reason) {
+    endCall(call, reason);
+    throw reason;
+  }
+}
+
+function stream(
+  transport: Transport,
+  method: DescMethod,
+  requests: AsyncIterable<Uint8Array>,
+  options: CallOptions,
+): AsyncIterable<Uint8Array> {
+  const call = beginCall(transport.system ?? 'grpc', method, options);
+  if (!call) return transport.stream(method, requests, options);
+  const inner = transport.stream(method, requests, call.options)[Symbol.asyncIterator]();
+  const iterator: AsyncIterableIterator<Uint8Array> = {
+    next: async () => {
+      try {
+        const result = await inner.next();
+        if (result.done) endCall(call);
+        return result;
+      } catch (reason) {
+        endCall(call, reason);
+        throw reason;
+      }
+    },
+    return: async () => {
+      endCall(call);
+      return (await inner.return?.()) ?? { done: true, value: undefined };
+    },
+    [Symbol.asyncIterator]: () => iterator,
+  };
+  return iterator;
 }
 
 function decodeMessage(schema: DescMessage, bytes: Uint8Array): unknown {

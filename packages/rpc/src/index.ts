@@ -8,6 +8,7 @@ export * from './headers.ts';
 export * from './message-queue.ts';
 export type { CallReport, InterceptedCall, Interceptor, MethodKind, RpcLogger, ServerOptions } from './server-call.ts';
 export * from './service.ts';
+export { traceServerCalls } from './trace-calls.ts';
 export * from './ttrpc-client.ts';
 export * from './ttrpc-server.ts';
 export { listenUnix, type SocketPermissions, socketPath, type UnixAddress } from './unix-listener.ts';

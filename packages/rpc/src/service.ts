@@ -90,6 +90,8 @@ export type Client<S extends DescService> = { [K in keyof S['method']]: ClientMe
 
 /** A connection that calls can be made on; `createClient(service, transport)` gives the methods. */
 export interface Transport {
+  /** What is spoken there; absent: gRPC. */
+  readonly system?: 'grpc' | 'ttrpc';
   unary(method: DescMethod, request: Uint8Array, options: CallOptions): Promise<Uint8Array>;
   /** Every streaming mode: requests in, responses out, as bytes. */
   stream(method: DescMethod, requests: AsyncIterable<Uint8Array>, options: CallOptions): AsyncIterable<Uint8Array>;

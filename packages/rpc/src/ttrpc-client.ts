@@ -53,6 +53,7 @@ const lastStreamId = 0xffffffff;
 const noBytes = new Uint8Array(0);
 
 class ClientConnection implements TtrpcTransport {
+  readonly system = 'ttrpc';
   readonly #socket: Duplex;
   readonly #namespace: string | undefined;
   readonly #writer: FrameWriter;

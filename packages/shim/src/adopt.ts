@@ -7,6 +7,7 @@ import { unknownExit } from './reaper.ts';
 import { type ContainerRecord, processStartTime, readRecord } from './record.ts';
 import { unmountRootfs } from './rootfs.ts';
 import type { ShimContext } from './shim-context.ts';
+import { openProcessIo } from './stdio/open.ts';
 import { reopenProcessIo } from './stdio/reopen.ts';
 import { TaskProcess } from './task-process.ts';
 import type { Containers } from './task-service.ts';
@@ -22,8 +23,9 @@ export async function adoptContainers(context: ShimContext, containers: Containe
         const record = readRecord(bundle);
         if (record && record.inFlight !== '') await endInFlight(bundle, record.inFlight);
         if (!record) context.index.remove(namespace, id);
-        else if (!record.init) await removeHalfMade(context, record);
-        else containers.add(await adopt(context, record));
+        else if (!record.init || (record.init.pid === 0 && record.inFlight.includes('create')))
+          await removeHalfMade(context, record);
+        else containers.add(await adoptContainer(context, record));
       } catch (error) {
         log.error('taking over a container failed', { namespace, id, error });
       }
@@ -32,7 +34,7 @@ export async function adoptContainers(context: ShimContext, containers: Containe
 }
 
 /** Its create never got as far as an answer: nobody knows it, and what there is of it goes. */
-async function removeHalfMade(context: ShimContext, record: ContainerRecord): Promise<void> {
+export async function removeHalfMade(context: ShimContext, record: ContainerRecord): Promise<void> {
   const container = new Container(context, record, new TaskProcess('', noStdio));
   try {
     await container.runtime('delete', ['delete', '--force', record.id]);
@@ -46,17 +48,46 @@ async function removeHalfMade(context: ShimContext, record: ContainerRecord): Pr
 
 const noStdio = { terminal: false, stdin: '', stdout: '', stderr: '' };
 
-async function adopt(context: ShimContext, record: ContainerRecord): Promise<Container> {
+/** A container as another shim left it, followed again. */
+export async function adoptContainer(context: ShimContext, record: ContainerRecord): Promise<Container> {
   const init = TaskProcess.fromRecord(record.init!);
   const container = new Container(context, record, init);
   container.paused = record.paused;
   if (record.inFlight !== '') await settle(container);
   for (const exec of record.execs) container.execs.set(exec.execId, TaskProcess.fromRecord(exec));
-  for (const process of [init, ...container.execs.values()]) follow(container, process);
+  for (const process of [init, ...container.execs.values()]) {
+    if (process.pid > 0) follow(container, process);
+    else if (record.inFlight !== '') await giveUpRestore(container);
+    else await reopenUnstarted(context, container);
+  }
   container.watchOom();
   container.save();
   log.info('container adopted', { namespace: record.namespace, id: record.id, pid: init.pid });
   return container;
+}
+
+/** A restore that was cut off: what CRIU has made of it by then goes. */
+async function giveUpRestore(container: Container): Promise<void> {
+  try {
+    await container.runtime('delete', ['delete', '--force', container.id]);
+  } catch (error) {
+    if (!isMissing(error)) log.warn('removing a half-restored container failed', { id: container.id, error });
+  }
+  container.ended(container.init, { exitStatus: unknownExit, at: now() });
+}
+
+/** A container to be restored that nobody has started yet has its streams only here. */
+async function reopenUnstarted(context: ShimContext, { init, identity }: Container): Promise<void> {
+  if (init.exit) return;
+  init.io = await openProcessIo(init.stdio, {
+    namespace: identity.namespace,
+    id: identity.id,
+    uid: identity.ioUid,
+    gid: identity.ioGid,
+    direct: false,
+    freezable: true,
+    socketDir: context.socketDir,
+  });
 }
 
 /** What a runtime call that was cut off has come to: the runtime itself knows. */

@@ -7,6 +7,7 @@ import { log } from './log.ts';
 export class ContainerCgroup {
   readonly #id: string;
   #found: Promise<Cgroup> | undefined;
+  #paths: readonly string[] | undefined;
   #watch: Watch | undefined;
   #closed = false;
 
@@ -19,12 +20,27 @@ export class ContainerCgroup {
     if (pid === 0) throw notFound('cgroup does not exist');
     if (!this.#found) {
       this.#found = cgroupOfPid(pid);
-      // Asked again after a failure.
-      this.#found.catch(() => {
-        this.#found = undefined;
-      });
+      this.#found.then(
+        ({ paths }) => {
+          this.#paths = paths;
+        },
+        // Asked again after a failure.
+        () => {
+          this.#found = undefined;
+        },
+      );
     }
     return this.#found;
+  }
+
+  /** Looks for it now, so that it is known when the process has ended. */
+  find(pid: number): void {
+    this.#load(pid).catch((error) => log.debug('cgroup not found', { id: this.#id, error }));
+  }
+
+  /** Its directories, if it was found. */
+  get paths(): readonly string[] | undefined {
+    return this.#paths;
   }
 
   /** Its metrics in the message of its version. */

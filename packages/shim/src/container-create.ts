@@ -1,10 +1,10 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { create } from '@bufbuild/protobuf';
-import { unimplemented } from '@gantry/api';
 import { TaskCreateSchema } from '@gantry/api/gen/events/task_pb.js';
 import type { CreateTaskRequest } from '@gantry/api/gen/runtime/task/v3/shim_pb.js';
 import { MountSchema } from '@gantry/api/gen/types/mount_pb.js';
+import { canCheckpoint, type RestoreSource } from './checkpoint.ts';
 import { Container, isMissing, readPid } from './container.ts';
 import { enterShimCgroup } from './container-cgroup.ts';
 import { log } from './log.ts';
@@ -31,7 +31,6 @@ export async function createContainer(
   namespace: string,
   request: CreateRequest,
 ): Promise<Container> {
-  if (request.checkpoint !== '') throw unimplemented('restoring from a checkpoint is not supported');
   const options = readRuntimeOptions(request.options);
   const { bundle } = request;
   const facts = readSpecFacts(bundle);
@@ -44,7 +43,16 @@ export async function createContainer(
     stdout: request.stdout,
     stderr: request.stderr,
   });
-  init.direct = isNative(runtime) && facts.ownPidNamespace && !facts.confined && !request.terminal;
+  const restore: RestoreSource | undefined =
+    request.checkpoint === ''
+      ? undefined
+      : {
+          imagePath: request.checkpoint,
+          workPath: options.criuWorkPath || path.join(bundle, 'work'),
+          noPivotRoot: options.noPivotRoot,
+        };
+  const freezable = restore !== undefined || canCheckpoint();
+  init.direct = isNative(runtime) && facts.ownPidNamespace && !facts.confined && !request.terminal && !freezable;
   const container = new Container(
     context,
     {
@@ -58,6 +66,7 @@ export async function createContainer(
       hooks: facts.hooks,
       ioUid: options.ioUid,
       ioGid: options.ioGid,
+      ...(restore ? { restore } : {}),
     },
     init,
   );
@@ -75,8 +84,10 @@ export async function createContainer(
         uid: options.ioUid,
         gid: options.ioGid,
         direct: init.direct,
+        freezable,
         socketDir: context.socketDir,
       });
+      if (restore) return;
       const pidFile = path.join(bundle, 'init.pid');
       const args = ['create', '--bundle', bundle, '--pid-file', pidFile];
       if (init.io.consoleSocket) args.push('--console-socket', init.io.consoleSocket);
@@ -90,10 +101,11 @@ export async function createContainer(
         }
         init.setPid(readPid(pidFile));
         container.follow(init);
+        if (isNative(runtime)) container.cgroup.find(init.pid);
       });
       await init.io.started();
-      container.save();
     });
+    container.save();
   } catch (error) {
     await undo(container);
     throw error;

@@ -2,6 +2,7 @@ import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { alreadyExists, failedPrecondition, notFound, toTimestamp } from '@gantry/api';
 import {
+  TaskCheckpointedSchema,
   TaskDeleteSchema,
   TaskExecAddedSchema,
   TaskExecStartedSchema,
@@ -11,13 +12,16 @@ import {
   TaskResumedSchema,
   TaskStartSchema,
 } from '@gantry/api/gen/events/task_pb.js';
+import type { CheckpointOptions } from '@gantry/api/gen/types/runc/options/oci_pb.js';
 import { close, hasErrno, pidfdOpen, pidfdSendSignal } from '@gantry/sys';
+import { canCheckpoint, type RestoreSource, restoreArguments, writeCheckpoint } from './checkpoint.ts';
 import { ContainerCgroup } from './container-cgroup.ts';
 import { log } from './log.ts';
 import { isNative, type RuntimeCommand, RuntimeError, runRuntime, runtimeStatus, type Stdio } from './oci-runtime.ts';
 import type { ProcessExit } from './reaper.ts';
 import { type ContainerRecord, processStartTime, recordName, writeRecord } from './record.ts';
 import { releaseInit } from './release-init.ts';
+import { removeState } from './remove-state.ts';
 import { unmountRootfs } from './rootfs.ts';
 import type { ShimContext } from './shim-context.ts';
 import { openProcessIo } from './stdio/open.ts';
@@ -41,6 +45,8 @@ export interface ContainerIdentity {
   hooks: string[];
   ioUid: number;
   ioGid: number;
+  /** It comes from a checkpoint: its process exists once it is started. */
+  restore?: RestoreSource;
 }
 
 /** A container and its processes: what the task service's verbs do. One container's failures stay its own. */
@@ -103,16 +109,18 @@ export class Container {
     const { init } = this;
     if (init.exit) throw failedPrecondition('cannot start a stopped process');
     try {
-      await this.whileInFlight('start', async () => {
-        if (
-          !this.identity.hooks.includes('poststart') &&
-          (await releaseInit(this.identity.runtime, this.id, init.wait()))
-        )
-          return;
-        await this.#run(['start', this.id]);
-      });
+      if (this.identity.restore) await this.#restoreInit(this.identity.restore);
+      else
+        await this.whileInFlight('start', async () => {
+          if (
+            !this.identity.hooks.includes('poststart') &&
+            (await releaseInit(this.identity.runtime, this.id, init.wait()))
+          )
+            return;
+          await this.#run(['start', this.id]);
+        });
     } catch (error) {
-      throw runtimeStatus(error, 'OCI runtime start failed');
+      throw runtimeStatus(error, `OCI runtime ${this.identity.restore ? 'restore' : 'start'} failed`);
     }
     init.started = true;
     this.save();
@@ -121,6 +129,35 @@ export class Container {
       pid: init.pid,
     });
     this.watchOom();
+  }
+
+  async #restoreInit(source: RestoreSource): Promise<void> {
+    const { init } = this;
+    const pidFile = path.join(this.identity.bundle, 'init.pid');
+    const args = restoreArguments(source, this.identity.bundle, pidFile);
+    if (init.io?.consoleSocket) args.push('--console-socket', init.io.consoleSocket);
+    await this.#context.reaper.whileSpawning(async () => {
+      await this.runtime('restore', [...args, this.id], init.io?.stdio);
+      init.setPid(readPid(pidFile));
+      this.follow(init);
+    });
+    await init.io?.started();
+  }
+
+  /** Has CRIU write the state of its processes to a directory; with `exit` they end by it. */
+  async checkpoint(imagePath: string, options: CheckpointOptions): Promise<void> {
+    await this.init.mutex.run(async () => {
+      if (this.init.exit) throw failedPrecondition('cannot checkpoint a stopped container');
+      if (!this.init.started) throw failedPrecondition('cannot checkpoint a task in created state');
+      await writeCheckpoint(this.identity.bundle, imagePath, options, (args) =>
+        this.runtime('checkpoint', [...args, this.id]),
+      );
+      this.save();
+      this.#context.publisher.publish(this.namespace, '/tasks/checkpointed', TaskCheckpointedSchema, {
+        containerId: this.id,
+        checkpoint: imagePath,
+      });
+    });
   }
 
   /** Has the kernel tell of its out-of-memory kills, from now to the end of its init process. */
@@ -142,6 +179,7 @@ export class Container {
       uid: ioUid,
       gid: ioGid,
       direct: false,
+      freezable: canCheckpoint(),
       socketDir: this.#context.socketDir,
     });
     try {
@@ -335,13 +373,19 @@ export class Container {
     // Once every process has ended only a hook could still look at the rootfs.
     const early = init.exit !== undefined && this.identity.ownPidNamespace && !this.identity.hooks.includes('poststop');
     const [deleted, unmounted] = await Promise.allSettled([
-      this.runtime('delete', ['delete', ...(init.exit ? [] : ['--force']), this.id]),
+      this.whileInFlight('delete', async () => {
+        if (early && (await this.#removeState())) return;
+        await this.#run(['delete', ...(init.exit ? [] : ['--force']), this.id]);
+      }),
       early ? this.#unmount() : undefined,
     ]);
     if (deleted.status === 'rejected' && !isMissing(deleted.reason))
       throw runtimeStatus(deleted.reason, 'OCI runtime delete failed');
     if (unmounted.status === 'rejected') throw unmounted.reason;
-    const exit = await withTimeout(init.wait(), endTimeoutMs, `process ${init.pid} of ${this.id} does not end`);
+    const exit =
+      init.pid === 0
+        ? neverStarted
+        : await withTimeout(init.wait(), endTimeoutMs, `process ${init.pid} of ${this.id} does not end`);
     await Promise.all([init, ...this.execs.values()].map((process) => process.io?.drain()));
     await this.#unmount();
     this.dispose();
@@ -353,6 +397,11 @@ export class Container {
       exitedAt: toTimestamp(exit.at),
     });
     return { pid: init.pid, exit };
+  }
+
+  #removeState(): Promise<boolean> {
+    const { runtime } = this.identity;
+    return removeState({ id: this.id, pid: this.init.pid, runtime, cgroups: this.cgroup.paths });
   }
 
   async #unmount(): Promise<void> {
@@ -402,7 +451,7 @@ export class Container {
       paused: this.paused,
       inFlight: [...this.#inFlight].join(','),
       control: this.#context.control,
-      ...(this.init.pid > 0 ? { init: this.init.record() } : {}),
+      ...(this.init.pid > 0 || this.identity.restore ? { init: this.init.record() } : {}),
       execs: [...this.execs.values()].filter((process) => process.pid > 0).map((process) => process.record()),
     };
     try {

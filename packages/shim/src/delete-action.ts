@@ -2,7 +2,7 @@ import { existsSync, realpathSync } from 'node:fs';
 import { connect } from 'node:net';
 import path from 'node:path';
 import type { ShimFlags } from './flags.ts';
-import { readRecord } from './record.ts';
+import { readRecord, sandboxRecordName } from './record.ts';
 import { writeField } from './wire.ts';
 
 /** The status of a container that was ended because its shim is gone. */
@@ -16,11 +16,17 @@ const killed = 137;
 export async function deleteAction(flags: ShimFlags): Promise<Buffer> {
   if (flags.id === '') throw new Error('shim id is empty: -id is required');
   const bundle = path.resolve(flags.bundle || process.cwd());
-  const record = existsSync(bundle) ? readRecord(realpathSync(bundle)) : undefined;
+  const real = existsSync(bundle) ? realpathSync(bundle) : undefined;
+  const record = real === undefined ? undefined : readRecord(real);
   if (record && record.id === flags.id) {
     const { removeContainer } = await import('./remove-container.ts');
     await removeContainer(record);
     await forget(record.control, record.namespace, record.id);
+  }
+  if (real !== undefined && existsSync(path.join(real, sandboxRecordName))) {
+    const { removeSandbox } = await import('./sandbox/remove-sandbox.ts');
+    const sandbox = await removeSandbox(real);
+    if (sandbox) await forget(sandbox.control, sandbox.namespace, sandbox.id);
   }
   const millis = Date.now();
   const exitedAt = Buffer.concat([

@@ -17,6 +17,8 @@ export interface GroupPaths {
   log: string;
   /** One file for each container of the group; its content is the container's bundle. */
   containers: string;
+  /** The same of its sandboxes. */
+  sandboxes: string;
   /** Abstract socket that is bound while a server is being started: a lock that dies with its holder. */
   lock: string;
   /** Abstract socket that the group's server holds for as long as it lives: never two at once, whoever started them. */
@@ -72,6 +74,7 @@ function pathsOf(socketDir: string, digest: string): GroupPaths {
     control: `${base}.c`,
     log: `${base}.log`,
     containers: `${base}.d`,
+    sandboxes: `${base}.sb`,
     lock: `\0gantry-shim/${createHash('sha256').update(base).digest('hex')}`,
     serving: `\0gantry-shim-serving/${createHash('sha256').update(base).digest('hex')}`,
   };

@@ -1,24 +1,28 @@
+import { logLine, now, tracing } from '@gantry/api';
+
 /** The server's log: one line an event on stderr, which `start` made the group's log file. */
 export type LogFields = Record<string, unknown>;
 
 let debugging = false;
+/** As the daemon's own log, if it is one of ours that tells. */
+const format = process.env['GANTRY_LOG_FORMAT'] === 'json' ? 'json' : 'text';
+const withIds = format === 'json' || process.env['GANTRY_LOG_TRACE_ID'] === '1';
 
 /** Whether `debug` lines are written (-debug). */
 export function setDebug(on: boolean): void {
   debugging = on;
 }
 
-function write(level: string, message: string, fields: LogFields = {}): void {
-  const parts = Object.entries(fields).map(([name, value]) => `${name}=${JSON.stringify(textOf(value))}`);
-  process.stderr.write(
-    `time="${new Date().toISOString()}" level=${level} msg=${JSON.stringify(message)} ${parts.join(' ')}`.trimEnd() +
-      '\n',
-  );
+function write(level: string, message: string, given: LogFields = {}): void {
+  const fields = Object.fromEntries(Object.entries(given).map(([name, value]) => [name, withStack(value)]));
+  const ids = withIds ? tracing()?.ids() : undefined;
+  if (ids) Object.assign(fields, { trace_id: ids.traceId, span_id: ids.spanId });
+  process.stderr.write(logLine(format, { level, message, fields, time: now() }));
 }
 
-function textOf(value: unknown): unknown {
-  if (value instanceof Error) return value.stack ?? value.message;
-  return typeof value === 'bigint' ? String(value) : value;
+/** What fails here fails far from whoever could ask: the stack is told too. */
+function withStack(value: unknown): unknown {
+  return value instanceof Error ? (value.stack ?? value.message) : value;
 }
 
 export const log = {

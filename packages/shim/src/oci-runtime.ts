@@ -14,7 +14,7 @@ import {
   unlinkSync,
 } from 'node:fs';
 import path from 'node:path';
-import { StatusError, unknown } from '@gantry/api';
+import { StatusError, traced, unknown } from '@gantry/api';
 import { getrlimit, RLIMIT, type Rlimit, spawn, waitExit } from '@gantry/sys';
 import type { RuntimeOptions } from './runtime-options.ts';
 
@@ -130,11 +130,14 @@ export class RuntimeError extends Error {
  * Calls the runtime and waits for it. @returns what it printed, with `capture`
  * @throws RuntimeError with the last error of its log
  */
-export async function runRuntime(
-  command: RuntimeCommand,
-  args: readonly string[],
-  options: RunOptions,
-): Promise<string> {
+export function runRuntime(command: RuntimeCommand, args: readonly string[], options: RunOptions): Promise<string> {
+  const verb = args[0] ?? '';
+  return traced(`runtime.${verb}`, { attributes: { 'process.executable.name': command.binary } }, () =>
+    runToEnd(command, args, options),
+  );
+}
+
+async function runToEnd(command: RuntimeCommand, args: readonly string[], options: RunOptions): Promise<string> {
   const log = ['--log', options.logFile, '--log-format', 'json'];
   const global = ['--root', command.root, ...log, ...(command.systemdCgroup ? ['--systemd-cgroup'] : [])];
   const output = options.capture ? temporaryFile(path.dirname(options.logFile)) : undefined;

@@ -1,6 +1,6 @@
 import type { DescMessage, MessageInitShape } from '@bufbuild/protobuf';
 import type { Any, Timestamp } from '@bufbuild/protobuf/wkt';
-import { Code, hasCode, now, packAny, toTimestamp } from '@gantry/api';
+import { Code, hasCode, now, packAny, type Span, toTimestamp, tracing } from '@gantry/api';
 import { Events } from '@gantry/api/gen/services/ttrpc/events/v1/events_pb.js';
 import { createClient } from '@gantry/rpc/client.ts';
 import { type TtrpcTransport, ttrpcTransport } from '@gantry/rpc/ttrpc-client.ts';
@@ -11,6 +11,8 @@ interface Envelope {
   namespace: string;
   topic: string;
   event: Any;
+  /** The call that it happened in, if calls are traced. */
+  cause?: Span | undefined;
 }
 
 /** Events that a daemon which stays away may miss; beyond this the oldest are dropped. */
@@ -45,7 +47,8 @@ export class Publisher {
       this.#queue.shift();
       if (this.#dropped++ === 0) log.error('the daemon stays away: events are dropped');
     }
-    this.#queue.push({ timestamp: toTimestamp(now()), namespace, topic, event: packAny(schema, event) });
+    const cause = tracing()?.current();
+    this.#queue.push({ timestamp: toTimestamp(now()), namespace, topic, event: packAny(schema, event), cause });
     if (!this.#sending) void this.#send();
   }
 
@@ -91,14 +94,13 @@ export class Publisher {
     for (const resolve of this.#idle.splice(0)) resolve();
   }
 
-  async #forward(envelope: Envelope): Promise<void> {
+  async #forward({ cause, ...envelope }: Envelope): Promise<void> {
     if (!this.#transport || this.#transport.closed) {
       this.#transport = ttrpcTransport(this.#address);
       await this.#transport.ready();
     }
-    await createClient(Events, this.#transport).forward(
-      { envelope },
-      { namespace: envelope.namespace, timeoutMs: callTimeoutMs },
-    );
+    const client = createClient(Events, this.#transport);
+    const forward = () => client.forward({ envelope }, { namespace: envelope.namespace, timeoutMs: callTimeoutMs });
+    await (cause ? tracing()?.within(cause, forward) : forward());
   }
 }

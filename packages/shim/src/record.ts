@@ -1,5 +1,6 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import type { RestoreSource } from './checkpoint.ts';
 import type { RuntimeCommand } from './oci-runtime.ts';
 import type { StdioRequest } from './stdio/process-io.ts';
 
@@ -37,11 +38,15 @@ export interface ContainerRecord {
   control: string;
   ioUid: number;
   ioGid: number;
+  /** It is made from a checkpoint. */
+  restore?: RestoreSource;
   init?: ProcessRecord;
   execs: ProcessRecord[];
 }
 
 export const recordName = 'gantry-shim.json';
+/** Of what the bundle says of a sandbox. */
+export const sandboxRecordName = 'gantry-sandbox.json';
 
 /** Writes a bundle's record: a reader sees the old one or the new one. The bundle is in memory, gone with the machine: no sync. */
 export function writeRecord(record: ContainerRecord): void {

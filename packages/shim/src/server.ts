@@ -1,10 +1,12 @@
 import { rmSync, writeSync } from 'node:fs';
 import { createServer } from 'node:net';
 import path from 'node:path';
+import { traceServerCalls } from '@gantry/rpc/trace-calls.ts';
 import { TtrpcServer } from '@gantry/rpc/ttrpc-server.ts';
 import { listenUnix } from '@gantry/rpc/unix-listener.ts';
 import { PR, prctl } from '@gantry/sys';
 import { keepHeapSmall, returnMemoryWhenIdle } from '@gantry/sys/idle-memory.ts';
+import { tracingSettings } from '@gantry/tracing';
 import { tryLock } from './abstract-lock.ts';
 import { adoptContainers } from './adopt.ts';
 import { serveControl } from './control-server.ts';
@@ -16,8 +18,11 @@ import { removeEmptyRoots } from './oci-runtime.ts';
 import { Publisher } from './publisher.ts';
 import { Reaper } from './reaper.ts';
 import { ContainerIndex } from './record.ts';
+import { adoptSandboxes } from './sandbox/adopt-sandboxes.ts';
+import { addSandboxService, Sandboxes } from './sandbox/sandbox-service.ts';
 import type { ShimContext } from './shim-context.ts';
 import { addTaskServices, Containers } from './task-service.ts';
+import { shimVersion } from './version.ts';
 
 const defaultLingerMs = 2000;
 const reservationMs = 30_000;
@@ -59,6 +64,7 @@ async function startServing(flags: ShimFlags): Promise<void> {
   const serving = await tryLock(paths.serving);
   if (!serving) throw new Error(takenMessage);
   serving.unref();
+  const stopTracing = await startTracing();
   const reaper = new Reaper();
   const publisher = new Publisher(process.env['TTRPC_ADDRESS'] ?? '');
   const index = new ContainerIndex(paths.containers);
@@ -70,18 +76,20 @@ async function startServing(flags: ShimFlags): Promise<void> {
     control: paths.control,
   };
   const containers = new Containers();
+  const sandboxes = new Sandboxes(context, paths.sandboxes);
   const end = (): void => {
     log.info('shim ends');
-    void publisher.flush(flushMs).then(() => {
+    void Promise.all([publisher.flush(flushMs), stopTracing?.()]).then(() => {
       // Removed by name, and then no orderly exit: closing the sockets would remove the names again, from a successor perhaps.
       index.dispose();
+      sandboxes.context.index.dispose();
       removeEmptyRoots();
       for (const file of [paths.socket, paths.control, paths.log]) rmSync(file, { force: true });
       process.kill(process.pid, 'SIGKILL');
     });
   };
   const lifetime = new Lifetime({
-    containers: () => containers.size,
+    containers: () => containers.size + sandboxes.size,
     lingerMs: numberFrom(process.env['GANTRY_SHIM_LINGER_MS'], defaultLingerMs),
     reservationMs,
     onEnd: end,
@@ -90,9 +98,13 @@ async function startServing(flags: ShimFlags): Promise<void> {
 
   reaper.start();
   await adoptContainers(context, containers);
+  await adoptSandboxes(sandboxes);
 
-  const rpc = new TtrpcServer({ logger: log });
+  const isHere = (namespace: string, id: string) =>
+    Boolean(containers.find(namespace, id) ?? sandboxes.find(namespace, id));
+  const rpc = new TtrpcServer({ logger: log, interceptors: stopTracing ? [traceServerCalls] : [] });
   addTaskServices(rpc, context, containers, lifetime, flags.namespace);
+  addSandboxService(rpc, sandboxes, lifetime, flags.namespace);
   const listener = createServer((socket) => {
     lifetime.connected();
     socket.once('close', () => lifetime.disconnected());
@@ -101,22 +113,48 @@ async function startServing(flags: ShimFlags): Promise<void> {
   await listenUnix(listener, paths.socket, { mode: 0o600 });
   await serveControl(paths.control, {
     // A container that is here already (adopted, say) keeps the process by itself.
-    reserve: (namespace, id) => (containers.find(namespace, id) ? !lifetime.closing : lifetime.reserve(namespace, id)),
+    reserve: (namespace, id) => (isHere(namespace, id) ? !lifetime.closing : lifetime.reserve(namespace, id)),
     forget: (namespace, id) => {
       const container = containers.find(namespace, id);
-      if (!container) return;
-      container.dispose();
-      containers.remove(container);
+      container?.dispose();
+      if (container) containers.remove(container);
+      const sandbox = sandboxes.find(namespace, id);
+      if (sandbox) sandboxes.remove(sandbox);
       lifetime.check();
     },
-    variables: () => ({ namespace: flags.namespace, socket: paths.socket, containers: containers.size }),
+    variables: () => ({
+      namespace: flags.namespace,
+      socket: paths.socket,
+      containers: containers.size,
+      sandboxes: sandboxes.size,
+    }),
   });
   returnMemoryWhenIdle();
-  if (!containers.find(flags.namespace, flags.id)) lifetime.reserve(flags.namespace, flags.id);
+  if (!isHere(flags.namespace, flags.id)) lifetime.reserve(flags.namespace, flags.id);
   log.info('shim serves', { address: paths.socket, namespace: flags.namespace, pid: process.pid });
 }
 
 function numberFrom(text: string | undefined, otherwise: number): number {
   const value = Number(text);
   return text !== undefined && text !== '' && Number.isFinite(value) && value >= 0 ? value : otherwise;
+}
+
+/** Traces what the environment asks for, which is the daemon's. @returns what sends the last of it; undefined if nothing is traced */
+async function startTracing(): Promise<(() => Promise<void>) | undefined> {
+  try {
+    const settings = tracingSettings(process.env);
+    if ('off' in settings) return undefined;
+    const { otlpProcessor, startOpenTelemetry } = await import('@gantry/tracing/open-telemetry.ts');
+    return startOpenTelemetry({
+      serviceName: 'gantry-shim',
+      serviceVersion: shimVersion,
+      processors: [await otlpProcessor(settings, process.env)],
+      environment: process.env,
+      warn: (message) => log.warn('traces', { error: message }),
+    });
+  } catch (error) {
+    // Containers matter more than what is told of them.
+    log.error('no traces', { error });
+    return undefined;
+  }
 }

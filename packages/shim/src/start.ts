@@ -96,6 +96,7 @@ async function launch(flags: ShimFlags, parameters: StartParameters, paths: Grou
     env: {
       ...process.env,
       GANTRY_SHIM_INPUT_BYTES: undefined,
+      GANTRY_SHIM_OPTIONS: parameters.optionsKey,
       TTRPC_ADDRESS: parameters.ttrpcAddress,
       GRPC_ADDRESS: parameters.grpcAddress,
     },

@@ -1,17 +1,10 @@
-import {
-  alreadyExists,
-  failedPrecondition,
-  invalidArgument,
-  notFound,
-  packAny,
-  toTimestamp,
-  unimplemented,
-} from '@gantry/api';
+import { alreadyExists, failedPrecondition, invalidArgument, notFound, packAny, toTimestamp } from '@gantry/api';
 import { Task as TaskV2 } from '@gantry/api/gen/runtime/task/v2/shim_pb.js';
 import { Task as TaskV3 } from '@gantry/api/gen/runtime/task/v3/shim_pb.js';
 import { ProcessDetailsSchema } from '@gantry/api/gen/types/runc/options/oci_pb.js';
 import { Status } from '@gantry/api/gen/types/task/task_pb.js';
 import type { CallContext, Implementation, ServiceRegistrar } from '@gantry/rpc/service.ts';
+import { readCheckpointOptions } from './checkpoint.ts';
 import type { Container } from './container.ts';
 import { createContainer } from './container-create.ts';
 import type { Lifetime } from './lifetime.ts';
@@ -145,8 +138,10 @@ export function addTaskServices(
       await containerOf(request, call).resume();
       return {};
     },
-    checkpoint: () => {
-      throw unimplemented('checkpoint is not supported');
+    checkpoint: async (request, call) => {
+      if (request.path === '') throw invalidArgument('no path for a checkpoint');
+      await containerOf(request, call).checkpoint(request.path, readCheckpointOptions(request.options));
+      return {};
     },
     kill: async (request, call) => {
       await containerOf(request, call).kill(request.execId, request.signal, request.all);

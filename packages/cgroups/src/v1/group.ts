@@ -24,6 +24,10 @@ export class LegacyCgroup implements Cgroup {
     this.#roots = roots;
   }
 
+  get paths(): string[] {
+    return [...new Set(this.directories.values())];
+  }
+
   directory(controller: string): string {
     const directory = this.directories.get(controller);
     if (directory === undefined) throw failedPrecondition(`cgroup controller ${controller} is not available`);
@@ -53,7 +57,7 @@ export class LegacyCgroup implements Cgroup {
   }
 
   async add(pid: number): Promise<void> {
-    for (const directory of new Set(this.directories.values())) await writeValue(directory, 'cgroup.procs', pid);
+    for (const directory of this.paths) await writeValue(directory, 'cgroup.procs', pid);
   }
 
   async update(resources: LinuxResources): Promise<void> {
@@ -90,7 +94,7 @@ export class LegacyCgroup implements Cgroup {
   }
 
   async delete(): Promise<void> {
-    for (const directory of new Set(this.directories.values())) await removeTree(directory);
+    for (const directory of this.paths) await removeTree(directory);
   }
 
   watchOom(onOom: (event: OomEvent) => void): Promise<Watch> {

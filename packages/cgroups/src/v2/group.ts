@@ -21,6 +21,10 @@ export class UnifiedCgroup implements Cgroup {
     this.directory = directory;
   }
 
+  get paths(): string[] {
+    return [this.directory];
+  }
+
   metrics(): Promise<Metrics> {
     return readStats(this.directory);
   }

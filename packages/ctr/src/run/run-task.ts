@@ -43,28 +43,35 @@ export async function runTask(
   container: { id: string; runtime: { options: Any | undefined } },
   terminal: boolean,
 ): Promise<number> {
-  const detach = invocation.bool('detach');
   const stdio = stdioOf(invocation);
-  const attached = stdio.stdout === 'pipe';
+  const options = taskOptions(invocation, container.runtime);
+  const create = () =>
+    client.tasks.create({ container: container.id, stdio, terminal, ...(options ? { options } : {}) });
+  return runMadeTask(create, {
+    detach: invocation.bool('detach'),
+    terminal,
+    attached: stdio.stdout === 'pipe',
+    pidFile: invocation.string('pid-file'),
+  });
+}
+
+/** The same for a task that `create` makes. */
+export async function runMadeTask(create: () => Promise<Task>, settings: StartSettings): Promise<number> {
+  const { terminal, attached, detach } = settings;
   const restore = terminal && attached && !detach ? rawTerminal() : undefined;
   try {
-    const options = taskOptions(invocation, container.runtime);
-    const task = await client.tasks.create({
-      container: container.id,
-      stdio,
-      terminal,
-      ...(options ? { options } : {}),
-    });
-    return await startTask(task, { detach, terminal, attached, pidFile: invocation.string('pid-file') });
+    return await startTask(await create(), settings);
   } finally {
     restore?.();
   }
 }
 
-interface StartSettings {
+export interface StartSettings {
   detach: boolean;
   terminal: boolean;
+  /** Its streams are pipes of this program. */
   attached: boolean;
+  /** '' for none. */
   pidFile: string;
 }
 

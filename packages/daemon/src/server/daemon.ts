@@ -142,6 +142,7 @@ class AssembledDaemon implements Daemon {
       createLogger({
         level: parseLogLevel(server.debug.level) ?? 'info',
         format: server.debug.format === 'json' ? 'json' : 'text',
+        traceIds: server.debug.log_trace_id,
       });
   }
 
@@ -226,6 +227,8 @@ class AssembledDaemon implements Daemon {
       address: this.address,
       ttrpcAddress: this.ttrpcAddress,
       logLevel: parseLogLevel(server.debug.level) ?? 'info',
+      logFormat: server.debug.format === 'json' ? 'json' : 'text',
+      logTraceIds: server.debug.log_trace_id,
       temp,
       timeout: (name) => server.timeouts[name] ?? 0,
       streamProcessors: Object.fromEntries(processors),

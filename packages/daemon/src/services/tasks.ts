@@ -2,10 +2,13 @@ import type { Any } from '@bufbuild/protobuf/wkt';
 import { invalidArgument, isAny, toTimestamp, unpackAny } from '@gantry/api';
 import { Tasks } from '@gantry/api/gen/services/tasks/v1/tasks_pb.js';
 import { OptionsSchema } from '@gantry/api/gen/types/runc/options/oci_pb.js';
+import { fromWireDescriptor, toWireDescriptor } from '@gantry/oci';
+import type { Differ } from '../core/diff/differ.ts';
 import { field, schema } from '../core/plugin/config-schema.ts';
 import { definePlugin } from '../core/plugin/plugin.ts';
 import { PluginTypes } from '../core/plugin/plugin-types.ts';
 import type { ServiceSet } from '../core/plugin/service-set.ts';
+import { Checkpoints } from '../core/tasks/checkpoints.ts';
 import type { ProcessExit, ProcessState, TaskRuntime } from '../core/tasks/task-runtime.ts';
 import { TaskService } from '../core/tasks/task-service.ts';
 import { type Deprecation, warnOf } from '../core/warnings/deprecations.ts';
@@ -15,14 +18,15 @@ import { requestContext } from './request-context.ts';
 export const tasksService = definePlugin({
   type: PluginTypes.Service,
   id: 'tasks-service',
-  requires: [PluginTypes.Runtime, PluginTypes.Metadata],
+  requires: [PluginTypes.Runtime, PluginTypes.Metadata, PluginTypes.Differ],
   config: schema({ blockio_config_file: field.string(), rdt_config_file: field.string() }),
   init(context): TaskService {
     const runtime = context.get(PluginTypes.Runtime, 'task') as TaskRuntime;
-    const { containers } = context.get(PluginTypes.Metadata);
+    const { containers, content } = context.get(PluginTypes.Metadata);
     return new TaskService(
       containers,
       runtime,
+      new Checkpoints(content, context.get(PluginTypes.Differ, 'walking') as Differ),
       context.daemon.timeout('io.containerd.timeout.task.state'),
       context.log,
     );
@@ -42,21 +46,22 @@ function wireProcess(state: ProcessState) {
   return { ...rest, ...(exitedAt && { exitedAt: toTimestamp(exitedAt) }) };
 }
 
-/** Where older clients name a task API that already listens: in the options of runc. */
-function deprecatedTaskApi(options: Any | undefined): {
+/** What options of runc tell the daemon too: where to restore from, and, from older clients, a task API that already listens. */
+function readOptions(options: Any | undefined): {
   address: string;
   version: number;
+  criuImagePath: string;
   deprecations: Deprecation[];
 } {
-  if (!isAny(options, OptionsSchema)) return { address: '', version: 0, deprecations: [] };
-  const { taskApiAddress, taskApiVersion } = unpackAny(OptionsSchema, options!);
+  if (!isAny(options, OptionsSchema)) return { address: '', version: 0, criuImagePath: '', deprecations: [] };
+  const { taskApiAddress, taskApiVersion, criuImagePath } = unpackAny(OptionsSchema, options!);
   const deprecations: Deprecation[] = [];
   if (taskApiAddress !== '') deprecations.push('runc-options-task-api-address');
   if (taskApiVersion !== 0) deprecations.push('runc-options-task-api-version');
-  return { address: taskApiAddress, version: taskApiVersion, deprecations };
+  return { address: taskApiAddress, version: taskApiVersion, criuImagePath, deprecations };
 }
 
-/** `io.containerd.grpc.v1.tasks`: containerd.services.tasks.v1.Tasks, without Checkpoint. */
+/** `io.containerd.grpc.v1.tasks`: containerd.services.tasks.v1.Tasks. */
 export const tasksGrpc = definePlugin({
   type: PluginTypes.Grpc,
   id: 'tasks',
@@ -69,17 +74,18 @@ export const tasksGrpc = definePlugin({
         grpc.add(Tasks, {
           async create(request, call) {
             const { containerId, rootfs, stdin, stdout, stderr, terminal, checkpoint, options } = request;
-            const old = deprecatedTaskApi(options);
-            for (const name of old.deprecations) await warnOf(warnings, name);
+            const told = readOptions(options);
+            for (const name of told.deprecations) await warnOf(warnings, name);
             const { pid } = await service.create(requestContext(call), {
               containerId,
               rootfs,
               io: { stdin, stdout, stderr, terminal },
-              checkpoint: checkpoint?.digest ?? '',
+              checkpoint: fromWireDescriptor(checkpoint),
+              criuImagePath: told.criuImagePath,
               options,
               runtimePath: request.runtimePath,
-              address: request.taskApiAddress || old.address,
-              apiVersion: request.taskApiVersion || old.version,
+              address: request.taskApiAddress || told.address,
+              apiVersion: request.taskApiVersion || told.version,
             });
             return { containerId, pid };
           },
@@ -139,6 +145,10 @@ export const tasksGrpc = definePlugin({
             const task = await service.task(requestContext(call), containerId);
             await task.update(resources, annotations);
             return {};
+          },
+          async checkpoint({ containerId, options }, call) {
+            const descriptors = await service.checkpoint(requestContext(call), containerId, options);
+            return { descriptors: descriptors.map(toWireDescriptor) };
           },
           async metrics({ filters }, call) {
             const metrics = await service.metrics(requestContext(call), filters);

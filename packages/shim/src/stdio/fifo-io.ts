@@ -17,18 +17,21 @@ interface Output {
 
 /**
  * FIFOs, regular files and /dev/null as standard streams. *Direct* output is the client's FIFO itself, O_RDWR, so that nothing is
- * copied and the process is its own last reader; *relayed* output goes through an anonymous pipe and a pump. Input is always the
- * FIFO itself, O_RDONLY, with a writer held here until CloseIO.
+ * copied and the process is its own last reader; *relayed* output goes through an anonymous pipe and a pump. Input is the FIFO
+ * itself, O_RDONLY, with a writer held here until CloseIO; where CRIU may come to freeze the process, it is a pipe as well.
  */
 export class FifoIo implements ProcessIo {
   readonly stdio: Stdio;
   readonly #outputs: Output[] = [];
   #stdin: number | null = null;
   #stdinHolder = -1;
+  /** Where relayed input comes from and goes to, until `started`. */
+  #inputEnds: [number, number] | undefined;
+  #input: Pump | undefined;
 
   constructor(request: StdioRequest, context: IoContext) {
     try {
-      if (request.stdin !== '') this.#openStdin(request.stdin);
+      if (request.stdin !== '') this.#openStdin(request.stdin, context);
       const stdout = this.#openOutput(request.stdout, context);
       // One place for both streams is opened once, so that their order is kept.
       const stderr = request.stderr === request.stdout ? stdout : this.#openOutput(request.stderr, context);
@@ -39,17 +42,23 @@ export class FifoIo implements ProcessIo {
     }
   }
 
-  #openStdin(name: string): void {
-    const probe = openat(AT_FDCWD, name, O.RDONLY | O.NONBLOCK | O.NOCTTY);
+  #openStdin(name: string, context: IoContext): void {
+    // O_PATH is no reader: one that came and went would let a waiting writer in, and take what it wrote along.
+    const probe = openat(AT_FDCWD, name, O.PATH);
     const isFifo = fstatSync(probe).isFIFO();
     close(probe);
     if (!isFifo) {
       this.#stdin = openat(AT_FDCWD, name, O.RDONLY | O.NOCTTY);
       return;
     }
-    const { fd, holder } = openFifoReader(name, { hold: true });
-    this.#stdin = fd;
+    const { fd, holder } = openFifoReader(name, { hold: true, flags: context.freezable ? O.NONBLOCK : 0 });
     this.#stdinHolder = holder;
+    if (context.freezable) {
+      const [from, to] = pipe2();
+      own(from, context);
+      this.#inputEnds = [fd, to];
+      this.#stdin = from;
+    } else this.#stdin = fd;
   }
 
   #openOutput(target: string, context: IoContext): Output | undefined {
@@ -61,6 +70,8 @@ export class FifoIo implements ProcessIo {
 
   async started(): Promise<void> {
     this.#closeStdinEnd();
+    if (this.#inputEnds) this.#input = new Pump(...this.#inputEnds, { splice: true });
+    this.#inputEnds = undefined;
     for (const output of this.#outputs) output.begin();
   }
 
@@ -75,6 +86,7 @@ export class FifoIo implements ProcessIo {
 
   exited(): void {
     this.closeStdin();
+    this.#input?.stop();
     for (const output of this.#outputs) output.exited();
   }
 
@@ -85,6 +97,9 @@ export class FifoIo implements ProcessIo {
   close(): void {
     this.closeStdin();
     this.#closeStdinEnd();
+    this.#input?.stop();
+    for (const fd of this.#inputEnds ?? []) close(fd);
+    this.#inputEnds = undefined;
     for (const output of this.#outputs) output.close();
   }
 

@@ -47,6 +47,8 @@ export interface IoContext {
   gid: number;
   /** Whether the client's own FIFOs may be given to the process. */
   direct: boolean;
+  /** Whether CRIU may come to freeze the process: it keeps pipes, but no FIFO of a file system that a container does not see. */
+  freezable: boolean;
   /** A directory for console sockets, with a short name. */
   socketDir: string;
 }

@@ -1,10 +1,10 @@
 import { type Any, type Client, Code, type Container, formatTime, hasCode, plainAny, specOf } from '@gantry/client';
 import type { Json } from '@gantry/oci';
 import type { Command } from '../../command.ts';
-import { notYet } from '../../not-yet.ts';
 import { log, print, printJson, printLines, printTable } from '../../output.ts';
 import { createContainer, removeContainer } from '../../run/create-container.ts';
 import { deleteWithPipes } from '../../run/delete-task.ts';
+import { runMadeTask } from '../../run/run-task.ts';
 import { containerFlags } from '../../run/spec-flags.ts';
 import { withClient } from '../../session.ts';
 import { labelList, parseLabels } from '../../units.ts';
@@ -138,9 +138,16 @@ const checkpoint: Command = {
     { name: 'image', kind: 'bool', usage: "with its image's content" },
     { name: 'task', kind: 'bool', usage: 'with the state of its processes' },
   ],
-  run: async () => {
-    throw notYet('ctr containers checkpoint');
-  },
+  run: withClient(async (client, invocation) => {
+    const id = invocation.argument(0, 'container id');
+    const ref = invocation.argument(1, 'ref');
+    const { checkpointContainer } = await import('../../checkpoint/write-checkpoint.ts');
+    await checkpointContainer(client, await client.containers.get(id), ref, {
+      image: invocation.bool('image'),
+      rw: invocation.bool('rw'),
+      task: invocation.bool('task'),
+    });
+  }),
 };
 
 const restore: Command = {
@@ -152,9 +159,16 @@ const restore: Command = {
     { name: 'rw', kind: 'bool', usage: 'with what was written to its root filesystem' },
     { name: 'live', kind: 'bool', usage: 'with the state of its processes' },
   ],
-  run: async () => {
-    throw notYet('ctr containers restore');
-  },
+  run: withClient(async (client, invocation) => {
+    const id = invocation.argument(0, 'container id');
+    const ref = invocation.argument(1, 'ref');
+    const { readCheckpoint, restoreContainer, restoreTask } = await import('../../checkpoint/restore-container.ts');
+    const index = await readCheckpoint(client, (await client.images.get(ref)).target);
+    const container = await restoreContainer(client, id, index, { rw: invocation.bool('rw') });
+    const terminal = specOf(container).process?.terminal ?? false;
+    const create = () => restoreTask(client, container, index, invocation.bool('live'));
+    return runMadeTask(create, { detach: !terminal, terminal, attached: true, pidFile: '' });
+  }),
 };
 
 export const containers: Command = {

@@ -1,8 +1,7 @@
 // Starting, signalling, freezing and deleting tasks.
 import { Code, hasCode, StatusError, specOf, type Task } from '@gantry/client';
 import type { Command } from '../../command.ts';
-import { notYet } from '../../not-yet.ts';
-import { log } from '../../output.ts';
+import { log, print } from '../../output.ts';
 import { attachStreams, followSize, forwardSignals, rawTerminal } from '../../run/attach.ts';
 import { deleteWithPipes } from '../../run/delete-task.ts';
 import { runTask } from '../../run/run-task.ts';
@@ -167,7 +166,14 @@ export const checkpoint: Command = {
     { name: 'image-path', kind: 'string', usage: 'directory for the state' },
     { name: 'work-path', kind: 'string', usage: "directory for CRIU's own files" },
   ],
-  run: async () => {
-    throw notYet('ctr tasks checkpoint');
-  },
+  run: withClient(async (client, invocation) => {
+    const container = await client.containers.get(invocation.argument(0, 'container id'));
+    const { checkpointTask } = await import('../../checkpoint/write-checkpoint.ts');
+    const name = await checkpointTask(client, container, {
+      exit: invocation.bool('exit'),
+      imagePath: invocation.string('image-path'),
+      workPath: invocation.string('work-path'),
+    });
+    if (name !== '') print(`${name}\n`);
+  }),
 };

@@ -77,3 +77,21 @@ test('bad topics, namespaces and filters are refused', () => {
   assert.throws(() => exchange.forward({ timestamp: now(), namespace: '', topic: '/a', event: image }), invalid);
   assert.throws(() => exchange.subscribe(['topic=='], new AbortController().signal), invalid);
 });
+
+test('for a while after the start, subscribers get what happened while no daemon was there', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] });
+  const exchange = new Exchange();
+  const before = { seconds: now().seconds - 5n, nanos: 0 };
+  exchange.forward({ timestamp: before, namespace: 'ns', topic: '/tasks/exit', event: image });
+  exchange.forward({ timestamp: now(), namespace: 'ns', topic: '/tasks/start', event: image });
+  const got = async (filters: string[]) => {
+    const stop = new AbortController();
+    const events = exchange.subscribe(filters, stop.signal);
+    stop.abort();
+    return (await collect(events)).map(({ topic }) => topic);
+  };
+  assert.deepEqual(await got([]), ['/tasks/exit']);
+  assert.deepEqual(await got(['namespace==other']), []);
+  t.mock.timers.tick(30_000);
+  assert.deepEqual(await got([]), []);
+});

@@ -1,6 +1,6 @@
 import type { DescMessage, MessageInitShape } from '@bufbuild/protobuf';
 import type { Any } from '@bufbuild/protobuf/wkt';
-import { invalidArgument, now, packAny, StatusError } from '@gantry/api';
+import { compareTime, invalidArgument, now, packAny, StatusError } from '@gantry/api';
 import { parseFilters } from '../filters/parse-filters.ts';
 import { validateIdentifier } from '../validation/identifier.ts';
 import { eventLookup } from './event-lookup.ts';
@@ -9,9 +9,24 @@ import type { Envelope, EventExchange } from './exchange.ts';
 /** A subscriber this far behind is dropped with an error: it would take the daemon's memory with it. */
 const longestQueue = 100_000;
 
-/** The daemon's event bus, in memory: listeners are called at once, subscribers have a queue each. */
+/** Clients of a daemon that died come back within seconds: grpc-go waits 1 s after a refused connection, then 1.6 s more, and so on. */
+const missedForMs = 30_000;
+
+/**
+ * The daemon's event bus, in memory: listeners are called at once, subscribers have a queue each. What shims kept while no
+ * daemon was there (events older than this bus) comes in as soon as it is up, which is before clients have connected again: for
+ * half a minute a new subscriber gets those too, so that none misses the end of a container.
+ */
 export class Exchange implements EventExchange {
   readonly #listeners = new Set<(envelope: Envelope) => void>();
+  readonly #since = now();
+  #missed: Envelope[] | undefined = [];
+
+  constructor() {
+    setTimeout(() => {
+      this.#missed = undefined;
+    }, missedForMs).unref();
+  }
 
   publish(namespace: string, topic: string, event: Any): void {
     validateTopic(topic);
@@ -32,6 +47,9 @@ export class Exchange implements EventExchange {
   forward(envelope: Envelope): void {
     validateTopic(envelope.topic);
     validateNamespace(envelope.namespace);
+    if (this.#missed && this.#missed.length < longestQueue && compareTime(envelope.timestamp, this.#since) < 0) {
+      this.#missed.push(envelope);
+    }
     this.#send(envelope);
   }
 
@@ -47,7 +65,7 @@ export class Exchange implements EventExchange {
   /** The subscription begins at the call, not at the first read. */
   subscribe(filters: string[], signal: AbortSignal): AsyncIterable<Envelope> {
     const filter = parseFilters(filters);
-    const queue: Envelope[] = [];
+    const queue = (this.#missed ?? []).filter((envelope) => filter.matches(eventLookup(envelope)));
     let wake: (() => void) | undefined;
     let overrun = false;
     const stop = this.listen((envelope) => {

@@ -22,7 +22,8 @@ export interface EventExchange {
   ): void;
   /** Passes on an event that has its envelope, as shims do. */
   forward(envelope: Envelope): void;
-  /** Filters: `topic`, `namespace`, `event.<field path>`; any matches; none means all. Ends when the signal aborts. */
+  /** Filters: `topic`, `namespace`, `event.<field path>`; any matches; none means all. Ends when the signal aborts.
+   * Begins with what happened while no daemon was there, if that is not long ago. */
   subscribe(filters: string[], signal: AbortSignal): AsyncIterable<Envelope>;
   /** A synchronous listener for the daemon's own use; returns how to stop it. */
   listen(listener: (envelope: Envelope) => void): () => void;

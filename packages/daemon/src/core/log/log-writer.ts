@@ -1,5 +1,5 @@
-// Log lines as containerd writes them: logrus text (`time="…" level=info msg="…" key=value`) or one JSON object a line.
-import { formatTime, now, type Time } from '@gantry/api';
+// The daemon's logger: levels, fields that stay, and where a line stands in a trace.
+import { logLine, now, type SpanAttributes, type Time, tracing } from '@gantry/api';
 import type { LogFields, Logger, LogLevel } from './logger.ts';
 
 const order: readonly LogLevel[] = ['panic', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'];
@@ -21,32 +21,23 @@ export interface LogOptions {
   format?: 'text' | 'json';
   /** Gets whole lines with their line end. Default: the standard error stream. */
   write?: (line: string) => void;
+  /** While calls are traced: `trace_id` and `span_id` on lines of text too. Those of JSON have them anyway. */
+  traceIds?: boolean;
   /** The clock, for tests. */
   now?: () => Time;
 }
 
-/** A time with always nine digits of fraction, as containerd's log has it. */
-function stamp(time: Time): string {
-  return `${formatTime({ seconds: time.seconds, nanos: 0 }).slice(0, 19)}.${String(time.nanos).padStart(9, '0')}Z`;
-}
-
-function plain(value: unknown): unknown {
-  if (value instanceof Error) return value.message;
-  if (typeof value === 'bigint') return value.toString();
-  return value;
-}
-
-function textOf(value: unknown): string {
-  const simple = plain(value);
-  if (typeof simple === 'string') return simple;
-  if (typeof simple === 'object' && simple !== null) {
-    return JSON.stringify(simple, (_, inner: unknown) => plain(inner)) ?? String(simple);
-  }
-  return String(simple);
-}
-
-function quoted(text: string): string {
-  return text !== '' && /^[A-Za-z0-9\-._/@^+]+$/.test(text) ? text : JSON.stringify(text);
+/** Fields as a span's event can hold them. */
+function attributesOf(fields: LogFields): SpanAttributes {
+  const simple = (value: unknown) =>
+    typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean'
+      ? value
+      : value instanceof Error
+        ? value.message
+        : String(value);
+  return Object.fromEntries(
+    Object.entries(fields).flatMap(([name, value]) => (value === undefined ? [] : [[name, simple(value)]])),
+  );
 }
 
 /** A logger that writes lines. Fields come sorted by name after time, level and message. */
@@ -54,22 +45,24 @@ export function createLogger(options: LogOptions = {}): Logger {
   const write = options.write ?? ((line: string) => void process.stderr.write(line));
   const clock = options.now ?? now;
   const least = order.indexOf(options.level ?? 'info');
-  const json = options.format === 'json';
+  const format = options.format ?? 'text';
+  const withIds = options.traceIds === true || format === 'json';
 
   const make = (base: LogFields): Logger => {
-    const log = (level: LogLevel) => (message: string, fields?: LogFields) => {
+    const log = (level: LogLevel) => (message: string, given?: LogFields) => {
       if (order.indexOf(level) > least) return;
-      const all = Object.entries({ ...base, ...fields })
-        .filter(([, value]) => value !== undefined)
-        .sort(([a], [b]) => (a < b ? -1 : 1));
-      const time = stamp(clock());
-      if (json) {
-        const line = { ...Object.fromEntries(all), level: levelName(level), msg: message, time };
-        write(`${JSON.stringify(line, (_, value: unknown) => plain(value))}\n`);
-        return;
-      }
-      const tail = all.map(([name, value]) => ` ${name}=${quoted(textOf(value))}`).join('');
-      write(`time=${JSON.stringify(time)} level=${levelName(level)} msg=${JSON.stringify(message)}${tail}\n`);
+      const fields = { ...base, ...given };
+      const span = tracing()?.current();
+      span?.event(message, { level: levelName(level), ...attributesOf(fields) });
+      const ids = span && withIds ? tracing()?.ids() : undefined;
+      write(
+        logLine(format, {
+          level: levelName(level),
+          message,
+          fields: ids ? { ...fields, trace_id: ids.traceId, span_id: ids.spanId } : fields,
+          time: clock(),
+        }),
+      );
     };
     return {
       trace: log('trace'),

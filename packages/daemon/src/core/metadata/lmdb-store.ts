@@ -24,6 +24,12 @@ export interface LmdbStoreOptions {
 const firstVersion = 1;
 const versionKey: Key = ['schema-version'];
 
+/**
+ * After kill -9, too, it goes on from what was brought to disk last. lmdb would take what was written since, in the same boot of the
+ * kernel; but a disk that was taken away and given back within one boot has lost that. (lmdb's types do not know the option.)
+ */
+const safeRestore: object = { safeRestore: true };
+
 /** Records whose key holds a hash carry the key. */
 interface Keyed {
   $key: string[];
@@ -53,6 +59,7 @@ export class LmdbStore implements MetadataStore {
       encoding: 'msgpack',
       cache: false,
       noSync: options.noSync ?? false,
+      ...safeRestore,
       // A daemon's metadata is small; the map grows by itself when it is not.
       mapSize: 64 << 20,
       maxReaders: 64,

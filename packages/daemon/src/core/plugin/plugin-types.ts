@@ -1,4 +1,5 @@
 import type { MountHandler } from '@gantry/mount';
+import type { SpanProcessor } from '@gantry/tracing/open-telemetry.ts';
 import type { ContainerStore } from '../containers/container-store.ts';
 import type { ContentBackend, ContentStore } from '../content/content-store.ts';
 import type { CredentialProvider } from '../credentials/credential-provider.ts';
@@ -66,4 +67,6 @@ export const PluginTypes = {
   SandboxController: pluginType<SandboxController>('io.containerd.sandbox.controller.v1'),
   Warning: pluginType<WarningService>('io.containerd.warning.v1'),
   Metrics: pluginType<unknown>('io.containerd.metrics.v1'),
+  /** What takes spans when they have ended: OpenTelemetry's own interface of that name. */
+  TracingProcessor: pluginType<SpanProcessor>('io.containerd.tracing.processor.v1'),
 } as const;

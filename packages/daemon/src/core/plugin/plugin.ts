@@ -33,6 +33,9 @@ export interface PluginContext<Config> {
     readonly ttrpcAddress: string;
     /** The level below which nothing is logged. */
     readonly logLevel: LogLevel;
+    readonly logFormat: 'text' | 'json';
+    /** Lines of text tell where they stand in a trace, too. */
+    readonly logTraceIds: boolean;
     /** Directory for temporary mounts and files, emptied at start. */
     readonly temp: string;
     /** Timeouts of `[timeouts]`, milliseconds. */

@@ -10,6 +10,8 @@ export interface SandboxControllerUnderTest {
   controller: SandboxController;
   /** A sandbox that it can run. */
   sandbox(id: string): SandboxInput;
+  /** As containerd's `shim`, it takes one that is not there for one that has ended: stopped already, and in no state. */
+  forgiving?: boolean;
   close(): Promise<void>;
 }
 
@@ -36,6 +38,11 @@ export function sandboxControllerContract(name: string, open: () => Promise<Sand
       return controller.start(ctx, id);
     };
 
+    async function assertMissing(where: typeof ctx, id: string): Promise<void> {
+      if (!under.forgiving) await assert.rejects(controller.status(where, id), withCode(Code.NotFound));
+      else assert.deepEqual((await controller.status(where, id)).state, '');
+    }
+
     it('runs a sandbox from its creation to its shutdown', async () => {
       const instance = await started('one');
       assert.equal(instance.id, 'one');
@@ -54,7 +61,7 @@ export function sandboxControllerContract(name: string, open: () => Promise<Sand
       assert.deepEqual([ended.state, ended.exitedAt], ['SANDBOX_NOTREADY', first.exitedAt]);
       await controller.stop(ctx, 'one');
       await controller.shutdown(ctx, 'one');
-      await assert.rejects(controller.status(ctx, 'one'), withCode(Code.NotFound));
+      await assertMissing(ctx, 'one');
       await started('one');
       await controller.shutdown(ctx, 'one');
     });
@@ -80,9 +87,10 @@ export function sandboxControllerContract(name: string, open: () => Promise<Sand
       const missing = withCode(Code.NotFound);
       await assert.rejects(controller.start(ctx, 'none'), missing);
       await assert.rejects(controller.platform(ctx, 'none'), missing);
-      await assert.rejects(controller.stop(ctx, 'none'), missing);
+      if (under.forgiving) await controller.stop(ctx, 'none');
+      else await assert.rejects(controller.stop(ctx, 'none'), missing);
       await assert.rejects(controller.wait(ctx, 'none'), missing);
-      await assert.rejects(controller.status(ctx, 'none'), missing);
+      await assertMissing(ctx, 'none');
       await assert.rejects(controller.metrics(ctx, 'none'), missing);
       await assert.rejects(controller.update(ctx, 'none', under.sandbox('none'), []), missing);
     });
@@ -90,7 +98,7 @@ export function sandboxControllerContract(name: string, open: () => Promise<Sand
     it('keeps namespaces apart', async () => {
       const other = contextOf('others');
       await started('same');
-      await assert.rejects(controller.status(other, 'same'), withCode(Code.NotFound));
+      await assertMissing(other, 'same');
       await controller.create(other, under.sandbox('same'));
       await controller.shutdown(ctx, 'same');
       assert.equal((await controller.status(other, 'same')).id, 'same');

@@ -21,6 +21,8 @@ interface Row {
   updatedAt: Time;
   inodes: number;
   size: number;
+  /** Committed by a step: its files are not known to be on disk. */
+  unsynced?: true;
   /** Where its directory is if that is another daemon's (absolute): it is used there, and never deleted. */
   at?: string;
   /** It came from another daemon's root, with `take`. */
@@ -56,6 +58,10 @@ const sequenceKey = ['v1', 'sequence'];
 export class SnapshotStorage {
   readonly #store: MetadataStore;
   #lastId: number;
+  /** Ids of the rows that are `unsynced`, by name. */
+  readonly #unsynced = new Map<string, number>();
+  /** Those of them whose files may be lost: bringing them to disk has failed. */
+  readonly #doubtful = new Map<number, unknown>();
 
   /** @param highestId the highest number of a directory on disk, so that what a killed daemon left is never reused. */
   constructor(store: MetadataStore, highestId = 0) {
@@ -170,13 +176,68 @@ export class SnapshotStorage {
     );
   }
 
-  /** Settles when the steps so far are on disk. */
-  flush(): Promise<void> {
-    return this.#store.flush();
+  /**
+   * Settles when the steps so far are on disk, with the files of what they committed, which `sync` brings there.
+   * @throws while there is one whose files could not be brought there
+   */
+  async settle(sync: () => Promise<void>): Promise<void> {
+    const names = new Map(this.#unsynced);
+    if (names.size === 0) return this.#store.flush();
+    try {
+      await sync();
+    } catch (error) {
+      // The kernel tells it once and then counts the pages as clean.
+      for (const id of names.values()) this.#doubtful.set(id, error);
+      throw error;
+    }
+    for (const id of names.values()) if (this.#doubtful.has(id)) throw this.#doubtful.get(id);
+    await this.#store.update((tx) => {
+      for (const [name, id] of names) {
+        const row = tx.get<Row>(rowKey(name));
+        if (row?.id !== id) continue;
+        const { unsynced: _, ...rest } = row;
+        tx.put(rowKey(name), rest);
+      }
+    });
+    for (const [name, id] of names) if (this.#unsynced.get(name) === id) this.#unsynced.delete(name);
   }
 
-  /** Turns an active snapshot into a committed one under another name. Labels replace those it had, as containerd does. */
-  commit(
+  /** Whether a snapshot, or one it builds on, was committed by a step that is not settled. */
+  isUnsettled(name: string): boolean {
+    if (this.#unsynced.size === 0 || !name) return false;
+    return this.#store.view((tx) => {
+      for (let at = name; at; at = tx.get<Row>(rowKey(at))?.parent ?? '') if (this.#unsynced.has(at)) return true;
+      return false;
+    });
+  }
+
+  /**
+   * Takes out what steps committed and nobody settled, with all that builds on it: the daemon died before it answered, and their files
+   * may not have reached the disk. Answers the names.
+   */
+  async dropUnsettled(): Promise<string[]> {
+    const dropped = new Set<string>();
+    const drops = (rows: ReadonlyMap<string, Row>, name: string): boolean => {
+      const row = rows.get(name);
+      return row !== undefined && (row.unsynced === true || (row.parent !== '' && drops(rows, row.parent)));
+    };
+    const read = (tx: ReadTransaction) =>
+      new Map([...tx.list<Row>(['v1', 'snapshots'])].map(({ key, value }) => [key.at(-1) ?? '', value]));
+    const some = this.#store.view((tx) => [...read(tx).values()].some(({ unsynced }) => unsynced === true));
+    if (!some) return [];
+    await this.#store.update((tx) => {
+      const rows = read(tx);
+      for (const name of rows.keys()) if (drops(rows, name)) dropped.add(name);
+      for (const name of dropped) drop(tx, name, rows.get(name)!);
+    });
+    return [...dropped];
+  }
+
+  /**
+   * Turns an active snapshot into a committed one under another name. Labels replace those it had, as containerd does. Its files
+   * are on disk by then, or, in a step, when it is settled.
+   */
+  async commit(
     name: string,
     key: string,
     usage: SnapshotUsage,
@@ -184,7 +245,7 @@ export class SnapshotStorage {
     step = false,
   ): Promise<void> {
     if (!name) throw invalidArgument('committed snapshot name must not be empty: invalid argument');
-    return this.#store.update(
+    const id = await this.#store.update(
       (tx) => {
         const row = mustHave(tx, key);
         if (row.kind !== 'active') throw notActive(key);
@@ -209,20 +270,26 @@ export class SnapshotStorage {
           labels: options.labels ?? {},
           createdAt: at,
           updatedAt: at,
+          ...(step && { unsynced: true }),
         });
+        return row.id;
       },
       { step },
     );
+    if (step) this.#unsynced.set(name, id);
   }
 
   /** Answers the id whose directory is now nobody's. @throws FailedPrecondition if other snapshots build on it. */
-  remove(key: string): Promise<number> {
-    return this.#store.update((tx) => {
+  async remove(key: string): Promise<number> {
+    const id = await this.#store.update((tx) => {
       const row = mustHave(tx, key);
       if (hasChildren(tx, key)) throw failedPrecondition('cannot remove snapshot with child: failed precondition');
       drop(tx, key, row);
       return row.id;
     });
+    if (this.#unsynced.get(key) === id) this.#unsynced.delete(key);
+    this.#doubtful.delete(id);
+    return id;
   }
 
   /** Changes labels: `labels`, `labels.<key>`, or all if no path is given. @throws InvalidArgument for any other path */

@@ -30,13 +30,16 @@ export interface ProcessExit {
   exitedAt?: Time | undefined;
 }
 
+/** Images of CRIU: in a directory of the caller's, or to be put into one that lives as long as the task. */
+export type CheckpointSource = { path: string } | { unpackInto(directory: string): Promise<void> };
+
 export interface CreateTaskOptions {
   /** The OCI runtime spec, bytes as the client sent them. */
   spec: Any;
   rootfs: Mount[];
   io: TaskIo;
-  /** A directory with a checkpoint image to restore from. */
-  checkpoint?: string;
+  /** What to restore it from. */
+  checkpoint?: CheckpointSource | undefined;
   /** Runtime name (`io.containerd.runc.v2`) or absolute path of a shim binary. */
   runtime: string;
   runtimeOptions?: Any | undefined;

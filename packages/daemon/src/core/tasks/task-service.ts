@@ -1,18 +1,21 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
-import { Code, hasCode, invalidArgument, now, type Time, unimplemented } from '@gantry/api';
+import { Code, hasCode, invalidArgument, now, type Time } from '@gantry/api';
 import type { Mount } from '@gantry/mount';
+import type { Descriptor } from '@gantry/oci';
 import type { ContainerStore } from '../containers/container-store.ts';
 import { parseFilters } from '../filters/parse-filters.ts';
 import type { Logger } from '../log/logger.ts';
 import type { RequestContext } from '../request-context.ts';
+import type { Checkpoints } from './checkpoints.ts';
 import type { ProcessExit, ProcessState, Task, TaskIo, TaskRuntime } from './task-runtime.ts';
 
 export interface CreateTaskInput {
   containerId: string;
   rootfs: Mount[];
   io: TaskIo;
-  /** Digest of a checkpoint in the content store, '' for none. */
-  checkpoint: string;
+  /** CRIU's images in the content store, or in a directory, if it is to be restored. */
+  checkpoint?: Descriptor | undefined;
+  criuImagePath?: string;
   options: Any | undefined;
   runtimePath: string;
   address: string;
@@ -30,25 +33,32 @@ export interface TaskMetric {
 export class TaskService {
   readonly #containers: ContainerStore;
   readonly #runtime: TaskRuntime;
+  readonly #checkpoints: Checkpoints;
   readonly #stateTimeoutMs: number;
   readonly #log: Logger;
 
-  constructor(containers: ContainerStore, runtime: TaskRuntime, stateTimeoutMs: number, log: Logger) {
+  constructor(
+    containers: ContainerStore,
+    runtime: TaskRuntime,
+    checkpoints: Checkpoints,
+    stateTimeoutMs: number,
+    log: Logger,
+  ) {
     this.#containers = containers;
     this.#runtime = runtime;
+    this.#checkpoints = checkpoints;
     this.#stateTimeoutMs = stateTimeoutMs;
     this.#log = log;
   }
 
   async create(ctx: RequestContext, input: CreateTaskInput): Promise<{ pid: number }> {
     const container = await this.#containers.get(ctx, input.containerId);
-    if (input.checkpoint !== '')
-      throw unimplemented('restoring a task from a checkpoint is not built yet: not implemented');
     if (!container.spec) throw invalidArgument(`container "${container.id}" has no spec: invalid argument`);
     const task = await this.#runtime.create(ctx, container.id, {
       spec: container.spec,
       rootfs: input.rootfs,
       io: input.io,
+      checkpoint: this.#checkpoints.source(ctx, input.checkpoint, input.criuImagePath ?? ''),
       runtime: input.runtimePath || container.runtime.name,
       runtimeOptions: container.runtime.options,
       taskOptions: input.options,
@@ -73,6 +83,13 @@ export class TaskService {
   async delete(ctx: RequestContext, containerId: string): Promise<ProcessExit> {
     await this.task(ctx, containerId);
     return this.#runtime.delete(ctx, containerId);
+  }
+
+  /** Has the state of a task written. @returns the blobs that it went to; none if the options name a directory */
+  async checkpoint(ctx: RequestContext, containerId: string, options: Any | undefined): Promise<Descriptor[]> {
+    const container = await this.#containers.get(ctx, containerId);
+    const task = await this.task(ctx, containerId);
+    return this.#checkpoints.write(ctx, task, container.spec, options);
   }
 
   async state(ctx: RequestContext, containerId: string, execId: string): Promise<ProcessState> {

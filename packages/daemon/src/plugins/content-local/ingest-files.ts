@@ -16,6 +16,10 @@ export function isMissing(reason: unknown): boolean {
   return (reason as NodeJS.ErrnoException | undefined)?.code === 'ENOENT';
 }
 
+function directoryName(ref: string): string {
+  return createHash('sha256').update(ref).digest('hex');
+}
+
 /**
  * One ingest on disk, as containerd lays it out: `ingest/<sha256 of ref>/` with `data`, `ref`, `startedat`, `updatedat` and,
  * if the size is known beforehand, `total`. The size of `data` is the offset.
@@ -28,7 +32,7 @@ export class IngestFiles {
   }
 
   static for(root: string, ref: string): IngestFiles {
-    return new IngestFiles(path.join(root, 'ingest', createHash('sha256').update(ref).digest('hex')));
+    return new IngestFiles(path.join(root, 'ingest', directoryName(ref)));
   }
 
   get data(): string {
@@ -51,7 +55,7 @@ export class IngestFiles {
     return { ref, offset: 0, total, startedAt: at, updatedAt: at };
   }
 
-  /** Undefined if there is no whole ingest here. */
+  /** Undefined if there is no whole ingest here: after a power cut, its files may be there and empty. */
   async read(): Promise<IngestRecord | undefined> {
     try {
       const [ref, data, total, startedAt, updatedAt] = await Promise.all([
@@ -61,6 +65,7 @@ export class IngestFiles {
         this.#get('startedat'),
         this.#get('updatedat'),
       ]);
+      if (path.basename(this.dir) !== directoryName(ref)) return undefined;
       const modified = fromMillis(data.mtimeMs);
       return {
         ref,

@@ -112,9 +112,6 @@ export class LocalContent implements ContentBackend, WriterHome {
       if (expected && (await this.#exists(expected))) throw alreadyExists(`content ${expected}: already exists`);
       const files = this.#files(ref);
       let record = await files.read();
-      if (record && record.ref !== ref) {
-        throw invalidArgument(`ingest ${files.dir} belongs to ref ${JSON.stringify(record.ref)}: invalid argument`);
-      }
       if (record && size > 0 && record.total > 0 && size !== record.total) {
         throw invalidArgument(`provided total differs from status: ${size} != ${record.total}: invalid argument`);
       }

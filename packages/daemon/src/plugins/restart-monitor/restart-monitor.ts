@@ -151,7 +151,6 @@ export class RestartMonitor {
       containerId: id,
       rootfs,
       io: { stdin: '', stdout: logUri, stderr: terminal ? '' : logUri, terminal },
-      checkpoint: '',
       options: undefined,
       runtimePath: '',
       address: '',

@@ -44,21 +44,21 @@ export function bundleAt(roots: BundleRoots, namespace: string, id: string): Bun
 }
 
 /**
- * Makes a bundle's directories and writes its spec. Leaves nothing if it fails. The state is in memory, where a system call costs less
+ * Makes a bundle's directories and writes its spec, if it has one (a sandbox may not). Leaves nothing if it fails. The state is in memory, where a system call costs less
  * than a thread to wait for it; the work directory is on disk.
  */
 export async function createBundle(
   roots: BundleRoots,
   namespace: string,
   id: string,
-  spec: Uint8Array,
+  spec: Uint8Array | undefined,
 ): Promise<Bundle> {
   const bundle = bundleAt(roots, namespace, id);
   makeBundleDirectory(bundle, id);
   try {
-    await Promise.all([openToUserNamespace(bundle, spec), makeWork(bundle)]);
+    await Promise.all([spec && openToUserNamespace(bundle, spec), makeWork(bundle)]);
     mkdirSync(path.join(bundle.path, 'rootfs'), { mode: 0o711 });
-    writeFileSync(path.join(bundle.path, 'config.json'), spec, { mode: 0o666 });
+    if (spec) writeFileSync(path.join(bundle.path, 'config.json'), spec, { mode: 0o666 });
     return bundle;
   } catch (error) {
     await deleteBundle(bundle);

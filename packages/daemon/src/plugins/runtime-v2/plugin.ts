@@ -2,16 +2,8 @@ import path from 'node:path';
 import { field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
-import type { RuntimePathSettings } from './runtime-path.ts';
-import type { ShimSettings } from './shim-group.ts';
+import { ShimGroups } from './shim-groups.ts';
 import { TaskManager } from './task-manager.ts';
-
-/** What the shim manager decides and the task runtime uses. */
-export interface ShimManager {
-  runtimes: RuntimePathSettings;
-  shims: ShimSettings;
-  share: boolean;
-}
 
 /** `io.containerd.shim.v1.manager`: which shims there are and how they are started. */
 export const shimManager = definePlugin({
@@ -32,10 +24,10 @@ export const shimManager = definePlugin({
     /** Gantry: how long a shim of ours without containers is kept. */
     idle_timeout: field.duration('10s'),
   }),
-  init(context): ShimManager {
+  init(context): ShimGroups {
     const { config, daemon } = context;
     const bin = path.resolve(daemon.programDir, '..', 'bin');
-    return {
+    const groups = new ShimGroups({
       runtimes: {
         ownShim: config.gantry_shim || process.env['GANTRY_SHIM'] || path.join(bin, 'gantry-shim'),
         runcV2Shim: config.runc_v2_shim,
@@ -47,7 +39,12 @@ export const shimManager = definePlugin({
           ttrpcAddress: daemon.ttrpcAddress,
           publishBinary: path.join(bin, 'gantryd'),
           logLevel: daemon.logLevel,
-          extra: [...config.env, `GANTRY_SHIM_GROUPING=${config.grouping}`],
+          extra: [
+            ...config.env,
+            `GANTRY_SHIM_GROUPING=${config.grouping}`,
+            `GANTRY_LOG_FORMAT=${daemon.logFormat}`,
+            ...(daemon.logTraceIds ? ['GANTRY_LOG_TRACE_ID=1'] : []),
+          ],
           socketDir: config.socket_dir || path.join(daemon.state, 's'),
         },
         loadTimeoutMs: daemon.timeout('io.containerd.timeout.shim.load'),
@@ -56,7 +53,9 @@ export const shimManager = definePlugin({
         log: context.log,
       },
       share: config.grouping === 'shared',
-    };
+    });
+    context.onClose(() => groups.close());
+    return groups;
   },
 });
 
@@ -68,18 +67,15 @@ export const taskRuntime = definePlugin({
   platforms: [`linux/${process.arch === 'x64' ? 'amd64' : process.arch}`],
   config: schema({ platforms: field.strings([`linux/${process.arch === 'x64' ? 'amd64' : process.arch}`]) }),
   async init(context): Promise<TaskManager> {
-    const manager = context.get(PluginTypes.Shim, 'manager') as ShimManager;
+    const groups = context.get(PluginTypes.Shim, 'manager') as ShimGroups;
     const tasks = new TaskManager({
       roots: { state: context.state, root: context.root },
-      runtimes: manager.runtimes,
-      shims: manager.shims,
+      groups,
       cleanupTimeoutMs: context.daemon.timeout('io.containerd.timeout.shim.cleanup'),
-      share: manager.share,
       events: context.get(PluginTypes.Event),
       mounts: context.get(PluginTypes.MountManager),
       log: context.log,
     });
-    context.onClose(() => tasks.close());
     await tasks.load();
     return tasks;
   },

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { stat } from 'node:fs/promises';
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import { type Any, AnySchema } from '@bufbuild/protobuf/wkt';
-import { Code, fromTimestamp, StatusError } from '@gantry/api';
+import { Code, fromTimestamp, StatusError, traced } from '@gantry/api';
 import { DeleteResponseSchema } from '@gantry/api/gen/runtime/task/v2/shim_pb.js';
 import { type RuntimeInfo, RuntimeInfoSchema } from '@gantry/api/gen/types/introspection_pb.js';
 import type { LogLevel } from '../../core/log/logger.ts';
@@ -38,7 +38,18 @@ interface Output {
 const readsOptions = new Set<string>();
 
 /** Starts (or finds) the shim for a bundle: the `start` action. The shim runs on after it. */
-export async function startShim(
+export function startShim(
+  binary: string,
+  bundle: Bundle,
+  options: Any | undefined,
+  environment: ShimEnvironment,
+  timeoutMs: number,
+): Promise<Bootstrap> {
+  const attributes = { 'process.executable.path': binary, 'container.id': bundle.id };
+  return traced('shim.start', { attributes }, () => launchShim(binary, bundle, options, environment, timeoutMs));
+}
+
+async function launchShim(
   binary: string,
   bundle: Bundle,
   options: Any | undefined,

@@ -1,4 +1,5 @@
 import net from 'node:net';
+import type { DescService } from '@bufbuild/protobuf';
 import { Code, hasCode, StatusError, unavailable, unimplemented } from '@gantry/api';
 import { Task as TaskV2 } from '@gantry/api/gen/runtime/task/v2/shim_pb.js';
 import { Task as TaskV3 } from '@gantry/api/gen/runtime/task/v3/shim_pb.js';
@@ -37,6 +38,11 @@ export class ShimConnection {
 
   get task(): TaskClient {
     return this.#task;
+  }
+
+  /** A client of another service that the shim may serve on the same connection. */
+  client<S extends DescService>(service: S): Client<S> {
+    return createClient(service, this.#transport);
   }
 
   /** @throws Unavailable if nobody listens there within the time. */

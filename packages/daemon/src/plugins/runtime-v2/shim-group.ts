@@ -151,6 +151,11 @@ export class ShimGroup {
     await connection.close();
   }
 
+  /** Nothing ever lived in it, or could be found: it is no longer listed. */
+  forget(): void {
+    if (this.members.size === 0 && !this.#connection) this.#end();
+  }
+
   /** Lets go of the connection and leaves the shim alone: the daemon ends, the containers do not. */
   async detach(): Promise<void> {
     this.#closing = true;

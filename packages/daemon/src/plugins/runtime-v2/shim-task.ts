@@ -11,12 +11,15 @@ export class ShimTask implements Task, GroupMember {
   readonly files: Bundle;
   readonly group: ShimGroup;
   #pid: number;
+  /** Its create was answered. A task that is to be restored has no process then. */
+  #made: boolean;
   #onLost: (task: ShimTask) => Promise<void>;
 
   constructor(bundle: Bundle, group: ShimGroup, pid: number, onLost: (task: ShimTask) => Promise<void>) {
     this.files = bundle;
     this.group = group;
     this.#pid = pid;
+    this.#made = pid !== 0;
     this.#onLost = onLost;
   }
 
@@ -33,6 +36,7 @@ export class ShimTask implements Task, GroupMember {
   }
 
   setPid(pid: number): void {
+    this.#made = true;
     this.#pid = pid;
   }
 
@@ -180,11 +184,11 @@ export class ShimTask implements Task, GroupMember {
 
   /** One that is not made yet is its maker's to clear up. */
   async lost(): Promise<void> {
-    if (this.#pid !== 0) await this.#onLost(this);
+    if (this.#made) await this.#onLost(this);
   }
 
   async readopted(): Promise<void> {
-    if (this.#pid === 0) return;
+    if (!this.#made) return;
     try {
       const state = await this.state('', 5000);
       this.#pid = state.pid;

@@ -1,3 +1,5 @@
+import { mkdir } from 'node:fs/promises';
+import path from 'node:path';
 import type { Any } from '@bufbuild/protobuf/wkt';
 import {
   Code,
@@ -17,7 +19,14 @@ import type { EventExchange } from '../../core/events/exchange.ts';
 import type { Logger } from '../../core/log/logger.ts';
 import type { MountManager } from '../../core/mounts/mount-manager.ts';
 import type { RequestContext } from '../../core/request-context.ts';
-import type { CreateTaskOptions, ProcessExit, ProcessState, Task, TaskRuntime } from '../../core/tasks/task-runtime.ts';
+import type {
+  CheckpointSource,
+  CreateTaskOptions,
+  ProcessExit,
+  ProcessState,
+  Task,
+  TaskRuntime,
+} from '../../core/tasks/task-runtime.ts';
 import { bootstrapAt, formatBootstrap, parseBootstrap } from './bootstrap.ts';
 import {
   type Bundle,
@@ -32,19 +41,17 @@ import {
 import { removeDeadSocket } from './dead-socket.ts';
 import { type GroupFile, readGroupFile, writeGroupFile } from './group-file.ts';
 import { RootfsMounts } from './rootfs-mounts.ts';
-import { type RuntimePath, type RuntimePathSettings, resolveRuntime } from './runtime-path.ts';
+import type { RuntimePath } from './runtime-path.ts';
 import { deleteByShim, shimInfo } from './shim-command.ts';
-import { ShimGroup, type ShimSettings } from './shim-group.ts';
+import type { ShimGroup } from './shim-group.ts';
+import type { ShimGroups } from './shim-groups.ts';
 import { ShimTask } from './shim-task.ts';
 
 export interface TaskManagerSettings {
   roots: BundleRoots;
-  runtimes: RuntimePathSettings;
-  shims: ShimSettings;
+  groups: ShimGroups;
   /** Milliseconds a dead shim's `delete` action may take. */
   cleanupTimeoutMs: number;
-  /** Whether shims of our own are shared by many containers (their default). */
-  share: boolean;
   events: EventExchange;
   /** Performs the mounts of a root file system that a shim cannot. */
   mounts: MountManager;
@@ -58,17 +65,22 @@ const unknownExit = 255;
 export class TaskManager implements TaskRuntime {
   readonly #settings: TaskManagerSettings;
   readonly #tasks = new Map<string, ShimTask>();
-  readonly #groups = new Map<string, ShimGroup>();
+  readonly #groups: ShimGroups;
   readonly #rootfs: RootfsMounts;
   #takenGone: () => void = () => undefined;
 
   constructor(settings: TaskManagerSettings) {
     this.#settings = settings;
-    this.#rootfs = new RootfsMounts(settings.mounts, settings.shims.startTimeoutMs, settings.log);
+    this.#groups = settings.groups;
+    this.#rootfs = new RootfsMounts(settings.mounts, this.#groups.shims.startTimeoutMs, settings.log);
   }
 
   async create(ctx: RequestContext, id: string, options: CreateTaskOptions): Promise<Task> {
-    const runtime = await resolveRuntime(options.runtime, this.#settings.runtimes).catch((error) => {
+    const {
+      runtime,
+      file,
+      group: chosen,
+    } = await this.#shimFor(ctx, options).catch((error) => {
       throw StatusError.wrap(error, 'failed to start shim');
     });
     const bundle = await createBundle(this.#settings.roots, ctx.namespace, id, options.spec.value);
@@ -77,11 +89,12 @@ export class TaskManager implements TaskRuntime {
     try {
       const rootfs = await this.#rootfs.activate(ctx, id, options.rootfs, runtime);
       await writeBundleFile(bundle, 'shim-binary-path', runtime.path);
-      await writeGroupFile(bundle, this.#groupFile(runtime, options));
-      const group = this.#group(bundle, runtime, this.#groupFile(runtime, options));
+      const checkpoint = options.checkpoint && (await checkpointPath(bundle, options.checkpoint));
+      await writeGroupFile(bundle, file);
+      const group = chosen ?? this.#groups.of(bundle, runtime, file);
       task = new ShimTask(bundle, group, 0, (lost) => this.#cleanUpLost(lost));
       group.add(task);
-      const pid = await this.#createInShim(task, bundle, { ...options, rootfs }, progress);
+      const pid = await this.#createInShim(task, bundle, { ...options, rootfs }, checkpoint ?? '', progress);
       task.setPid(pid);
       this.#tasks.set(key(ctx.namespace, id), task);
       return task;
@@ -98,9 +111,9 @@ export class TaskManager implements TaskRuntime {
   }
 
   async #deleteByShim(runtime: RuntimePath, bundle: Bundle): Promise<ProcessExit | undefined> {
-    const { shims, cleanupTimeoutMs, log } = this.#settings;
+    const { cleanupTimeoutMs, log } = this.#settings;
     try {
-      return await deleteByShim(runtime.path, bundle, shims.environment, cleanupTimeoutMs);
+      return await deleteByShim(runtime.path, bundle, this.#groups.shims.environment, cleanupTimeoutMs);
     } catch (error) {
       log.warn('failed to clean up after shim disconnected', { error, id: bundle.id, namespace: bundle.namespace });
       return undefined;
@@ -112,11 +125,12 @@ export class TaskManager implements TaskRuntime {
     task: ShimTask,
     bundle: Bundle,
     options: CreateTaskOptions,
+    checkpoint: string,
     progress: { cutOff: boolean },
   ): Promise<number> {
     for (let attempt = 0; ; attempt++) {
       const { group } = task;
-      const connection = await (options.address
+      const connection = await (group.borrowed && options.address
         ? group.attach(bootstrapAt(options.address, options.apiVersion ?? 0))
         : group.start(bundle)
       ).catch((error) => {
@@ -137,7 +151,7 @@ export class TaskManager implements TaskRuntime {
               options: opts,
             })),
             ...options.io,
-            checkpoint: options.checkpoint ?? '',
+            checkpoint,
             ...(taskOptions && { options: taskOptions }),
           },
           { namespace: bundle.namespace },
@@ -154,21 +168,22 @@ export class TaskManager implements TaskRuntime {
     }
   }
 
-  #groupFile(runtime: RuntimePath, options: CreateTaskOptions): GroupFile {
-    const borrowed = Boolean(options.address);
-    return { shared: runtime.own && this.#settings.share && !borrowed, borrowed, options: options.runtimeOptions };
-  }
-
-  #group(bundle: Bundle, runtime: RuntimePath, { shared, borrowed, options }: GroupFile): ShimGroup {
-    const groupKey = shared ? ShimGroup.keyFor(bundle.namespace, runtime, options) : key(bundle.namespace, bundle.id);
-    const present = this.#groups.get(groupKey);
-    if (present) return present;
-    const group = new ShimGroup(groupKey, runtime, options, this.#settings.shims, (empty) => {
-      if (this.#groups.get(empty.key) === empty) this.#groups.delete(empty.key);
-    });
-    group.borrowed = borrowed;
-    this.#groups.set(groupKey, group);
-    return group;
+  /** Where a task is to be created: in its sandbox's shim, in one that a client has named, or in one of its runtime. */
+  async #shimFor(
+    { namespace }: RequestContext,
+    { runtime: name, runtimeOptions, sandboxId, address, apiVersion }: CreateTaskOptions,
+  ): Promise<{ runtime: RuntimePath; file: GroupFile; group?: ShimGroup }> {
+    const sandbox = sandboxId ? await this.#groups.ofSandbox(namespace, sandboxId) : undefined;
+    if (sandbox) {
+      const { group, file } = sandbox;
+      const { bootstrap } = await group.connection();
+      if (!address || bootstrapAt(address, apiVersion ?? 0).address === bootstrap.address)
+        return { runtime: group.runtime, file, group };
+    }
+    const runtime = await this.#groups.resolve(name);
+    const borrowed = Boolean(address);
+    const shared = runtime.own && this.#groups.share && !borrowed;
+    return { runtime, file: { shared, borrowed, options: runtimeOptions } };
   }
 
   get(ctx: RequestContext, id: string): Task {
@@ -249,7 +264,8 @@ export class TaskManager implements TaskRuntime {
   }
 
   async #loadBundle(bundle: Bundle): Promise<void> {
-    const { log, runtimes, shims } = this.#settings;
+    const { log } = this.#settings;
+    const { runtimes, shims } = this.#groups;
     const binary = await readBundleFile(bundle, 'shim-binary-path');
     if (binary === undefined) {
       await deleteBundle(bundle).catch((error) =>
@@ -263,11 +279,12 @@ export class TaskManager implements TaskRuntime {
     const told = await readBundleFile(bundle, 'bootstrap.json');
     const text = told ?? (runtime.own ? undefined : await readBundleFile(bundle, 'address'));
     if (text === undefined) {
-      const group = new ShimGroup(key(bundle.namespace, bundle.id), runtime, undefined, shims, () => undefined);
+      const group = this.#groups.of(bundle, runtime, { shared: false, borrowed: false, options: undefined });
       await this.#cleanUpLost(new ShimTask(bundle, group, 0, async () => undefined));
+      group.forget();
       return;
     }
-    const group = this.#group(bundle, runtime, await readGroupFile(bundle));
+    const group = this.#groups.of(bundle, runtime, await readGroupFile(bundle));
     const task = new ShimTask(bundle, group, 0, (lost) => this.#cleanUpLost(lost));
     group.add(task);
     try {
@@ -285,7 +302,7 @@ export class TaskManager implements TaskRuntime {
 
   /** Connects to the shim that a task was left with, or starts ours again, and asks how the task is. */
   async #reach(task: ShimTask, bootstrap: string): Promise<ProcessState> {
-    const { loadTimeoutMs } = this.#settings.shims;
+    const { loadTimeoutMs } = this.#groups.shims;
     const connection = await task.group.attach(parseBootstrap(bootstrap)).catch((error) => {
       if (!task.group.runtime.own) throw error;
       return task.group.start(task.files);
@@ -302,18 +319,18 @@ export class TaskManager implements TaskRuntime {
     const { runtimePath, options } = isAny(request, RuntimeRequestSchema)
       ? unpackAny(RuntimeRequestSchema, request!)
       : { runtimePath: '', options: undefined };
-    const runtime = await resolveRuntime(runtimePath || 'io.containerd.runc.v2', this.#settings.runtimes);
-    return packAny(RuntimeInfoSchema, await shimInfo(runtime.path, options, this.#settings.shims.startTimeoutMs));
+    const runtime = await this.#groups.resolve(runtimePath || 'io.containerd.runc.v2');
+    return packAny(RuntimeInfoSchema, await shimInfo(runtime.path, options, this.#groups.shims.startTimeoutMs));
   }
+}
 
-  /** The daemon ends: containers and their shims stay; shims of ours with nothing in them go. */
-  async close(): Promise<void> {
-    await Promise.all(
-      [...this.#groups.values()].map((group) =>
-        group.members.size === 0 ? group.shutdown({ id: '', namespace: 'default' }) : group.detach(),
-      ),
-    );
-  }
+/** The directory that a task is restored from: one of its work directory, on disk, for images out of the content store. */
+async function checkpointPath(bundle: Bundle, source: CheckpointSource): Promise<string> {
+  if ('path' in source) return source.path;
+  const directory = path.join(bundle.work, 'checkpoint');
+  await mkdir(directory, { mode: 0o700 });
+  await source.unpackInto(directory);
+  return directory;
 }
 
 /** @throws StatusError DeadlineExceeded when the time is up first; what was waited for goes on, and fails unheard */

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { invalidArgument, StatusError } from '@gantry/api';
 import type { Mount } from '@gantry/mount';
@@ -15,6 +15,7 @@ import type {
   SnapshotUsage,
 } from '../../core/snapshots/snapshotter.ts';
 import { TreeJobs } from '../../core/snapshots/tree-jobs.ts';
+import { syncPath } from '../../core/sync/filesystem-sync.ts';
 import { isAttachedFor } from './attached.ts';
 
 export interface BlockfileSettings {
@@ -128,7 +129,10 @@ export class BlockfileSnapshotter implements Snapshotter {
     return this.#mounts(
       await this.#files.make(
         id,
-        (file) => this.#trees.copyBlocks(this.#startOf(nearest), file),
+        async (file) => {
+          await this.#trees.copyBlocks(this.#startOf(nearest), file);
+          await syncPath(path.dirname(file));
+        },
         () => this.#storage.create(id, kind, key, parent, options?.labels),
       ),
     );
@@ -147,7 +151,7 @@ export class BlockfileSnapshotter implements Snapshotter {
     }
     const file = this.#files.of(snapshot.id);
     if (await isAttachedFor(file, patienceMs)) await this.#takeApart(file);
-    else await syncFile(file);
+    else await syncPath(file);
     await this.#storage.commit(name, key, await this.#measure(snapshot), options);
   }
 
@@ -158,6 +162,7 @@ export class BlockfileSnapshotter implements Snapshotter {
     await rm(copy, { force: true });
     await this.#trees.copyBlocks(file, copy);
     await rename(copy, file);
+    await syncPath(path.dirname(file));
   }
 
   async remove(key: string): Promise<void> {
@@ -183,14 +188,5 @@ export class BlockfileSnapshotter implements Snapshotter {
     const options = [...mountOptions.filter((option) => option !== 'loop'), 'loop'];
     options.push(info.kind === 'view' ? 'ro' : 'rw');
     return [{ type: fsType, source: this.#files.of(shown), target: '', options }];
-  }
-}
-
-async function syncFile(path: string): Promise<void> {
-  const file = await open(path, 'r');
-  try {
-    await file.sync();
-  } finally {
-    await file.close();
   }
 }

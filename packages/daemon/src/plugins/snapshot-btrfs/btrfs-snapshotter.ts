@@ -14,6 +14,7 @@ import type {
   SnapshotUsage,
 } from '../../core/snapshots/snapshotter.ts';
 import { TreeJobs } from '../../core/snapshots/tree-jobs.ts';
+import { FileSystemSync } from '../../core/sync/filesystem-sync.ts';
 import { createSubvolume, deleteSubvolume, snapshotSubvolume, subvolumeId } from './subvolumes.ts';
 
 /** The directories of the subvolumes, as containerd names them. */
@@ -28,11 +29,13 @@ export class BtrfsSnapshotter implements Snapshotter {
   readonly #root: string;
   readonly #device: string;
   readonly #storage: SnapshotStorage;
+  readonly #disk: FileSystemSync;
   readonly #trees = new TreeJobs();
   /** Ids that a call under way is working on. */
   readonly #busy = new Set<number>();
 
-  private constructor(root: string, device: string, storage: SnapshotStorage) {
+  private constructor(root: string, device: string, storage: SnapshotStorage, disk: FileSystemSync) {
+    this.#disk = disk;
     this.#root = root;
     this.#device = device;
     this.#storage = storage;
@@ -48,7 +51,8 @@ export class BtrfsSnapshotter implements Snapshotter {
       await mkdir(path.join(root, folders[kind]), { recursive: true, mode: 0o700 });
       for (const id of await numbers(path.join(root, folders[kind]))) highest = Math.max(highest, id);
     }
-    return new BtrfsSnapshotter(root, device, new SnapshotStorage(store, highest));
+    const storage = new SnapshotStorage(store, highest);
+    return new BtrfsSnapshotter(root, device, storage, await FileSystemSync.open(root));
   }
 
   async stat(key: string): Promise<SnapshotInfo> {
@@ -101,6 +105,8 @@ export class BtrfsSnapshotter implements Snapshotter {
       if (nearest === undefined) {
         await createSubvolume(directory, String(id));
         await chmod(this.#pathOf(kind, id), 0o755);
+        // A new subvolume waits for the next transaction; a snapshot is one by itself.
+        await this.#disk.sync();
       } else await snapshotSubvolume(this.#pathOf('committed', nearest), directory, String(id), false);
       return await this.#mounts(await this.#storage.create(id, kind, key, parent, options?.labels));
     } catch (error) {
@@ -163,6 +169,7 @@ export class BtrfsSnapshotter implements Snapshotter {
 
   async close(): Promise<void> {
     await this.#trees.close();
+    await this.#disk.close();
     await this.#storage.close();
   }
 

@@ -12,14 +12,16 @@ import { SnapshotStorage } from '../../core/snapshots/snapshot-storage.ts';
 import type {
   CommitSnapshotOptions,
   SnapshotInfo,
+  SnapshotKind,
   SnapshotOptions,
   Snapshotter,
   SnapshotUsage,
 } from '../../core/snapshots/snapshotter.ts';
 import { TreeJobs } from '../../core/snapshots/tree-jobs.ts';
+import { syncPath } from '../../core/sync/filesystem-sync.ts';
 import { type ErofsMountSettings, ErofsMounts, writableName } from './erofs-mounts.ts';
 import { enableVerity, setImmutable } from './file-flags.ts';
-import { exists, imageName, markerName, upperName } from './layer-files.ts';
+import { exists, imageName, markerName, upperName, verityName } from './layer-files.ts';
 
 export interface ErofsOptions extends Omit<ErofsMountSettings, 'directoryOf'> {
   /** Images of committed snapshots get the immutable attribute. */
@@ -64,6 +66,7 @@ export class ErofsSnapshotter implements Snapshotter {
     const storage = new SnapshotStorage(store, await directories.highestId());
     const snapshotter = new ErofsSnapshotter(storage, directories, trees, options);
     await snapshotter.#finishCommits();
+    await snapshotter.#restore();
     return snapshotter;
   }
 
@@ -75,6 +78,21 @@ export class ErofsSnapshotter implements Snapshotter {
         if (kind === 'committed') await this.#settle(id);
         else await rm(this.#file(id, pendingName));
       }
+    }
+  }
+
+  /**
+   * Makes again what a power cut has taken of the directories of snapshots that were answered: preparing one does not wait until
+   * its empty directories are on disk.
+   */
+  async #restore(): Promise<void> {
+    for (const { name, kind, labels } of this.#storage.list()) {
+      if (kind === 'committed') continue;
+      const { id, parents } = this.#storage.get(name);
+      const last = this.#file(id, kind === 'active' ? markerName : upperName);
+      if ((await exists(last)) && (await exists(this.#file(id, upperName)))) continue;
+      await mkdir(this.#directories.of(id), { recursive: true, mode: 0o700 });
+      await this.#lay(id, kind, labels, parents[0]);
     }
   }
 
@@ -111,27 +129,39 @@ export class ErofsSnapshotter implements Snapshotter {
     parent: string,
     labels: Record<string, string>,
   ): Promise<Mount[]> {
-    const mapping = idMappingOf(labels);
+    idMappingOf(labels);
     const [nearest] = this.#storage.parentChain(parent);
-    const blockMode = this.#options.writableSize > 0;
     const id = this.#storage.nextId();
-    const fill = async (directory: string) => {
-      const upper = path.join(directory, upperName);
-      await mkdir(upper, { mode: 0o755 });
-      if (kind === 'active') {
-        if (!blockMode) await mkdir(path.join(directory, 'work'), { mode: 0o711 });
-        await writeFile(path.join(directory, markerName), '', { mode: 0o644 });
-      }
-      if (blockMode) return;
-      // The root directory of a snapshot belongs to whom its parent's does, or to the mapped root.
+    const snapshot = await this.#directories.make(
+      id,
+      () => this.#lay(id, kind, labels, nearest),
+      () => this.#storage.create(id, kind, key, parent, labels),
+    );
+    return await this.#mounts.of(snapshot);
+  }
+
+  /** Makes what is not there of a snapshot's directory; the marker last. */
+  async #lay(
+    id: number,
+    kind: SnapshotKind,
+    labels: Record<string, string>,
+    nearest: number | undefined,
+  ): Promise<void> {
+    const upper = this.#file(id, upperName);
+    const blockMode = this.#options.writableSize > 0;
+    await mkdir(upper, { recursive: true, mode: 0o755 });
+    // The root directory of a snapshot belongs to whom its parent's does, or to the mapped root.
+    if (!blockMode) {
+      const mapping = idMappingOf(labels);
       if (mapping) await lchown(upper, mapping.rootUid, mapping.rootGid);
       else if (nearest !== undefined) {
         const { uid, gid } = await stat(this.#file(nearest, upperName));
         if (uid !== 0 || gid !== 0) await lchown(upper, uid, gid);
       }
-    };
-    const snapshot = await this.#directories.make(id, fill, () => this.#storage.create(id, kind, key, parent, labels));
-    return await this.#mounts.of(snapshot);
+    }
+    if (kind !== 'active') return;
+    if (!blockMode) await mkdir(this.#file(id, 'work'), { recursive: true, mode: 0o711 });
+    await writeFile(this.#file(id, markerName), '', { mode: 0o644 });
   }
 
   async commit(name: string, key: string, options: CommitSnapshotOptions = {}): Promise<void> {
@@ -145,6 +175,9 @@ export class ErofsSnapshotter implements Snapshotter {
       if (made) await this.#makeImage(id);
       const current = made ? this.#file(id, pendingName) : image;
       if (this.#options.fsverity) await enableVerity(current);
+      // Its differ may have written more beside it.
+      for (const file of [current, this.#file(id, verityName)]) if (await exists(file)) await syncPath(file);
+      await syncPath(this.#directories.of(id));
       await this.#storage.commit(name, key, await fileUsage(current), options);
       if (made) await this.#settle(id);
       if (this.#options.immutable) {

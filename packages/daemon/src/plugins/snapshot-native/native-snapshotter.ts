@@ -12,6 +12,7 @@ import type {
   SnapshotUsage,
 } from '../../core/snapshots/snapshotter.ts';
 import { TreeJobs } from '../../core/snapshots/tree-jobs.ts';
+import { FileSystemSync } from '../../core/sync/filesystem-sync.ts';
 
 /**
  * Snapshots as plain copies: each active one starts as a copy of its parent's directory `snapshots/<id>`. Works on every
@@ -21,8 +22,15 @@ export class NativeSnapshotter implements Snapshotter {
   readonly #storage: SnapshotStorage;
   readonly #directories: SnapshotDirectories;
   readonly #trees: TreeJobs;
+  readonly #disk: FileSystemSync;
 
-  private constructor(storage: SnapshotStorage, directories: SnapshotDirectories, trees: TreeJobs) {
+  private constructor(
+    storage: SnapshotStorage,
+    directories: SnapshotDirectories,
+    trees: TreeJobs,
+    disk: FileSystemSync,
+  ) {
+    this.#disk = disk;
     this.#storage = storage;
     this.#directories = directories;
     this.#trees = trees;
@@ -34,7 +42,7 @@ export class NativeSnapshotter implements Snapshotter {
     const directories = await SnapshotDirectories.open(root, trees);
     const storage = new SnapshotStorage(store, await directories.highestId());
     directories.useForeign(storage.foreign());
-    return new NativeSnapshotter(storage, directories, trees);
+    return new NativeSnapshotter(storage, directories, trees, await FileSystemSync.open(root));
   }
 
   async stat(key: string): Promise<SnapshotInfo> {
@@ -61,9 +69,7 @@ export class NativeSnapshotter implements Snapshotter {
       if (nearest === undefined) await chmod(dir, 0o755);
       else await this.#trees.copy(this.#directories.of(nearest), dir);
     };
-    return this.#mounts(
-      await this.#directories.make(id, fill, () => this.#storage.create(id, 'active', key, parent, options?.labels)),
-    );
+    return this.#make(id, fill, () => this.#storage.create(id, 'active', key, parent, options?.labels));
   }
 
   /** A view shows its parent's own directory; only a view of nothing has one. */
@@ -71,7 +77,20 @@ export class NativeSnapshotter implements Snapshotter {
     const id = this.#storage.nextId();
     const record = () => this.#storage.create(id, 'view', key, parent, options?.labels);
     if (parent) return this.#mounts(await record());
-    return this.#mounts(await this.#directories.make(id, (dir) => chmod(dir, 0o755), record));
+    return this.#make(id, (dir) => chmod(dir, 0o755), record);
+  }
+
+  /** The copy is on disk before its record. */
+  async #make(
+    id: number,
+    fill: (dir: string) => Promise<void>,
+    record: () => Promise<StoredSnapshot>,
+  ): Promise<Mount[]> {
+    const filled = async (dir: string) => {
+      await fill(dir);
+      await this.#disk.sync();
+    };
+    return this.#mounts(await this.#directories.make(id, filled, record));
   }
 
   async commit(name: string, key: string, options: CommitSnapshotOptions = {}): Promise<void> {
@@ -82,6 +101,7 @@ export class NativeSnapshotter implements Snapshotter {
       );
     }
     const usage = await this.#trees.usage(this.#directories.of(id));
+    await this.#disk.sync();
     await this.#storage.commit(name, key, usage, options);
   }
 
@@ -99,6 +119,7 @@ export class NativeSnapshotter implements Snapshotter {
 
   async close(): Promise<void> {
     await this.#trees.close();
+    await this.#disk.close();
     await this.#storage.close();
   }
 

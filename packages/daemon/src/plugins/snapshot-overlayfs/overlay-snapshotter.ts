@@ -1,4 +1,4 @@
-import { lchown, mkdir, stat } from 'node:fs/promises';
+import { lchown, mkdir, rename, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { Mount } from '@gantry/mount';
 import type { MetadataStore } from '../../core/metadata/metadata-store.ts';
@@ -9,11 +9,14 @@ import { SnapshotStorage, type StoredSnapshot } from '../../core/snapshots/snaps
 import type {
   CommitSnapshotOptions,
   SnapshotInfo,
+  SnapshotKind,
   SnapshotOptions,
   Snapshotter,
   SnapshotUsage,
 } from '../../core/snapshots/snapshotter.ts';
 import { TreeJobs } from '../../core/snapshots/tree-jobs.ts';
+import { FileSystemSync } from '../../core/sync/filesystem-sync.ts';
+import { SharedRun } from '../../core/sync/shared-run.ts';
 
 export interface OverlayOptions {
   /** Further overlay options of every mount, such as `index=off`. */
@@ -35,14 +38,19 @@ export class OverlaySnapshotter implements Snapshotter {
   readonly #directories: SnapshotDirectories;
   readonly #options: OverlayOptions;
   readonly #trees: TreeJobs;
+  readonly #disk: FileSystemSync;
+  readonly #settling: SharedRun;
 
   private constructor(
     storage: SnapshotStorage,
     directories: SnapshotDirectories,
     trees: TreeJobs,
+    disk: FileSystemSync,
     options: OverlayOptions,
   ) {
     this.#trees = trees;
+    this.#disk = disk;
+    this.#settling = new SharedRun(() => storage.settle(() => disk.sync()));
     this.#storage = storage;
     this.#directories = directories;
     this.#options = options;
@@ -54,7 +62,30 @@ export class OverlaySnapshotter implements Snapshotter {
     const directories = await SnapshotDirectories.open(root, trees);
     const storage = new SnapshotStorage(store, await directories.highestId());
     directories.useForeign(storage.foreign());
-    return new OverlaySnapshotter(storage, directories, trees, options);
+    await storage.dropUnsettled();
+    const disk = await FileSystemSync.open(root);
+    const snapshotter = new OverlaySnapshotter(storage, directories, trees, disk, options);
+    await snapshotter.#restore();
+    return snapshotter;
+  }
+
+  /**
+   * Makes again what a power cut has taken of the directories of snapshots that were answered: preparing one does not wait until
+   * its empty directories are on disk. Had anything in them been synced, they would be there.
+   */
+  async #restore(): Promise<void> {
+    const active = this.#storage.list().filter(({ kind }) => kind !== 'committed');
+    const restore = async ({ name, kind, labels }: SnapshotInfo): Promise<void> => {
+      const { id, parents } = this.#storage.get(name);
+      const wanted = kind === 'active' ? [this.#upper(id), this.#work(id)] : [this.#upper(id)];
+      if ((await Promise.all(wanted.map(exists))).every(Boolean)) return;
+      await mkdir(this.#directories.of(id), { recursive: true, mode: 0o700 });
+      await this.#lay(id, kind, labels, parents[0]);
+    };
+    const parallel = 64;
+    for (let at = 0; at < active.length; at += parallel) {
+      await Promise.all(active.slice(at, at + parallel).map(restore));
+    }
   }
 
   async stat(key: string): Promise<SnapshotInfo> {
@@ -87,11 +118,24 @@ export class OverlaySnapshotter implements Snapshotter {
   async commit(name: string, key: string, options: CommitSnapshotOptions = {}, ctx?: RequestContext): Promise<void> {
     const { id } = this.#storage.getActive(key);
     const usage = await this.#trees.usage(this.#upper(id));
-    await this.#storage.commit(name, key, usage, options, ctx?.step);
+    if (ctx?.step) {
+      await this.#storage.commit(name, key, usage, options, true);
+      // The disk is put to work while the next layers are still being unpacked. How it ends is told by the flush that must follow.
+      this.flush().catch(() => undefined);
+      return;
+    }
+    await this.#settleParent(options.parent ?? '');
+    await this.#disk.sync();
+    await this.#storage.commit(name, key, usage, options);
   }
 
   flush(): Promise<void> {
-    return this.#storage.flush();
+    return this.#settling.run();
+  }
+
+  /** What is durable must not stand on what is not. */
+  async #settleParent(parent: string): Promise<void> {
+    if (this.#storage.isUnsettled(parent)) await this.flush();
   }
 
   async remove(key: string): Promise<void> {
@@ -111,6 +155,9 @@ export class OverlaySnapshotter implements Snapshotter {
 
   async close(): Promise<void> {
     await this.#trees.close();
+    // One that a commit began and nobody waits for.
+    await this.flush().catch(() => undefined);
+    await this.#disk.close();
     await this.#storage.close();
   }
 
@@ -121,26 +168,49 @@ export class OverlaySnapshotter implements Snapshotter {
     labels: Record<string, string>,
     step?: boolean,
   ): Promise<Mount[]> {
-    const mapping = idMappingOf(labels);
+    idMappingOf(labels);
     const [nearest] = this.#storage.parentChain(parent);
+    if (!step) await this.#settleParent(parent);
     const id = this.#storage.nextId();
     const snapshot = await this.#directories.make(
       id,
-      async () => {
-        const upper = this.#upper(id);
-        await mkdir(upper, { mode: 0o755 });
-        if (kind === 'active') await mkdir(this.#work(id), { mode: 0o711 });
-        // The root directory of a snapshot belongs to whom its parent's does, or to the mapped root.
-        if (mapping) {
-          await lchown(upper, mapping.rootUid, mapping.rootGid);
-        } else if (nearest !== undefined) {
-          const { uid, gid } = await stat(this.#upper(nearest));
-          if (uid !== 0 || gid !== 0) await lchown(upper, uid, gid);
-        }
-      },
+      () => this.#lay(id, kind, labels, nearest),
       () => this.#storage.create(id, kind, key, parent, labels, step),
     );
     return this.#mounts(snapshot);
+  }
+
+  /** Makes what is not there of the directories within a snapshot's own. */
+  async #lay(
+    id: number,
+    kind: SnapshotKind,
+    labels: Record<string, string>,
+    nearest: number | undefined,
+  ): Promise<void> {
+    const upper = this.#upper(id);
+    const owner = await this.#ownerOf(labels, nearest);
+    if (!owner) await mkdir(upper, { recursive: true, mode: 0o755 });
+    else if (!(await exists(upper))) {
+      // Its owner comes to disk before its name.
+      const unnamed = `${upper}.new`;
+      await rm(unnamed, { recursive: true, force: true });
+      await mkdir(unnamed, { mode: 0o755 });
+      await lchown(unnamed, owner.uid, owner.gid);
+      await rename(unnamed, upper);
+    }
+    if (kind === 'active') await mkdir(this.#work(id), { recursive: true, mode: 0o711 });
+  }
+
+  /** The root directory of a snapshot belongs to whom its parent's does, or to the mapped root. undefined: to root. */
+  async #ownerOf(
+    labels: Record<string, string>,
+    nearest: number | undefined,
+  ): Promise<{ uid: number; gid: number } | undefined> {
+    const mapping = idMappingOf(labels);
+    if (mapping) return { uid: mapping.rootUid, gid: mapping.rootGid };
+    if (nearest === undefined) return undefined;
+    const { uid, gid } = await stat(this.#upper(nearest));
+    return uid === 0 && gid === 0 ? undefined : { uid, gid };
   }
 
   #mounts({ id, info, parents }: StoredSnapshot): Mount[] {
@@ -175,5 +245,15 @@ export class OverlaySnapshotter implements Snapshotter {
 
   #work(id: number): string {
     return path.join(this.#directories.of(id), 'work');
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw error;
   }
 }

@@ -1,4 +1,4 @@
-import { Code, hasCode, StatusError, unknown } from '@gantry/api';
+import { Code, hasCode, StatusError, traced, unknown } from '@gantry/api';
 import type { Mount } from '@gantry/mount';
 import { chainIds, type Descriptor } from '@gantry/oci';
 import type { ApplyOptions, GrowingBlob } from '../../core/diff/differ.ts';
@@ -205,7 +205,15 @@ export class ChainUnpack {
   }
 
   /** `along`: reads the blob while it comes, if it is not there. */
-  async #unpack(work: LayerWork, mounts: Mount[], options: ApplyOptions, along: boolean): Promise<void> {
+  #unpack(work: LayerWork, mounts: Mount[], options: ApplyOptions, along: boolean): Promise<void> {
+    const { digest, mediaType, size } = work.layer;
+    const attributes = { 'layer.media.type': mediaType, 'layer.media.size': size, 'layer.media.digest': digest };
+    return traced('pkg.unpack.unpacker.unpackLayer', { attributes }, () =>
+      this.#unpackOnce(work, mounts, options, along),
+    );
+  }
+
+  async #unpackOnce(work: LayerWork, mounts: Mount[], options: ApplyOptions, along: boolean): Promise<void> {
     const { tracker } = this.#request;
     const { layer, diffId } = work;
     const { stored, growing } = this.#request.fetchLayer(layer);

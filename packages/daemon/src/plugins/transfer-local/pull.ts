@@ -1,4 +1,4 @@
-import { invalidArgument, StatusError } from '@gantry/api';
+import { invalidArgument, type SpanAttributes, StatusError, traced } from '@gantry/api';
 import { type Descriptor, isLayerType, isManifestType, MediaType } from '@gantry/oci';
 import type { BlobSource, RangeOptions, RegistryClient } from '@gantry/registry';
 import type { RequestContext } from '../../core/request-context.ts';
@@ -26,7 +26,18 @@ import { TaskGroup } from './task-group.ts';
 import { splitManifest, type UnpackTarget, unpackImage, unpackTargets } from './unpack.ts';
 
 /** Pull: resolve, ask the verifiers, fetch index → manifest → configuration → layers, unpack, and record the image. */
-export async function pull(
+export function pull(
+  ctx: RequestContext,
+  env: TransferEnvironment,
+  source: RegistryEndpoint,
+  store: ImageStoreEndpoint,
+  options: TransferOptions,
+): Promise<void> {
+  const attributes = { 'image.ref': source.reference, unpack: store.unpacks.length > 0 };
+  return traced('pull.Pull', { attributes }, () => pullImage(ctx, env, source, store, options));
+}
+
+async function pullImage(
   ctx: RequestContext,
   env: TransferEnvironment,
   source: RegistryEndpoint,
@@ -56,16 +67,23 @@ export async function pull(
   });
 }
 
-async function resolve(
+function resolve(
   client: RegistryClient,
   reference: string,
   signal: AbortSignal | undefined,
 ): Promise<{ name: string; descriptor: Descriptor }> {
-  try {
-    return await client.resolve(reference, signal);
-  } catch (error) {
-    throw StatusError.wrap(error, 'failed to resolve image');
-  }
+  return traced('pull.resolve', { attributes: { 'image.ref': reference } }, async () => {
+    try {
+      return await client.resolve(reference, signal);
+    } catch (error) {
+      throw StatusError.wrap(error, 'failed to resolve image');
+    }
+  });
+}
+
+/** How a step of a pull is described in a trace, under containerd's names. */
+function attributesOf({ mediaType, digest, size }: Descriptor): SpanAttributes {
+  return { 'descriptor.media.type': mediaType, 'descriptor.digest': digest, 'descriptor.size': size };
 }
 
 /** Of this pull alone; those of the daemon hold as well. */
@@ -188,7 +206,9 @@ class ImagePull {
         resolve(file);
       };
     });
-    const stored = this.#fetchOnce(descriptor, onGrowing);
+    const stored = traced('pull.fetch', { attributes: attributesOf(descriptor) }, () =>
+      this.#fetchOnce(descriptor, onGrowing),
+    );
     // A blob that was there, or could not be had, has no file to read along in.
     stored.then(
       () => onGrowing(undefined),

@@ -1,4 +1,4 @@
-import { invalidArgument, unknown } from '@gantry/api';
+import { invalidArgument, traced, unknown } from '@gantry/api';
 import {
   type Descriptor,
   formatPlatform,
@@ -117,5 +117,8 @@ export async function unpackImage(
     await Promise.all(layers.map((layer) => request.fetchLayer(layer).stored));
     return;
   }
-  await new ChainUnpack(ctx, env, request, target, diffIds).run();
+  const attributes = { 'descriptor.digest': config.digest, layers: layers.length, snapshotter: target.name };
+  await traced('pkg.unpack.unpacker.unpack', { attributes }, () =>
+    new ChainUnpack(ctx, env, request, target, diffIds).run(),
+  );
 }

@@ -7,6 +7,7 @@ import { field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin, type PluginContext } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
 import { registerProcessMetrics } from './process-metrics.ts';
+import { callInterceptors } from './tracing.ts';
 
 /** What the plugin gives: the daemon's metrics, and the hook for its servers. */
 export interface CallMetrics {
@@ -80,9 +81,13 @@ export function callMetrics(context: PluginContext<unknown>): CallMetrics | unde
 }
 
 /** What the servers of a daemon have in common: where calls are counted and failures are told of. */
-export function serverOptions(context: PluginContext<unknown>): ServerOptions {
+export function serverOptions(context: PluginContext<unknown>, transport: 'grpc' | 'ttrpc'): ServerOptions {
   const metrics = callMetrics(context);
-  return { logger: context.log, onCall: (report) => observe(report, metrics, context.log) };
+  return {
+    logger: context.log,
+    interceptors: callInterceptors(context, transport),
+    onCall: (report) => observe(report, metrics, context.log),
+  };
 }
 
 function observe(report: CallReport, metrics: CallMetrics | undefined, log: Logger): void {

@@ -19,7 +19,7 @@ function grpcServer(
   context: PluginContext<{ max_recv_message_size: number; max_send_message_size: number }>,
 ): GrpcServer {
   const server = new GrpcServer({
-    ...serverOptions(context),
+    ...serverOptions(context, 'grpc'),
     maxReceiveBytes: context.config.max_recv_message_size || limit,
     maxSendBytes: context.config.max_send_message_size || limit,
   });

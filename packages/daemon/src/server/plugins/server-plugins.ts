@@ -5,12 +5,17 @@ import { deprecationsPlugin } from './deprecations.ts';
 import { grpcServerPlugin, grpcTcpServerPlugin } from './grpc.ts';
 import { debugServerPlugin, metricsServerPlugin } from './http.ts';
 import { optPlugin } from './opt.ts';
+import { otelGrpcPlugin, otelTtrpcPlugin, otlpPlugin, tracingPlugin } from './tracing.ts';
 import { ttrpcServerPlugin } from './ttrpc.ts';
 
 export const serverPlugins: readonly Plugin[] = [
   optPlugin,
   deprecationsPlugin,
+  otlpPlugin,
+  tracingPlugin,
+  otelTtrpcPlugin,
   callMetricsPlugin,
+  otelGrpcPlugin,
   metricsServerPlugin,
   ttrpcServerPlugin,
   grpcServerPlugin,

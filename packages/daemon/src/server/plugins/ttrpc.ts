@@ -24,7 +24,7 @@ export const ttrpcServerPlugin = definePlugin({
     const address = context.daemon.ttrpcAddress;
     if (address === '') throw new PluginSkip('no address');
     const newServer = (): TtrpcServer => {
-      const server = new TtrpcServer(serverOptions(context));
+      const server = new TtrpcServer(serverOptions(context, 'ttrpc'));
       for (const type of [PluginTypes.Grpc, PluginTypes.Ttrpc]) {
         for (const set of context.all(type).values()) set.registerTtrpc?.(server);
       }

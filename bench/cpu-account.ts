@@ -1,0 +1,41 @@
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { removeEmptyCgroup } from '@gantry/cgroups';
+
+const top = '/sys/fs/cgroup';
+
+/**
+ * A cgroup around a daemon, its shims, the OCI runtimes they run and the containers: what all of them take of the processors, exactly, and
+ * whatever else the machine does meanwhile. Containers join by a `cgroupsPath` beneath it.
+ */
+export class CpuAccount {
+  /** Absolute, as `cgroupsPath` names it. */
+  readonly path: string;
+  readonly #v1: boolean;
+
+  constructor(name: string) {
+    this.path = `/${name}`;
+    this.#v1 = existsSync(path.join(top, 'cpuacct'));
+    mkdirSync(path.dirname(this.procs), { recursive: true });
+  }
+
+  /** The file that a process joins by. In version 2 only leaves may have processes, where there are controllers. */
+  get procs(): string {
+    return this.#v1
+      ? path.join(top, 'cpuacct', this.path, 'cgroup.procs')
+      : path.join(top, this.path, 'daemon', 'cgroup.procs');
+  }
+
+  /** Seconds of processor time so far. */
+  seconds(): number {
+    if (this.#v1) return Number(readFileSync(path.join(top, 'cpuacct', this.path, 'cpuacct.usage'), 'utf8')) / 1e9;
+    const stat = readFileSync(path.join(top, this.path, 'cpu.stat'), 'utf8');
+    return Number(/^usage_usec (\d+)/m.exec(stat)?.[1]) / 1e6;
+  }
+
+  /** Removes it, once nobody is in it. */
+  async remove(): Promise<void> {
+    if (!this.#v1) await removeEmptyCgroup(`${this.path}/daemon`);
+    await removeEmptyCgroup(this.path);
+  }
+}
