@@ -1,6 +1,6 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { alreadyExists, failedPrecondition, notFound, toTimestamp } from '@gantry/api';
+import { alreadyExists, failedPrecondition, notFound, toTimestamp, unknown } from '@gantry/api';
 import {
   TaskCheckpointedSchema,
   TaskDeleteSchema,
@@ -85,7 +85,7 @@ export class Container {
   process(execId: string): TaskProcess {
     if (execId === '') return this.init;
     const process = this.execs.get(execId);
-    if (!process) throw notFound(`process does not exist ${execId}`);
+    if (!process) throw notFound(`process does not exist ${execId}: not found`);
     return process;
   }
 
@@ -267,7 +267,7 @@ export class Container {
   async kill(execId: string, signal: number, all: boolean): Promise<void> {
     const process = this.process(execId);
     if (execId === '' && (all || this.paused || !isNative(this.identity.runtime))) {
-      if (process.exit && !all) throw notFound('process already finished');
+      if (process.exit && !all) throw notFound('process already finished: not found');
       try {
         await this.runtime('kill', ['kill', ...(all ? ['--all'] : []), this.id, String(signal)]);
       } catch (error) {
@@ -280,18 +280,20 @@ export class Container {
   }
 
   #signal(process: TaskProcess, signal: number): void {
-    if (process.exit) throw notFound('process already finished');
+    if (process.exit) throw notFound('process already finished: not found');
     try {
       const pidfd = pidfdOpen(process.pid);
       try {
         // Until its exit is noted a child of ours keeps its number; an adopted process may have lost it to another.
-        if (processStartTime(process.pid) !== process.startTime) throw notFound('process already finished');
+        if (processStartTime(process.pid) !== process.startTime) throw notFound('process already finished: not found');
         pidfdSendSignal(pidfd, signal);
       } finally {
         close(pidfd);
       }
     } catch (error) {
-      if (hasErrno(error, 'ESRCH')) throw notFound('process already finished', error);
+      if (hasErrno(error, 'EINVAL'))
+        throw unknown('unknown error after kill: unable to signal init: invalid argument', error);
+      if (hasErrno(error, 'ESRCH')) throw notFound('process already finished: not found', error);
       throw error;
     }
   }
@@ -299,7 +301,9 @@ export class Container {
   async pause(): Promise<void> {
     await this.init.mutex.run(async () => {
       if (!this.init.isRunning || !this.init.started)
-        throw failedPrecondition(`cannot pause a ${this.init.exit ? 'stopped' : 'created'} container`);
+        throw failedPrecondition(
+          this.init.exit ? 'cannot pause a stopped container' : 'cannot pause task in created state',
+        );
       if (this.paused) throw failedPrecondition('cannot pause a paused container');
       try {
         await this.runtime('pause', ['pause', this.id]);
@@ -314,7 +318,14 @@ export class Container {
 
   async resume(): Promise<void> {
     await this.init.mutex.run(async () => {
-      if (!this.paused) throw failedPrecondition('cannot resume a container that is not paused');
+      if (!this.paused)
+        throw failedPrecondition(
+          this.init.exit
+            ? 'cannot resume a stopped container'
+            : this.init.started
+              ? 'cannot resume a running process'
+              : 'cannot resume task in created state',
+        );
       try {
         await this.runtime('resume', ['resume', this.id]);
       } catch (error) {
@@ -481,7 +492,7 @@ export function isMissing(error: unknown): boolean {
 function killStatus(error: unknown, id: string): unknown {
   const message = error instanceof Error ? error.message.toLowerCase() : '';
   if (/process already finished|container not running|not running|no such process/.test(message))
-    return notFound('process already finished', error);
+    return notFound('process already finished: not found', error);
   if (isMissing(error)) return notFound(`no such container ${id}`, error);
   return runtimeStatus(error, 'OCI runtime kill failed');
 }

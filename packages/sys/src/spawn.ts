@@ -2,6 +2,7 @@
  * Children started by posix_spawn(3) and watched by pidfd: not libuv's, so that nothing but stdio, default signals and the
  * recorded descriptor limit reaches an OCI runtime, and so that one process can hold thousands.
  */
+import { accessSync, constants } from 'node:fs';
 import { AT_FDCWD, O, RLIMIT } from './constants.ts';
 import { hasErrno } from './error.ts';
 import { close, dupFd, openat } from './files.ts';
@@ -77,7 +78,12 @@ function ok(what: string, errno: number, path?: Path): void {
  * EACCES, …) if the program cannot be executed. Takes about a millisecond on the calling thread.
  */
 export function spawn(options: SpawnOptions): Child {
-  const argv = cstringArray([options.argv0 ?? options.file, ...(options.args ?? [])]);
+  const limit = options.nofile && ownLimit(options.nofile);
+  // A limit is inherited at the fork: ours is lowered for just the synchronous moment of it, unless other threads, which may
+  // open files in that moment, already hold nearly as many as it allows; then a shell lowers it and becomes the program.
+  const lower = limit !== undefined && lowestFree() + 64 < limit.soft;
+  const { file, argv0, args } = limit && !lower ? limited(options, limit) : options;
+  const argv = cstringArray([argv0 ?? file, ...(args ?? [])]);
   const environment = Object.entries(options.env ?? process.env).filter(([, value]) => value !== undefined);
   const envp = cstringArray(environment.map(([name, value]) => `${name}=${value}`));
   const attributes = Buffer.alloc(512);
@@ -114,19 +120,14 @@ export function spawn(options: SpawnOptions): Child {
       keep.push(cwd);
       ok('posix_spawn_file_actions_addchdir_np', actionsChdir(actions, cwd));
     }
-    const limit = options.nofile && ownLimit(options.nofile);
-    // A limit is inherited at the fork: ours is lowered for just the synchronous moment of it, unless other threads, which may
-    // open files in that moment, already hold nearly as many as it allows; then the child is limited a moment after its start.
-    const lower = limit && lowestFree() + 64 < limit.soft;
     const before = lower ? prlimit(0, RLIMIT.NOFILE, limit) : undefined;
     const number = Buffer.alloc(4);
     try {
-      const file = cstring(options.file);
-      ok('spawn', spawnCall(number, file, actions, attributes, argv.pointers, envp.pointers), options.file);
+      ok('spawn', spawnCall(number, cstring(file), actions, attributes, argv.pointers, envp.pointers), options.file);
     } finally {
       if (before) prlimit(0, RLIMIT.NOFILE, before);
     }
-    return adopt(number.readInt32LE(0), limit && !lower ? limit : undefined);
+    return adopt(number.readInt32LE(0));
   } finally {
     actionsDestroy(actions);
     attrDestroy(attributes);
@@ -136,9 +137,8 @@ export function spawn(options: SpawnOptions): Child {
 }
 
 // A child that could not be watched must not run on unknown to everybody.
-function adopt(pid: number, limit: Rlimit | undefined): Child {
+function adopt(pid: number): Child {
   try {
-    if (limit) prlimit(pid, RLIMIT.NOFILE, limit);
     const pidfd = pidfdOpen(pid);
     awaited.add(pid);
     return { pid, pidfd };
@@ -147,6 +147,14 @@ function adopt(pid: number, limit: Rlimit | undefined): Child {
     waitpid(pid);
     throw error;
   }
+}
+
+/** The same program by way of a shell that sets the limit: before the program's first instruction, and without touching ours. */
+function limited({ file, args }: SpawnOptions, { soft, hard }: Rlimit): SpawnOptions {
+  // The shell would say it with an exit code only.
+  if (file.includes('/')) accessSync(file, constants.X_OK);
+  const script = `ulimit -S -n ${soft} && ulimit -H -n ${hard} && exec "$0" "$@"`;
+  return { file: '/bin/sh', args: ['-c', script, file, ...(args ?? [])] };
 }
 
 function lowestFree(): number {

@@ -136,9 +136,7 @@ test('a child gets stdio, default signals and the asked limit, and nothing else'
     file: 'sh',
     args: [
       '-c',
-      // The limit is set from outside, a moment after the start.
-      'n=0; while [ $(ulimit -Sn) != 77 ] && [ $n -lt 1000 ]; do n=$((n+1)); done; ' +
-        'ls /proc/self/fd | tr "\\n" " "; ulimit -Sn; ulimit -Hn; pwd; grep -E "Sig(Blk|Ign)" /proc/self/status; echo $A',
+      'ls /proc/self/fd | tr "\\n" " "; ulimit -Sn; ulimit -Hn; pwd; grep -E "Sig(Blk|Ign)" /proc/self/status; echo $A',
     ],
     env: { PATH: process.env['PATH'], A: 'é' },
     cwd: '/usr',
@@ -153,8 +151,17 @@ test('a child gets stdio, default signals and the asked limit, and nothing else'
 });
 
 test('a limit below what this process has open reaches the child too', async () => {
-  const { out } = await run({ file: 'sh', args: ['-c', 'sleep 0.05; ulimit -Sn'], nofile: { soft: 20, hard: 4096 } });
-  assert.equal(out, '20\n');
+  const nofile = { soft: 20, hard: 4096 };
+  for (const file of ['sh', '/bin/sh']) {
+    const { out, exit } = await run({
+      file,
+      args: ['-c', 'ulimit -Sn; ulimit -Hn; echo "$1"; exit 3', 'x', 'a b'],
+      nofile,
+    });
+    assert.equal(out, '20\n4096\na b\n', 'from the first instruction on');
+    assert.equal(exit.exitStatus, 3);
+  }
+  assert.throws(() => sys.spawn({ file: '/no/such', nofile }), { code: 'ENOENT' });
 });
 
 test('exit codes, signals and programs that are not there', async () => {

@@ -43,7 +43,8 @@ function wireExit(exit: ProcessExit): { pid: number; exitStatus: number; exitedA
 
 function wireProcess(state: ProcessState) {
   const { exitedAt, ...rest } = state;
-  return { ...rest, ...(exitedAt && { exitedAt: toTimestamp(exitedAt) }) };
+  // A moment that never was is on the wire as Go has it: clients show what they get.
+  return { ...rest, exitedAt: exitedAt ? toTimestamp(exitedAt) : toTimestamp({ seconds: -62135596800n, nanos: 0 }) };
 }
 
 /** What options of runc tell the daemon too: where to restore from, and, from older clients, a task API that already listens. */

@@ -374,7 +374,7 @@ function missingParent(parent: string): StatusError {
 }
 
 function taken(key: string): StatusError {
-  return alreadyExists(`snapshot ${key}: already exists`);
+  return alreadyExists(`snapshot "${key}": already exists`);
 }
 
 /** The backend speaks of its own keys: a missing one is told by the client's. */

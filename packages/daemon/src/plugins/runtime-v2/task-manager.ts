@@ -188,7 +188,7 @@ export class TaskManager implements TaskRuntime {
 
   get(ctx: RequestContext, id: string): Task {
     const task = this.#tasks.get(key(ctx.namespace, id));
-    if (!task) throw notFound(`task ${id} not found: not found`);
+    if (!task) throw notFound(`task ${id} not found`);
     return task;
   }
 
@@ -214,7 +214,7 @@ export class TaskManager implements TaskRuntime {
 
   async delete(ctx: RequestContext, id: string): Promise<ProcessExit> {
     const task = this.#tasks.get(key(ctx.namespace, id));
-    if (!task) throw notFound(`task ${id} not found: not found`);
+    if (!task) throw notFound(`task ${id} not found`);
     const exit = await task.deleteProcess('');
     await this.#forget(task);
     return exit;
