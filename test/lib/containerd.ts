@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { endProcess, eventually, run } from './processes.ts';
 
@@ -21,6 +21,8 @@ export class TestContainerd {
   readonly directory: string;
   readonly address: string;
   readonly #program: string;
+  readonly #env: Record<string, string>;
+  readonly #config: string;
   #child: ChildProcess | undefined;
 
   /** Why it cannot be used here, if it cannot. */
@@ -31,9 +33,12 @@ export class TestContainerd {
       : `${path.basename(program)} 2.3.4 is not in .cache/go-bin`;
   }
 
-  constructor(directory: string, program = debian) {
+  /** @param env more of its environment, which its shims inherit; @param config more of its configuration */
+  constructor(directory: string, program = debian, env: Record<string, string> = {}, config = '') {
     this.directory = directory;
     this.#program = program;
+    this.#env = env;
+    this.#config = config;
     this.address = path.join(directory, 'c.sock');
   }
 
@@ -50,15 +55,26 @@ disabled_plugins = [${disabled.map((name) => `'${name}'`).join(', ')}]
   address = '${this.address}'
 [ttrpc]
   address = '${this.address}.ttrpc'
-`,
+${this.#config}`,
     );
     // Its shims stand beside it.
-    const env = { ...process.env, PATH: `${path.dirname(this.#program)}:${process.env['PATH']}` };
-    this.#child = spawn(this.#program, ['-c', config], { stdio: 'ignore', env });
+    const env = {
+      ...process.env,
+      ...this.#env,
+      PATH: `${path.dirname(this.#program)}:${this.#env['PATH'] ?? process.env['PATH']}`,
+    };
+    const log = openSync(path.join(this.directory, 'log'), 'a');
+    this.#child = spawn(this.#program, ['-c', config], { stdio: ['ignore', log, log], env });
+    closeSync(log);
     const ready = ['-a', this.address, 'version'];
     await eventually('containerd answers', async () =>
       (await run('/usr/bin/ctr', ready, { mayFail: true })).code === 0 ? true : undefined,
     );
+  }
+
+  /** What it has logged, and its shims through it. */
+  log(): string {
+    return readFileSync(path.join(this.directory, 'log'), 'utf8');
   }
 
   async kill(): Promise<void> {

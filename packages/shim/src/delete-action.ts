@@ -21,12 +21,12 @@ export async function deleteAction(flags: ShimFlags): Promise<Buffer> {
   if (record && record.id === flags.id) {
     const { removeContainer } = await import('./remove-container.ts');
     await removeContainer(record);
-    await forget(record.control, record.namespace, record.id);
+    await forget(record);
   }
   if (real !== undefined && existsSync(path.join(real, sandboxRecordName))) {
     const { removeSandbox } = await import('./sandbox/remove-sandbox.ts');
     const sandbox = await removeSandbox(real);
-    if (sandbox) await forget(sandbox.control, sandbox.namespace, sandbox.id);
+    if (sandbox) await forget(sandbox);
   }
   const millis = Date.now();
   const exitedAt = Buffer.concat([
@@ -40,14 +40,25 @@ export async function deleteAction(flags: ShimFlags): Promise<Buffer> {
   ]);
 }
 
-/** Tells the shim, if it lives after all, that the container is no longer its concern. */
-function forget(control: string, namespace: string, id: string): Promise<void> {
+/** Tells the shim that this is no longer its concern, if it lives after all; else leaves nothing of a shim that has nothing any more. */
+async function forget({ control, namespace, id }: { control: string; namespace: string; id: string }): Promise<void> {
+  if (await told(control, { forget: { namespace, id } })) return;
+  const { removeFromDeadGroup } = await import('./remove-group.ts');
+  await removeFromDeadGroup(control, namespace, id);
+}
+
+/** @returns false if nobody is there */
+function told(control: string, request: object): Promise<boolean> {
   return new Promise((resolve) => {
+    let connected = false;
     const socket = connect({ path: control });
     socket.setTimeout(2000, () => socket.destroy());
-    socket.on('connect', () => socket.write(`${JSON.stringify({ forget: { namespace, id } })}\n`));
+    socket.on('connect', () => {
+      connected = true;
+      socket.write(`${JSON.stringify(request)}\n`);
+    });
     socket.on('data', () => socket.destroy());
     socket.on('error', () => {});
-    socket.on('close', () => resolve());
+    socket.on('close', () => resolve(connected));
   });
 }

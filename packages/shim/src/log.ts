@@ -4,6 +4,7 @@ import { logLine, now, tracing } from '@gantry/api';
 export type LogFields = Record<string, unknown>;
 
 let debugging = false;
+let further: ((line: string) => void) | undefined;
 /** As the daemon's own log, if it is one of ours that tells. */
 const format = process.env['GANTRY_LOG_FORMAT'] === 'json' ? 'json' : 'text';
 const withIds = format === 'json' || process.env['GANTRY_LOG_TRACE_ID'] === '1';
@@ -13,11 +14,18 @@ export function setDebug(on: boolean): void {
   debugging = on;
 }
 
+/** Has each line go elsewhere too. */
+export function alsoLogTo(write: (line: string) => void): void {
+  further = write;
+}
+
 function write(level: string, message: string, given: LogFields = {}): void {
   const fields = Object.fromEntries(Object.entries(given).map(([name, value]) => [name, withStack(value)]));
   const ids = withIds ? tracing()?.ids() : undefined;
   if (ids) Object.assign(fields, { trace_id: ids.traceId, span_id: ids.spanId });
-  process.stderr.write(logLine(format, { level, message, fields, time: now() }));
+  const line = logLine(format, { level, message, fields, time: now() });
+  process.stderr.write(line);
+  further?.(line);
 }
 
 /** What fails here fails far from whoever could ask: the stack is told too. */

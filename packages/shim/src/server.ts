@@ -10,10 +10,11 @@ import { tracingSettings } from '@gantry/tracing';
 import { tryLock } from './abstract-lock.ts';
 import { adoptContainers } from './adopt.ts';
 import { serveControl } from './control-server.ts';
+import { DaemonLog } from './daemon-log.ts';
 import type { ShimFlags } from './flags.ts';
 import { groupPathsOfSocket, takenMessage } from './grouping.ts';
 import { Lifetime } from './lifetime.ts';
-import { log, setDebug } from './log.ts';
+import { alsoLogTo, log, setDebug } from './log.ts';
 import { removeEmptyRoots } from './oci-runtime.ts';
 import { Publisher } from './publisher.ts';
 import { Reaper } from './reaper.ts';
@@ -77,6 +78,12 @@ async function startServing(flags: ShimFlags): Promise<void> {
   };
   const containers = new Containers();
   const sandboxes = new Sandboxes(context, paths.sandboxes);
+  const daemonLog = new DaemonLog(function* bundles() {
+    yield process.env['GANTRY_SHIM_BUNDLE'] ?? '/';
+    for (const { identity } of containers.values()) yield identity.bundle;
+    for (const { bundle } of sandboxes.values()) yield bundle;
+  });
+  alsoLogTo((line) => daemonLog.write(line));
   const end = (): void => {
     log.info('shim ends');
     void Promise.all([publisher.flush(flushMs), stopTracing?.()]).then(() => {

@@ -97,6 +97,7 @@ async function launch(flags: ShimFlags, parameters: StartParameters, paths: Grou
       ...process.env,
       GANTRY_SHIM_INPUT_BYTES: undefined,
       GANTRY_SHIM_OPTIONS: parameters.optionsKey,
+      GANTRY_SHIM_BUNDLE: path.resolve(flags.bundle || process.cwd()),
       TTRPC_ADDRESS: parameters.ttrpcAddress,
       GRPC_ADDRESS: parameters.grpcAddress,
     },

@@ -30,6 +30,10 @@ export class Sandboxes {
     return this.#sandboxes.size;
   }
 
+  values(): IterableIterator<Sandbox> {
+    return this.#sandboxes.values();
+  }
+
   find(namespace: string, id: string): Sandbox | undefined {
     return this.#sandboxes.get(`${namespace}/${id}`);
   }
