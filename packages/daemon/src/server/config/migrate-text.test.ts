@@ -117,3 +117,14 @@ test('a file of the newest version stays as it is', () => {
   const source = `version = 4\n# note\noom_score = -5\n\n[debug]\n  level = 'info' # loud\n`;
   assert.equal(migrate(source).text, source);
 });
+
+test('a value that became a list is written as one', () => {
+  const { text, settings } = migrate(
+    `version = 2\n[plugins.'io.containerd.grpc.v1.cri'.cni]\n  bin_dir = '/usr/lib/cni' # Debian's\n`,
+  );
+  assert.equal(
+    text,
+    `version = 4\n[plugins."io.containerd.cri.v1.runtime".cni]\n  bin_dirs = ['/usr/lib/cni'] # Debian's\n`,
+  );
+  assert.deepEqual(settings[0]!.to, [['plugins', 'io.containerd.cri.v1.runtime', 'cni', 'bin_dirs']]);
+});

@@ -24,6 +24,9 @@ const token = (index: number) => `\u0000${index}`;
 /** A setting that an empty table is given meanwhile, so that it is moved as a full one would be. */
 const filler = '\u0000';
 
+/** As the last part of a place: the value has become the one entry of an array there. */
+const entry = '\u0001';
+
 /** Their entries name plugins, which have other names now: these values are migrated, not only moved. */
 const named = new Set(['disabled_plugins', 'required_plugins']);
 
@@ -54,12 +57,13 @@ export function migrateText(source: string, raw: Table, file: string): MigratedT
       continue;
     }
     const found = places.get(token(index)) ?? [];
-    const targets = leaf.kind === 'table' ? found.map((target) => target.slice(0, -1)) : found;
+    const isEntry = found.some((target) => target.at(-1) === entry);
+    const targets = leaf.kind === 'table' || isEntry ? found.map((target) => target.slice(0, -1)) : found;
     settings.push({ path: leaf.path, line: leaf.line, to: targets });
     for (const target of targets) {
       if (leaf.kind === 'element') out.elements(leaf.path, target, statements);
       else if (leaf.kind === 'table') out.table(leaf, target);
-      else out.value(leaf, target, leaf.text);
+      else out.value(leaf, target, isEntry ? `[${leaf.text}]` : leaf.text);
     }
   }
   const version = leaves.find(({ path }) => path.length === 1 && path[0] === 'version');
@@ -91,6 +95,7 @@ function put(tree: Table, path: readonly string[], value: unknown): void {
 
 function collect(value: unknown, path: string[], places: Map<string, string[][]>): void {
   if (isTable(value)) for (const [key, inner] of Object.entries(value)) collect(inner, [...path, key], places);
+  else if (Array.isArray(value)) for (const inner of value) collect(inner, [...path, entry], places);
   else if (typeof value === 'string' && value.startsWith('\u0000')) {
     places.set(value, [...(places.get(value) ?? []), path]);
   }

@@ -132,6 +132,8 @@ function splitCri(plugins: Table): void {
   // These were deprecated in version 2 already and mean nothing any more.
   for (const key of ['default_runtime', 'untrusted_workload_runtime', 'no_pivot']) delete containerd[key];
   for (const key of ['sandbox_image', 'systemd_cgroup', 'containerd']) delete cri[key];
+  const { bin_dir, ...cni } = sub(cri, 'cni');
+  if (bin_dir !== undefined) cri['cni'] = 'bin_dirs' in cni ? cni : { bin_dirs: [bin_dir], ...cni };
   Object.assign(runtime, cri);
   if (Object.keys(containerd).length > 0) runtime['containerd'] = containerd;
 
