@@ -83,7 +83,9 @@ export async function takeOver({ from, to, dryRun, carryConfig }: TakeoverOption
     dropTakenTasks(to.bundles, new Set(taken.map(({ namespace, id }) => `${namespace}/${id}`)));
     takeTasks(taken, to.bundles, from.ttrpcAddress);
     result.config = carryConfig?.();
-    await syncFilesystem(to.root);
+    // Any of them may be a filesystem of its own.
+    const places = [to.root, to.contentRoot, ...takeable.map((name) => to.snapshotterRoot(name))];
+    for (const place of places.filter((one) => existsSync(one))) await syncFilesystem(place);
     writeTakeover(to.root, { ...state, phase: 'done', at: formatTime(now()) });
     return result;
   } finally {
