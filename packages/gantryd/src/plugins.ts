@@ -1,4 +1,5 @@
 // Everything this executable is made of, in the order in which containerd lists it.
+import { criGrpcPlugin, criImagesPlugin, criRuntimePlugin, podSandboxControllerPlugin } from '@gantry/cri';
 import {
   callMetricsPlugin,
   debugServerPlugin,
@@ -116,6 +117,9 @@ export const builtinPlugins: readonly Plugin[] = [
   sandboxStorePlugin,
   shimSandboxControllerPlugin,
   localTransfer,
+  criImagesPlugin,
+  criRuntimePlugin,
+  podSandboxControllerPlugin,
   sandboxControllersGrpc,
   sandboxesGrpc,
   snapshotsGrpc,
@@ -125,6 +129,7 @@ export const builtinPlugins: readonly Plugin[] = [
   transferService,
   versionPlugin,
   healthcheckPlugin,
+  criGrpcPlugin,
   ttrpcServerPlugin,
   restartMonitorPlugin,
   callMetricsPlugin,

@@ -1,5 +1,6 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
 import type { Descriptor } from '@gantry/oci';
+import type { CredentialsProvider } from '@gantry/registry';
 import type { RequestContext } from '../request-context.ts';
 
 /** One report from a transfer under way, in containerd's form. */
@@ -18,6 +19,10 @@ export interface TransferProgress {
 
 export interface TransferOptions {
   progress?: (progress: TransferProgress) => void;
+  /** For callers inside the daemon: logins that are asked for before the daemon's own. */
+  credentials?: CredentialsProvider | undefined;
+  /** For callers inside the daemon: `config_path` of this transfer, instead of the transferrer's. */
+  hostsDirectory?: string | undefined;
 }
 
 /** Moves a thing from a source to a destination, both `containerd.types.transfer.*` (or other) messages. */

@@ -1,5 +1,6 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
 import { unimplemented } from '@gantry/api';
+import { eitherCredentials } from '../../core/credentials/loaded-credentials.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { TransferOptions, Transferrer } from '../../core/transfer/transferrer.ts';
 import { diffSnapshot } from './diff-snapshot.ts';
@@ -26,9 +27,9 @@ export class LocalTransfer implements Transferrer {
     const context: EndpointContext = {
       ctx,
       streams: env.streams,
-      hostsDirectory: env.hostsDirectory,
+      hostsDirectory: options.hostsDirectory ?? env.hostsDirectory,
       tokens: env.tokens,
-      credentials: env.credentials,
+      credentials: eitherCredentials(options.credentials, env.credentials),
       log: (message) => env.log.info(message),
     };
     const from = readEndpoint(source, context);

@@ -1,0 +1,70 @@
+/** Network namespaces that a bind mount keeps: made and entered by the main thread, synchronously, and left at once. */
+import { randomUUID } from 'node:crypto';
+import { closeSync, mkdirSync, openSync, rmSync } from 'node:fs';
+import { unlink } from 'node:fs/promises';
+import path from 'node:path';
+import {
+  AT_FDCWD,
+  CLONE,
+  close,
+  FS_MAGIC,
+  hasErrno,
+  MNT,
+  MS,
+  mountSync,
+  O,
+  openat,
+  setns,
+  statfs,
+  umount,
+  unshare,
+} from '@gantry/sys';
+import { setLoopbackUp } from './loopback.ts';
+
+/** Where the namespaces of containers are, by default. */
+export const defaultNetnsDirectory = '/var/run/netns';
+
+/** Makes a namespace with its loopback interface up, kept at a fresh path in the directory. Returns the path. */
+export function createNetns(directory: string): string {
+  mkdirSync(directory, { recursive: true, mode: 0o755 });
+  const file = path.join(directory, `cni-${randomUUID()}`);
+  closeSync(openSync(file, 'wx', 0o444));
+  const home = openat(AT_FDCWD, '/proc/thread-self/ns/net', O.RDONLY);
+  try {
+    unshare(CLONE.NEWNET);
+    try {
+      mountSync('/proc/thread-self/ns/net', file, '', MS.BIND);
+      setLoopbackUp();
+    } finally {
+      setns(home, CLONE.NEWNET);
+    }
+    return file;
+  } catch (error) {
+    rmSync(file, { force: true });
+    throw error;
+  } finally {
+    close(home);
+  }
+}
+
+/** Whether a namespace is still kept there. */
+export function netnsAlive(file: string): boolean {
+  try {
+    return statfs(file).type === FS_MAGIC.NSFS;
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return false;
+    throw error;
+  }
+}
+
+/** Lets go of a namespace. One that is not there is well. */
+export async function removeNetns(file: string): Promise<void> {
+  try {
+    await umount(file, MNT.DETACH | MNT.UMOUNT_NOFOLLOW);
+  } catch (error) {
+    if (!hasErrno(error, 'EINVAL', 'ENOENT')) throw error;
+  }
+  await unlink(file).catch((error) => {
+    if (!hasErrno(error, 'ENOENT')) throw error;
+  });
+}

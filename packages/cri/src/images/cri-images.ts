@@ -1,0 +1,223 @@
+import { Code, hasCode, notFound, packAny } from '@gantry/api';
+import { ImageStoreSchema } from '@gantry/api/gen/types/transfer/imagestore_pb.js';
+import { OCIRegistrySchema } from '@gantry/api/gen/types/transfer/registry_pb.js';
+import type { ContentStore } from '@gantry/daemon/core/content/content-store.ts';
+import { KeyedLock } from '@gantry/daemon/core/content/keyed-lock.ts';
+import type { Image, ImageStore } from '@gantry/daemon/core/images/image-store.ts';
+import type { Logger } from '@gantry/daemon/core/log/logger.ts';
+import type { RequestContext } from '@gantry/daemon/core/request-context.ts';
+import type { Transferrer } from '@gantry/daemon/core/transfer/transferrer.ts';
+import { defaultPlatform, isDigest, normalizeDockerReference, parseReference } from '@gantry/oci';
+import type { CredentialsProvider } from '@gantry/registry';
+import type { ImagesConfig } from '../config/images-config.ts';
+import { CriLabel, managedImage } from '../labels.ts';
+import { nanosOf } from '../time.ts';
+import type { CriImage } from './cri-image.ts';
+import { type ImageFacts, ImageFactsReader } from './image-facts.ts';
+import { PullWatch } from './pull-watch.ts';
+
+export interface CriImagesOptions {
+  config: ImagesConfig;
+  images: ImageStore;
+  content: ContentStore;
+  transfer: Transferrer;
+  log: Logger;
+}
+
+/** The images of the namespace as CRI sees them, over the daemon's image records; nothing of them is kept here but facts. */
+export class CriImages {
+  readonly #options: CriImagesOptions;
+  readonly #facts: ImageFactsReader;
+  readonly #pulls = new KeyedLock();
+
+  constructor(options: CriImagesOptions) {
+    this.#options = options;
+    this.#facts = new ImageFactsReader(options.content);
+  }
+
+  /** All images whose parts for this machine are there, in order of their first record. */
+  async list(ctx: RequestContext): Promise<CriImage[]> {
+    const records = await this.#options.images.list(ctx);
+    this.#facts.keep(new Set(records.map(({ target }) => target.digest)));
+    const byId = new Map<string, CriImage>();
+    for (const record of records) {
+      const facts = await this.#factsOf(ctx, record);
+      if (!facts) continue;
+      let image = byId.get(facts.id);
+      if (!image) {
+        image = { ...facts, tags: [], digests: [], pinned: false, createdAt: nanosOf(record.createdAt) };
+        byId.set(facts.id, image);
+      }
+      addName(image, record);
+    }
+    return [...byId.values()];
+  }
+
+  /** One that is not whole, or is for other machines only, is none. */
+  async #factsOf(ctx: RequestContext, { name, target }: Image): Promise<ImageFacts | undefined> {
+    try {
+      return await this.#facts.read(ctx, target);
+    } catch (error) {
+      if (!hasCode(error, Code.NotFound)) this.#options.log.warn('image cannot be read', { error, image: name });
+      return undefined;
+    }
+  }
+
+  /** By id (or a beginning of it), or by a name with tag or digest, in Docker's short form too. */
+  async find(ctx: RequestContext, reference: string): Promise<CriImage | undefined> {
+    if (reference === '') return undefined;
+    const names = candidates(reference);
+    const { images } = this.#options;
+    for (const name of names) {
+      try {
+        const facts = await this.#factsOf(ctx, await images.get(ctx, name));
+        if (facts) return await this.#whole(ctx, facts);
+      } catch (error) {
+        if (!hasCode(error, Code.NotFound)) throw error;
+      }
+    }
+    if (!/^(sha256:)?[a-f0-9]{4,64}$/.test(reference)) return undefined;
+    const prefix = reference.startsWith('sha256:') ? reference : `sha256:${reference}`;
+    const found = (await this.list(ctx)).filter(({ id }) => id.startsWith(prefix));
+    return found.length === 1 ? found[0] : undefined;
+  }
+
+  /** @throws NotFound */
+  async get(ctx: RequestContext, reference: string): Promise<CriImage> {
+    const image = await this.find(ctx, reference);
+    if (!image) throw notFound(`image "${reference}": not found`);
+    return image;
+  }
+
+  async #whole(ctx: RequestContext, facts: ImageFacts): Promise<CriImage> {
+    const image = (await this.list(ctx)).find(({ id }) => id === facts.id);
+    return image ?? { ...facts, tags: [], digests: [], pinned: false, createdAt: 0n };
+  }
+
+  /**
+   * Brings an image through the transfer service, unpacked for that snapshotter, under its name, its digest and its id.
+   * @throws InvalidArgument for a name that is none; whatever the transfer says
+   */
+  async pull(
+    ctx: RequestContext,
+    reference: string,
+    options: { credentials?: CredentialsProvider | undefined; snapshotter?: string } = {},
+  ): Promise<CriImage> {
+    const { config, transfer, images } = this.#options;
+    const name = normalizeDockerReference(reference);
+    const labels = this.#labels(name);
+    const snapshotter = options.snapshotter || config.snapshotter;
+    const release = await this.#pulls.acquire(`${name} ${snapshotter}`, ctx.signal);
+    try {
+      const headers = Object.fromEntries(
+        Object.entries(config.registry.headers ?? {}).map(([key, values]) => [key, values.join(', ')]),
+      );
+      const platform = defaultPlatform();
+      using watch = new PullWatch(config.image_pull_progress_timeout, ctx.signal);
+      await watch.run(
+        transfer.transfer(
+          { ...ctx, signal: watch.signal },
+          packAny(OCIRegistrySchema, { reference: name, resolver: { headers } }),
+          packAny(ImageStoreSchema, { name, labels, platforms: [platform], unpacks: [{ platform, snapshotter }] }),
+          {
+            credentials: options.credentials,
+            hostsDirectory: config.registry.config_path || undefined,
+            progress: () => watch.progressed(),
+          },
+        ),
+      );
+      const record = await images.get(ctx, name);
+      const facts = await this.#facts.read(ctx, record.target);
+      await this.#nameWithDigestAndId(ctx, record, facts);
+      return await this.#whole(ctx, facts);
+    } finally {
+      release();
+    }
+  }
+
+  #labels(name: string): Record<string, string> {
+    const pinned = Object.values(this.#options.config.pinned_images).some((image) => {
+      try {
+        return normalizeDockerReference(image) === name;
+      } catch {
+        return false;
+      }
+    });
+    return pinned ? { ...managedImage, [CriLabel.pinned]: 'pinned' } : { ...managedImage };
+  }
+
+  /** Gives an image's record the labels and companions that CRI's images have, if it has not. */
+  async adopt(ctx: RequestContext, name: string): Promise<void> {
+    const record = await this.#options.images.get(ctx, name);
+    if (record.labels[CriLabel.image] === 'managed') return;
+    const facts = await this.#factsOf(ctx, record);
+    if (!facts) return;
+    const labels = { ...record.labels, ...this.#labels(name) };
+    await this.#save(ctx, { name: facts.id, target: record.target, labels: this.#labels(facts.id) });
+    await this.#options.images.update(ctx, { ...record, labels }, ['labels']);
+  }
+
+  async #nameWithDigestAndId(ctx: RequestContext, record: Image, facts: ImageFacts): Promise<void> {
+    const { target, labels } = record;
+    await this.#save(ctx, { name: facts.id, target, labels });
+    const { locator } = parseReference(record.name);
+    const withDigest = `${locator}@${target.digest}`;
+    if (withDigest !== record.name) await this.#save(ctx, { name: withDigest, target, labels });
+  }
+
+  async #save(ctx: RequestContext, record: Pick<Image, 'name' | 'target' | 'labels'>): Promise<void> {
+    const { images } = this.#options;
+    for (;;) {
+      try {
+        await images.create(ctx, record);
+        return;
+      } catch (error) {
+        if (!hasCode(error, Code.AlreadyExists)) throw error;
+      }
+      try {
+        const present = await images.get(ctx, record.name);
+        const same = present.target.digest === record.target.digest;
+        const missing = Object.entries(record.labels).some(([key, value]) => present.labels[key] !== value);
+        if (same && !missing) return;
+        await images.update(ctx, { ...record, labels: { ...present.labels, ...record.labels } }, ['target', 'labels']);
+        return;
+      } catch (error) {
+        if (!hasCode(error, Code.NotFound)) throw error;
+      }
+    }
+  }
+
+  /** Removes every record of the image that the reference is of. One that is not there is well. */
+  async remove(ctx: RequestContext, reference: string): Promise<void> {
+    const image = await this.find(ctx, reference);
+    if (!image) return;
+    const { images } = this.#options;
+    const names = [...image.tags, ...image.digests, image.id];
+    for (const [index, name] of names.entries()) {
+      try {
+        // The last one waits for the collection, so that the space is free when the caller is answered.
+        await images.delete(ctx, name, { synchronous: index === names.length - 1 });
+      } catch (error) {
+        if (!hasCode(error, Code.NotFound)) throw error;
+      }
+    }
+  }
+}
+
+function candidates(reference: string): string[] {
+  const names = [reference];
+  try {
+    const normal = normalizeDockerReference(reference);
+    if (normal !== reference) names.unshift(normal);
+  } catch {
+    // Not a name: it may be an id.
+  }
+  if (/^[a-f0-9]{64}$/.test(reference)) names.push(`sha256:${reference}`);
+  return names;
+}
+
+function addName(image: CriImage, { name, labels }: Image): void {
+  if (labels[CriLabel.pinned] === 'pinned') image.pinned = true;
+  if (isDigest(name)) return;
+  (name.includes('@') ? image.digests : image.tags).push(name);
+}

@@ -1,0 +1,192 @@
+import path from 'node:path';
+import { ImageService, RuntimeService } from '@gantry/api/gen/cri/v1/api_pb.js';
+import { definePlugin, PluginTypes, pluginType, type ServiceSet } from '@gantry/daemon';
+import { KeyedLock } from '@gantry/daemon/core/content/keyed-lock.ts';
+import type { SandboxStore } from '@gantry/daemon/core/sandboxes/sandbox-store.ts';
+import type { TaskRuntime } from '@gantry/daemon/core/tasks/task-runtime.ts';
+import { warnOf } from '@gantry/daemon/core/warnings/deprecations.ts';
+import { noCdiDevices } from '@gantry/oci/cdi/no-devices.ts';
+import { CniNetwork } from './cni/cni-network.ts';
+import { type ImagesConfig, imagesConfig } from './config/images-config.ts';
+import { runtimeConfig } from './config/runtime-config.ts';
+import { serverConfig } from './config/server-config.ts';
+import type { Cri } from './cri.ts';
+import { imageService } from './image-service.ts';
+import { CriImages } from './images/cri-images.ts';
+import { followImages } from './images/follow-images.ts';
+import { ImageUserFiles } from './images/user-files.ts';
+import { DirectLogs } from './logs/direct-logs.ts';
+import { noHooks } from './nri/pod-hooks.ts';
+import { VolumeCopies } from './run/container-volumes.ts';
+import { watchMemory } from './run/exit-watch.ts';
+import { ImageVolumes } from './run/image-volumes.ts';
+import { lookAtMachine, type Machine } from './run/machine.ts';
+import { recover } from './run/recover.ts';
+import { RuntimeHandlers } from './run/runtime-handlers.ts';
+import { runtimeService } from './runtime-service.ts';
+import { PodSandboxController } from './sandbox/pod-sandbox-controller.ts';
+import { DiskStats } from './stats/disk-stats.ts';
+import { CriEvents } from './store/cri-events.ts';
+import { IdMap } from './store/id-map.ts';
+import { NameIndex } from './store/name-index.ts';
+import { noStreaming } from './streaming/no-server.ts';
+
+/** What the plugins `cri.v1` give each other. */
+export interface CriImagesInstance {
+  images: CriImages;
+  userFiles: ImageUserFiles;
+  config: ImagesConfig;
+}
+
+export interface CriRuntimeInstance {
+  config: Cri['config']['runtime'];
+  handlers: RuntimeHandlers;
+  machine: Machine;
+  root: string;
+  state: string;
+}
+
+export const criType = pluginType<unknown>('io.containerd.cri.v1');
+
+/** `io.containerd.cri.v1.images`. */
+export const criImagesPlugin = definePlugin({
+  type: criType,
+  id: 'images',
+  requires: [PluginTypes.Metadata, PluginTypes.Transfer, PluginTypes.MountManager, PluginTypes.Event],
+  config: imagesConfig,
+  init(context): CriImagesInstance {
+    const { content, images: records, snapshotters } = context.get(PluginTypes.Metadata);
+    const transfer = context.get(PluginTypes.Transfer, 'local');
+    const images = new CriImages({ config: context.config, images: records, content, transfer, log: context.log });
+    context.onClose(followImages(images, context.get(PluginTypes.Event), context.log));
+    const mounts = [...context.all(PluginTypes.MountManager).values()][0];
+    return { images, userFiles: new ImageUserFiles(snapshotters, mounts, context.daemon.temp), config: context.config };
+  },
+});
+
+/** `io.containerd.cri.v1.runtime`. */
+export const criRuntimePlugin = definePlugin({
+  type: criType,
+  id: 'runtime',
+  requires: [PluginTypes.Warning],
+  platforms: [`linux/${process.arch === 'x64' ? 'amd64' : process.arch}`],
+  config: runtimeConfig,
+  async init(context): Promise<CriRuntimeInstance> {
+    const { config, daemon } = context;
+    const machine = lookAtMachine(config.disable_hugetlb_controller);
+    if (!machine.unified) await warnOf(context.get(PluginTypes.Warning, 'deprecations'), 'cgroup-v1');
+    return {
+      config,
+      handlers: new RuntimeHandlers(config.containerd),
+      machine,
+      root: path.join(daemon.root, 'io.containerd.grpc.v1.cri'),
+      state: path.join(daemon.state, 'io.containerd.grpc.v1.cri'),
+    };
+  },
+});
+
+/** `io.containerd.podsandbox.controller.v1.podsandbox`. */
+export const podSandboxControllerPlugin = definePlugin({
+  type: PluginTypes.PodSandboxController,
+  id: 'podsandbox',
+  requires: [criType, PluginTypes.Metadata, PluginTypes.Runtime],
+  init(context): PodSandboxController {
+    const { images, userFiles, config } = context.get(criType, 'images') as CriImagesInstance;
+    const runtime = context.get(criType, 'runtime') as CriRuntimeInstance;
+    const { containers, snapshotters } = context.get(PluginTypes.Metadata);
+    return new PodSandboxController({
+      images,
+      userFiles,
+      imagesConfig: config,
+      settings: runtime.config,
+      handlers: runtime.handlers,
+      containers,
+      snapshotters,
+      tasks: context.get(PluginTypes.Runtime, 'task') as TaskRuntime,
+      root: runtime.root,
+      state: runtime.state,
+      log: context.log,
+    });
+  },
+});
+
+/** `io.containerd.grpc.v1.cri`: runtime.v1.RuntimeService and ImageService. */
+export const criGrpcPlugin = definePlugin({
+  type: PluginTypes.Grpc,
+  id: 'cri',
+  requires: [
+    criType,
+    PluginTypes.PodSandboxController,
+    PluginTypes.SandboxController,
+    PluginTypes.SandboxStore,
+    PluginTypes.Metadata,
+    PluginTypes.Lease,
+    PluginTypes.Runtime,
+    PluginTypes.Event,
+    PluginTypes.Warning,
+    PluginTypes.MountManager,
+  ],
+  config: serverConfig,
+  async init(context): Promise<ServiceSet> {
+    const { images, userFiles, config } = context.get(criType, 'images') as CriImagesInstance;
+    const runtime = context.get(criType, 'runtime') as CriRuntimeInstance;
+    const { content, containers, snapshotters } = context.get(PluginTypes.Metadata);
+    const pods = context.get(PluginTypes.PodSandboxController, 'podsandbox') as PodSandboxController;
+    const mounts = [...context.all(PluginTypes.MountManager).values()][0];
+    const { temp, root } = context.daemon;
+    const bus = context.get(PluginTypes.Event);
+    const cri: Cri = {
+      config: { images: config, runtime: runtime.config },
+      root: runtime.root,
+      state: runtime.state,
+      log: context.log,
+      records: {
+        containers,
+        sandboxes: context.get(PluginTypes.SandboxStore) as SandboxStore,
+        leases: context.get(PluginTypes.Lease),
+        content,
+      },
+      snapshotters,
+      tasks: context.get(PluginTypes.Runtime, 'task') as TaskRuntime,
+      bus,
+      warnings: context.get(PluginTypes.Warning, 'deprecations'),
+      controllers: new Map([...context.all(PluginTypes.SandboxController), ['podsandbox', pods]]),
+      handlers: runtime.handlers,
+      images,
+      sandboxes: new IdMap('sandbox'),
+      sandboxNames: new NameIndex(),
+      containers: new IdMap('container'),
+      containerNames: new NameIndex(),
+      locks: new KeyedLock(),
+      events: new CriEvents(),
+      network: new CniNetwork(runtime.config.cni, runtime.config.containerd.runtimes, context.log),
+      logs: new DirectLogs(context.log),
+      streaming: noStreaming,
+      stats: new DiskStats(
+        snapshotters,
+        config.snapshotter,
+        `${root}/${PluginTypes.Snapshotter}.${config.snapshotter}`,
+      ),
+      hooks: noHooks,
+      cdi: noCdiDevices,
+      userFiles,
+      volumes: new VolumeCopies(temp, mounts),
+      imageVolumes: new ImageVolumes({ images, snapshotters, snapshotter: config.snapshotter, state: runtime.state }),
+      machine: runtime.machine,
+    };
+    context.onClose(() => cri.volumes.close());
+    context.onClose(() => cri.stats.close());
+    context.onClose(() => cri.logs.close());
+    context.onClose(() => cri.network.close());
+    context.onClose(() => cri.streaming.close());
+    context.onClose(watchMemory(cri));
+    await recover(cri, (metadata) => pods.recover({ namespace: 'k8s.io' }, metadata));
+    await cri.streaming.start();
+    return {
+      register(grpc): void {
+        grpc.add(RuntimeService, runtimeService(cri));
+        grpc.add(ImageService, imageService(cri));
+      },
+    };
+  },
+});

@@ -1,0 +1,150 @@
+import { mkdir, readdir } from 'node:fs/promises';
+import { Code, hasCode, now } from '@gantry/api';
+import { ContainerState } from '@gantry/api/gen/cri/v1/api_pb.js';
+import type { Container } from '@gantry/daemon/core/containers/container-store.ts';
+import { removeAllBeneath, unmountRecursive } from '@gantry/mount';
+import { MNT } from '@gantry/sys';
+import { type Cri, criContext, dirs } from '../cri.ts';
+import { CriLabel, Extension } from '../labels.ts';
+import { newStatus, readStatus, stateOf, writeStatus } from '../store/container-status.ts';
+import { type CriContainer, readContainerExtension } from '../store/cri-container.ts';
+import { type PodSandbox, readSandboxExtension } from '../store/pod-sandbox.ts';
+import { nanosOf } from '../time.ts';
+import { makeFifos } from './container-io.ts';
+import { noteExit, watchContainer, watchSandbox } from './exit-watch.ts';
+
+/** What an earlier daemon left is found again, from records, status files and tasks. */
+export async function recover(
+  cri: Cri,
+  recoverSandbox: (metadata: PodSandbox['metadata']) => Promise<void>,
+): Promise<void> {
+  const ctx = criContext();
+  for (const record of await cri.records.sandboxes.list(ctx)) {
+    const metadata = readSandboxExtension(record.extensions[Extension.sandbox]);
+    if (!metadata) continue;
+    try {
+      if (record.sandboxer === 'podsandbox') await recoverSandbox(metadata);
+      await loadSandbox(cri, metadata, record.sandboxer, nanosOf(record.createdAt));
+    } catch (error) {
+      cri.log.error('pod sandbox cannot be loaded', { error, id: record.id });
+    }
+  }
+  const records = await cri.records.containers.list(ctx, [`labels."${CriLabel.containerKind}"==container`]);
+  await Promise.all(
+    records.map((record) =>
+      loadContainer(cri, record).catch((error) =>
+        cri.log.error('container cannot be loaded', { error, id: record.id }),
+      ),
+    ),
+  );
+  await sweepDirectories(cri);
+}
+
+async function loadSandbox(
+  cri: Cri,
+  metadata: PodSandbox['metadata'],
+  sandboxer: string,
+  createdAt: bigint,
+): Promise<void> {
+  const { id, name } = metadata;
+  const sandbox: PodSandbox = {
+    id,
+    metadata,
+    status: { state: 'notready', pid: 0, createdAt, exitedAt: 0n, exitStatus: 0 },
+    sandboxer,
+    exited: Promise.resolve(),
+  };
+  const controller = cri.controllers.get(sandboxer);
+  const found = await controller?.status(criContext(), id).catch((error) => {
+    if (!hasCode(error, Code.NotFound)) throw error;
+    return undefined;
+  });
+  if (found?.createdAt) sandbox.status.createdAt = nanosOf(found.createdAt);
+  if (found?.state === 'SANDBOX_READY') {
+    sandbox.status = { ...sandbox.status, state: 'ready', pid: found.pid };
+    watchSandbox(cri, sandbox);
+  }
+  cri.sandboxNames.reserve(name, id);
+  cri.sandboxes.set(id, sandbox);
+}
+
+const Running = { created: 1, running: 2, stopped: 3 } as const;
+
+async function loadContainer(cri: Cri, record: Container): Promise<void> {
+  const metadata = readContainerExtension(record.extensions[Extension.container]);
+  if (!metadata) return;
+  const { id } = record;
+  const kept = await readStatus(dirs.containerRoot(cri, id));
+  const container: CriContainer = {
+    id,
+    metadata,
+    status: kept ?? newStatus(nanosOf(record.createdAt)),
+    exited: Promise.resolve(),
+  };
+  cri.containerNames.reserve(metadata.name, id);
+  cri.containers.set(id, container);
+  if (stateOf(container.status) === ContainerState.CONTAINER_EXITED) return;
+  let task: ReturnType<Cri['tasks']['get']>;
+  try {
+    task = cri.tasks.get(criContext(), id);
+  } catch (error) {
+    if (!hasCode(error, Code.NotFound)) throw error;
+    if (stateOf(container.status) === ContainerState.CONTAINER_RUNNING) {
+      container.status = { ...container.status, reason: 'Unknown' };
+      await noteExit(cri, container, 255, nanosOf(now()));
+    }
+    return;
+  }
+  const state = await task.state('');
+  if (state.status === Running.created) {
+    // Its start was cut off, and the caller was told nothing: it can be started again.
+    await cri.tasks.delete(criContext(), id);
+    return;
+  }
+  await follow(cri, container);
+  if (state.status !== Running.stopped && container.status.startedAt === 0n) {
+    container.status = { ...container.status, pid: state.pid, startedAt: nanosOf(now()) };
+    await writeStatus(dirs.containerRoot(cri, id), container.status);
+  }
+  watchContainer(cri, container, task);
+}
+
+/** Goes on with its log. */
+async function follow(cri: Cri, container: CriContainer): Promise<void> {
+  const { id, metadata } = container;
+  const { config } = metadata;
+  const fifos = await makeFifos(`${dirs.containerState(cri, id)}/io`, id, {
+    stdin: config.stdin,
+    stdout: true,
+    stderr: !config.tty,
+  });
+  container.io = await cri.logs.open(
+    {
+      containerId: id,
+      ...fifos,
+      terminal: config.tty,
+      stdinOnce: config.stdinOnce,
+      logPath: metadata.logPath,
+      maxLineSize: cri.config.runtime.max_container_log_line_size,
+    },
+    true,
+  );
+}
+
+/** Directories of what was being made, or removed, when the daemon was killed. */
+async function sweepDirectories(cri: Cri): Promise<void> {
+  for (const [base, known] of [
+    ['sandboxes', new Set(cri.sandboxes.list().map(({ id }) => id))],
+    ['containers', new Set(cri.containers.list().map(({ id }) => id))],
+  ] as const) {
+    for (const top of [cri.root, cri.state]) {
+      const directory = `${top}/${base}`;
+      await mkdir(directory, { recursive: true, mode: 0o755 });
+      for (const name of await readdir(directory)) {
+        if (known.has(name)) continue;
+        await unmountRecursive(`${directory}/${name}`, MNT.DETACH);
+        await removeAllBeneath(`${directory}/${name}`);
+      }
+    }
+  }
+}

@@ -1,0 +1,100 @@
+import type { Any } from '@bufbuild/protobuf/wkt';
+import { invalidArgument, packAny } from '@gantry/api';
+import type { PodSandboxConfig } from '@gantry/api/gen/cri/v1/api_pb.js';
+import { OptionsSchema as RuncOptionsSchema } from '@gantry/api/gen/types/runc/options/oci_pb.js';
+import { OptionsSchema } from '@gantry/api/gen/types/runtimeoptions/v1/api_pb.js';
+import type { RuntimeConfig, RuntimeHandlerConfig } from '../config/runtime-config.ts';
+import { CriAnnotation } from '../labels.ts';
+
+/** Names under which runc's options are understood. */
+const runcTypes = new Set(['io.containerd.runc.v2', 'io.containerd.gantry.v1', '']);
+
+export interface RuntimeHandler extends RuntimeHandlerConfig {
+  name: string;
+}
+
+/** The runtimes that pods can ask for by handler. */
+export class RuntimeHandlers {
+  readonly #settings: RuntimeConfig['containerd'];
+
+  constructor(settings: RuntimeConfig['containerd']) {
+    this.#settings = settings;
+  }
+
+  names(): string[] {
+    return Object.keys(this.#settings.runtimes);
+  }
+
+  get defaultName(): string {
+    return this.#settings.default_runtime_name;
+  }
+
+  /** '' is the default one. @throws InvalidArgument if there is none of that name */
+  get(handler: string): RuntimeHandler {
+    const name = handler || this.#settings.default_runtime_name;
+    const found = this.#settings.runtimes[name];
+    if (!found) throw invalidArgument(`no runtime for "${name}" is configured`);
+    return { ...found, name };
+  }
+
+  /** The handler of a new pod: what it asks for, or `untrusted` by annotation. @throws InvalidArgument */
+  forPod(config: PodSandboxConfig, handler: string): RuntimeHandler {
+    if (config.annotations[CriAnnotation.untrustedWorkload] !== 'true') return this.get(handler);
+    const options = config.linux?.securityContext?.namespaceOptions;
+    // What a sandbox of its own kind cannot give, an untrusted one is not given.
+    if (
+      config.linux?.securityContext?.privileged ||
+      options?.network === 2 ||
+      options?.pid === 2 ||
+      options?.ipc === 2
+    ) {
+      throw invalidArgument('untrusted workload with host access is not allowed');
+    }
+    if (handler !== '' && handler !== 'untrusted') {
+      throw invalidArgument(`untrusted workload with explicit runtime handler "${handler}" is not allowed`);
+    }
+    return this.get('untrusted');
+  }
+}
+
+/** A shim binary given by path goes before the runtime's name. */
+export function runtimeName(handler: RuntimeHandler): string {
+  return handler.runtime_path || handler.runtime_type;
+}
+
+/** Options for the runtime, as its type wants them. @throws InvalidArgument for a value that is not what it should be */
+export function runtimeOptions({ name, runtime_type: type, options }: RuntimeHandler): Any | undefined {
+  const table = (options ?? {}) as Record<string, unknown>;
+  const text = (key: string): string => {
+    const value = table[key] ?? '';
+    if (typeof value !== 'string') throw invalidArgument(`runtime ${name}: option ${key} must be a string`);
+    return value;
+  };
+  const flag = (key: string): boolean => table[key] === true;
+  const number = (key: string): number => Number(table[key] ?? 0);
+  if (runcTypes.has(type)) {
+    return packAny(RuncOptionsSchema, {
+      noPivotRoot: flag('NoPivotRoot'),
+      noNewKeyring: flag('NoNewKeyring'),
+      shimCgroup: text('ShimCgroup'),
+      ioUid: number('IoUid'),
+      ioGid: number('IoGid'),
+      binaryName: text('BinaryName'),
+      root: text('Root'),
+      systemdCgroup: flag('SystemdCgroup'),
+      criuImagePath: text('CriuImagePath'),
+      criuWorkPath: text('CriuWorkPath'),
+    });
+  }
+  if (Object.keys(table).length === 0) return undefined;
+  return packAny(OptionsSchema, {
+    typeUrl: text('TypeUrl'),
+    configPath: text('ConfigPath'),
+    configBody: Buffer.from(text('ConfigBody'), 'utf8'),
+  });
+}
+
+/** Whether the runtime makes cgroups through systemd. */
+export function usesSystemdCgroups(handler: RuntimeHandler): boolean {
+  return ((handler.options ?? {}) as Record<string, unknown>)['SystemdCgroup'] === true;
+}

@@ -1,0 +1,110 @@
+import { CgroupDriver, type RuntimeService } from '@gantry/api/gen/cri/v1/api_pb.js';
+import { version } from '@gantry/daemon';
+import type { Implementation } from '@gantry/rpc';
+import type { Cri } from './cri.ts';
+import { usesSystemdCgroups } from './run/runtime-handlers.ts';
+import { DiskStats } from './stats/disk-stats.ts';
+import { noStreaming } from './streaming/no-server.ts';
+import { containerStatus } from './verbs/container-status.ts';
+import { createContainer } from './verbs/create-container.ts';
+import { execSync } from './verbs/exec-sync.ts';
+import { listContainers } from './verbs/list-containers.ts';
+import { listPodSandboxes } from './verbs/list-pod-sandbox.ts';
+import { podSandboxStatus } from './verbs/pod-sandbox-status.ts';
+import { removeContainer } from './verbs/remove-container.ts';
+import { removePodSandbox } from './verbs/remove-pod-sandbox.ts';
+import { reopenContainerLog } from './verbs/reopen-container-log.ts';
+import { runPodSandbox } from './verbs/run-pod-sandbox.ts';
+import { startContainer } from './verbs/start-container.ts';
+import { containerStats, listContainerStats, listPodMetrics, listPodStats, podSandboxStats } from './verbs/stats.ts';
+import { status } from './verbs/status.ts';
+import { stopContainer } from './verbs/stop-container.ts';
+import { stopPodSandbox } from './verbs/stop-pod-sandbox.ts';
+import { attachUrl, execUrl, portForwardUrl } from './verbs/streaming-urls.ts';
+import { updateContainerResources } from './verbs/update-container-resources.ts';
+
+/** Things in one message of a streamed list. */
+const batch = 100;
+
+function* batches<T>(items: readonly T[]): Generator<T[]> {
+  for (let at = 0; at < items.length; at += batch) yield items.slice(at, at + batch);
+}
+
+/** runtime.v1.RuntimeService, without CheckpointContainer and UpdatePodSandboxResources. */
+export function runtimeService(cri: Cri): Implementation<typeof RuntimeService> {
+  return {
+    async version() {
+      return {
+        version: '0.1.0',
+        runtimeName: 'containerd',
+        runtimeVersion: version.version,
+        runtimeApiVersion: 'v1',
+      };
+    },
+    runPodSandbox: (request, { signal }) => runPodSandbox(cri, request, signal),
+    stopPodSandbox: (request) => stopPodSandbox(cri, request),
+    removePodSandbox: (request) => removePodSandbox(cri, request),
+    podSandboxStatus: (request) => podSandboxStatus(cri, request),
+    listPodSandbox: async ({ filter }) => ({ items: listPodSandboxes(cri, filter) }),
+    async *streamPodSandboxes({ filter }) {
+      for (const podSandboxes of batches(listPodSandboxes(cri, filter))) yield { podSandboxes };
+    },
+    createContainer: (request, { signal }) => createContainer(cri, request, signal),
+    startContainer: (request) => startContainer(cri, request),
+    stopContainer: (request, { signal }) => stopContainer(cri, request, signal),
+    removeContainer: (request) => removeContainer(cri, request),
+    listContainers: async ({ filter }) => ({ containers: listContainers(cri, filter) }),
+    async *streamContainers({ filter }) {
+      for (const containers of batches(listContainers(cri, filter))) yield { containers };
+    },
+    containerStatus: (request) => containerStatus(cri, request),
+    updateContainerResources: (request) => updateContainerResources(cri, request),
+    reopenContainerLog: (request) => reopenContainerLog(cri, request),
+    execSync: (request, { signal }) => execSync(cri, request, signal),
+    ...(cri.streaming !== noStreaming && streamingMethods(cri)),
+    ...(!(cri.stats instanceof DiskStats) && statsMethods(cri)),
+    async updateRuntimeConfig({ runtimeConfig }) {
+      const cidr = runtimeConfig?.networkConfig?.podCidr ?? '';
+      if (cidr !== '') await cri.network.updatePodCidr(cidr);
+      return {};
+    },
+    status: (request) => status(cri, request),
+    async *getContainerEvents(_request, { signal }) {
+      yield* cri.events.subscribe(signal);
+    },
+    async runtimeConfig() {
+      const systemd = usesSystemdCgroups(cri.handlers.get(''));
+      return { linux: { cgroupDriver: systemd ? CgroupDriver.SYSTEMD : CgroupDriver.CGROUPFS } };
+    },
+  };
+}
+
+/** Those that answer with a URL at which a client finds its streams. */
+function streamingMethods(cri: Cri): Pick<Implementation<typeof RuntimeService>, 'exec' | 'attach' | 'portForward'> {
+  return {
+    exec: async (request) => execUrl(cri, request),
+    attach: async (request) => attachUrl(cri, request),
+    portForward: async (request) => portForwardUrl(cri, request),
+  };
+}
+
+/** Statistics and metrics. */
+function statsMethods(cri: Cri): Partial<Implementation<typeof RuntimeService>> {
+  return {
+    containerStats: (request) => containerStats(cri, request),
+    listContainerStats: async ({ filter }) => ({ stats: await listContainerStats(cri, filter) }),
+    async *streamContainerStats({ filter }) {
+      for (const stats of batches(await listContainerStats(cri, filter))) yield { containerStats: stats };
+    },
+    podSandboxStats: (request) => podSandboxStats(cri, request),
+    listPodSandboxStats: async ({ filter }) => ({ stats: await listPodStats(cri, filter) }),
+    async *streamPodSandboxStats({ filter }) {
+      for (const stats of batches(await listPodStats(cri, filter))) yield { podSandboxStats: stats };
+    },
+    listMetricDescriptors: async () => ({ descriptors: cri.stats.metricDescriptors() }),
+    listPodSandboxMetrics: async () => ({ podMetrics: await listPodMetrics(cri) }),
+    async *streamPodSandboxMetrics() {
+      for (const metrics of batches(await listPodMetrics(cri))) yield { podSandboxMetrics: metrics };
+    },
+  };
+}

@@ -1,0 +1,249 @@
+import { mkdir } from 'node:fs/promises';
+import { alreadyExists, Code, hasCode, invalidArgument, notFound, now, type Time } from '@gantry/api';
+import type { ContainerStore } from '@gantry/daemon/core/containers/container-store.ts';
+import { KeyedLock } from '@gantry/daemon/core/content/keyed-lock.ts';
+import type { Logger } from '@gantry/daemon/core/log/logger.ts';
+import type { RequestContext } from '@gantry/daemon/core/request-context.ts';
+import type {
+  SandboxController,
+  SandboxCreateOptions,
+  SandboxExit,
+  SandboxInstance,
+  SandboxMetric,
+  SandboxStatus,
+} from '@gantry/daemon/core/sandboxes/sandbox-controller.ts';
+import type { SandboxInput } from '@gantry/daemon/core/sandboxes/sandbox-store.ts';
+import type { SnapshotterRegistry } from '@gantry/daemon/core/snapshots/snapshot-service.ts';
+import type { Task, TaskRuntime } from '@gantry/daemon/core/tasks/task-runtime.ts';
+import { mountAll, removeAllBeneath, unmountAll } from '@gantry/mount';
+import { defaultPlatform, type Platform } from '@gantry/oci';
+import { hasErrno, MNT } from '@gantry/sys';
+import type { ImagesConfig } from '../config/images-config.ts';
+import type { RuntimeConfig } from '../config/runtime-config.ts';
+import type { CriImages } from '../images/cri-images.ts';
+import type { ImageUserFiles } from '../images/user-files.ts';
+import { Extension } from '../labels.ts';
+import type { RuntimeHandlers } from '../run/runtime-handlers.ts';
+import { readSandboxExtension, type SandboxMetadata } from '../store/pod-sandbox.ts';
+import { createPause } from './create-pause.ts';
+
+export interface PodSandboxControllerOptions {
+  images: CriImages;
+  userFiles: ImageUserFiles;
+  imagesConfig: ImagesConfig;
+  settings: RuntimeConfig;
+  handlers: RuntimeHandlers;
+  containers: ContainerStore;
+  snapshotters: SnapshotterRegistry;
+  tasks: TaskRuntime;
+  /** CRI's directories. */
+  root: string;
+  state: string;
+  log: Logger;
+}
+
+interface Entry {
+  metadata: SandboxMetadata;
+  createdAt: Time;
+  pid: number;
+  task?: Task | undefined;
+  exit?: SandboxExit;
+  exited: Promise<SandboxExit>;
+  settle: (exit: SandboxExit) => void;
+}
+
+const Status = { created: 1, stopped: 3 } as const;
+const SIGKILL = 9;
+
+/** `podsandbox`: a sandbox is a container with a process that only waits, and holds the namespaces of its pod. */
+export class PodSandboxController implements SandboxController {
+  readonly #options: PodSandboxControllerOptions;
+  readonly #entries = new Map<string, Entry>();
+  readonly #locks = new KeyedLock();
+
+  constructor(options: PodSandboxControllerOptions) {
+    this.#options = options;
+  }
+
+  #entry(ctx: RequestContext, id: string): Entry {
+    const entry = this.#entries.get(keyOf(ctx, id));
+    if (!entry) throw notFound(`failed to get sandbox "${id}": not found`);
+    return entry;
+  }
+
+  async create(ctx: RequestContext, sandbox: SandboxInput, options: SandboxCreateOptions = {}): Promise<void> {
+    const key = keyOf(ctx, sandbox.id);
+    if (this.#entries.has(key)) throw alreadyExists(`sandbox "${sandbox.id}": already exists`);
+    const metadata = readSandboxExtension(sandbox.extensions[Extension.sandbox]);
+    if (!metadata) throw invalidArgument(`sandbox "${sandbox.id}" has no pod metadata: invalid argument`);
+    if (options.netnsPath) metadata.netnsPath = options.netnsPath;
+    this.#entries.set(key, newEntry(metadata));
+  }
+
+  async start(ctx: RequestContext, id: string): Promise<SandboxInstance> {
+    const entry = this.#entry(ctx, id);
+    const { root, state } = this.#options;
+    await mkdir(`${root}/sandboxes/${id}`, { recursive: true, mode: 0o755 });
+    await mkdir(`${state}/sandboxes/${id}`, { recursive: true, mode: 0o755 });
+    const task = await createPause(ctx, this.#options, entry.metadata);
+    try {
+      entry.pid = await task.start('');
+    } catch (error) {
+      await this.#options.tasks.delete({ ...ctx, signal: undefined }, id).catch((failure) => {
+        this.#options.log.warn('sandbox task cannot be removed', { error: failure, id });
+      });
+      throw error;
+    }
+    entry.task = task;
+    entry.createdAt = now();
+    this.#watch(ctx, id, entry, task);
+    return {
+      id,
+      pid: entry.pid,
+      createdAt: entry.createdAt,
+      labels: { ...entry.metadata.config.labels },
+      address: '',
+      version: 0,
+    };
+  }
+
+  #watch(ctx: RequestContext, id: string, entry: Entry, task: Task): void {
+    const { tasks, log } = this.#options;
+    void task
+      .wait('')
+      .catch((error) => {
+        if (!hasCode(error, Code.NotFound)) log.warn('sandbox cannot be waited for', { error, id });
+        return { exitStatus: 255, exitedAt: now(), pid: entry.pid };
+      })
+      .then(async (exit) => {
+        await tasks.delete({ namespace: ctx.namespace }, id).catch((error) => {
+          if (!hasCode(error, Code.NotFound)) log.warn('sandbox task cannot be removed', { error, id });
+        });
+        entry.pid = 0;
+        entry.task = undefined;
+        entry.settle({ exitStatus: exit.exitStatus, exitedAt: exit.exitedAt ?? now() });
+      });
+  }
+
+  /** Finds the process of a sandbox that an earlier daemon started. One without is taken for ended. */
+  async recover(ctx: RequestContext, metadata: SandboxMetadata): Promise<void> {
+    const key = keyOf(ctx, metadata.id);
+    if (this.#entries.has(key)) return;
+    const entry = newEntry(metadata);
+    this.#entries.set(key, entry);
+    try {
+      const record = await this.#options.containers.get(ctx, metadata.id);
+      entry.createdAt = record.createdAt;
+      const task = this.#options.tasks.get(ctx, metadata.id);
+      const { status, pid } = await task.state('');
+      if (status === Status.created) {
+        await this.#options.tasks.delete(ctx, metadata.id);
+        entry.settle({ exitStatus: 255, exitedAt: now() });
+        return;
+      }
+      entry.pid = status === Status.stopped ? 0 : pid;
+      entry.task = task;
+      this.#watch(ctx, metadata.id, entry, task);
+    } catch (error) {
+      if (!hasCode(error, Code.NotFound)) throw error;
+      entry.settle({ exitStatus: 255, exitedAt: now() });
+    }
+  }
+
+  async platform(ctx: RequestContext, id: string): Promise<Platform> {
+    this.#entry(ctx, id);
+    return defaultPlatform();
+  }
+
+  async stop(ctx: RequestContext, id: string): Promise<void> {
+    const entry = this.#entry(ctx, id);
+    await this.#locks.run(keyOf(ctx, id), async () => {
+      await unmountAll(`${this.#options.state}/sandboxes/${id}/shm`, MNT.DETACH);
+      if (entry.exit || !entry.task) return;
+      await entry.task.kill('', SIGKILL, true).catch((error) => {
+        if (!hasCode(error, Code.NotFound)) throw error;
+      });
+      await entry.exited;
+    });
+  }
+
+  wait(ctx: RequestContext, id: string): Promise<SandboxExit> {
+    return this.#entry(ctx, id).exited;
+  }
+
+  async status(ctx: RequestContext, id: string): Promise<SandboxStatus> {
+    const { pid, exit, createdAt } = this.#entry(ctx, id);
+    const running = exit === undefined && pid > 0;
+    return {
+      id,
+      pid,
+      state: running ? 'SANDBOX_READY' : 'SANDBOX_NOTREADY',
+      info: {},
+      createdAt,
+      exitedAt: exit?.exitedAt,
+      address: '',
+      version: 0,
+    };
+  }
+
+  async shutdown(ctx: RequestContext, id: string): Promise<void> {
+    const entry = this.#entries.get(keyOf(ctx, id));
+    if (entry) await this.stop(ctx, id);
+    const { containers, snapshotters, root, state } = this.#options;
+    try {
+      const { snapshotter, snapshotKey } = await containers.get(ctx, id);
+      if (snapshotKey !== '') await snapshotters.get(ctx, snapshotter).remove(ctx, snapshotKey).catch(ignoreMissing);
+      await containers.delete(ctx, id);
+    } catch (error) {
+      ignoreMissing(error);
+    }
+    await unmountAll(`${state}/sandboxes/${id}/shm`, MNT.DETACH);
+    await removeAllBeneath(`${root}/sandboxes/${id}`);
+    await removeAllBeneath(`${state}/sandboxes/${id}`);
+    this.#entries.delete(keyOf(ctx, id));
+  }
+
+  async metrics(ctx: RequestContext, id: string): Promise<SandboxMetric> {
+    const { task } = this.#entry(ctx, id);
+    return { id, timestamp: now(), data: await task?.stats() };
+  }
+
+  async update(ctx: RequestContext, id: string, sandbox: SandboxInput): Promise<void> {
+    const entry = this.#entry(ctx, id);
+    entry.metadata = readSandboxExtension(sandbox.extensions[Extension.sandbox]) ?? entry.metadata;
+  }
+}
+
+/** A tmpfs of 64 MiB for the pod's shared memory. */
+export async function mountShm(directory: string): Promise<string> {
+  const shm = `${directory}/shm`;
+  await mkdir(shm, { recursive: true, mode: 0o700 });
+  await mountAll(
+    [{ type: 'tmpfs', source: 'shm', options: ['nosuid', 'noexec', 'nodev', 'mode=1777', 'size=65536k'] }],
+    shm,
+  );
+  return shm;
+}
+
+function newEntry(metadata: SandboxMetadata): Entry {
+  const { promise, resolve } = Promise.withResolvers<SandboxExit>();
+  const entry: Entry = {
+    metadata,
+    createdAt: now(),
+    pid: 0,
+    exited: promise,
+    settle: (exit) => {
+      entry.exit ??= exit;
+      resolve(exit);
+    },
+  };
+  return entry;
+}
+
+function ignoreMissing(error: unknown): void {
+  if (!hasCode(error, Code.NotFound) && !hasErrno(error, 'ENOENT')) throw error;
+}
+
+function keyOf(ctx: RequestContext, id: string): string {
+  return `${ctx.namespace}/${id}`;
+}

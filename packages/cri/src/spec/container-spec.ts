@@ -1,0 +1,231 @@
+import { hostname as hostHostname } from 'node:os';
+import { invalidArgument } from '@gantry/api';
+import {
+  type ContainerConfig,
+  type LinuxContainerSecurityContext,
+  NamespaceMode,
+  type PodSandboxConfig,
+  SupplementalGroupsPolicy,
+} from '@gantry/api/gen/cri/v1/api_pb.js';
+import {
+  defaultPath,
+  type ImageConfig,
+  type RuntimeSpec,
+  replaceEnvironment,
+  type SpecNamespace,
+  type SpecUser,
+  withHostNamespace,
+  withNamespace,
+  withPrivileged,
+} from '@gantry/oci';
+import type { RuntimeConfig } from '../config/runtime-config.ts';
+import { CriAnnotation } from '../labels.ts';
+import type { RuntimeHandler } from '../run/runtime-handlers.ts';
+import { appArmorProfile, hasAppArmor } from './apparmor.ts';
+import { baseSpec, cgroupsPath, passedAnnotations } from './base-spec.ts';
+import { allCapabilities, applyCapabilities } from './capabilities.ts';
+import { applyMounts, type ContainerMount } from './container-mounts.ts';
+import { applyDevices, applyHostDevices } from './devices.ts';
+import { applyResources, oomScoreAdj, specResources } from './resources.ts';
+import { seccompProfile } from './seccomp.ts';
+import { processUser, type UserFiles } from './user.ts';
+import { applyUserNamespace } from './user-namespace.ts';
+
+export interface ContainerSpecInput {
+  id: string;
+  config: ContainerConfig;
+  sandboxId: string;
+  sandboxConfig: PodSandboxConfig;
+  /** Of the pause process. */
+  sandboxPid: number;
+  /** Of the container whose processes are seen with `TARGET`. */
+  targetPid?: number | undefined;
+  handler: RuntimeHandler;
+  settings: RuntimeConfig;
+  image: ImageConfig;
+  imageName: string;
+  userFiles: UserFiles;
+  mounts: readonly ContainerMount[];
+  /** What the machine can do. */
+  machine: { swap: boolean; hugepages: boolean };
+}
+
+/** The specification of a container of a pod. @throws InvalidArgument for a configuration that cannot be */
+export async function containerSpec(input: ContainerSpecInput): Promise<RuntimeSpec> {
+  const { id, config, sandboxConfig, handler, settings } = input;
+  const security = config.linux?.securityContext;
+  const privileged = security?.privileged ?? false;
+  if (privileged && !sandboxConfig.linux?.securityContext?.privileged) {
+    throw invalidArgument('no privileged container allowed in sandbox');
+  }
+  const spec = await baseSpec(handler, id);
+  const linux = spec.linux!;
+  const process = spec.process!;
+  process.args = processArgs(config, input.image);
+  process.cwd = config.workingDir || input.image.config?.WorkingDir || '/';
+  process.env = environment(input);
+  if (config.tty) {
+    process.terminal = true;
+    process.env = replaceEnvironment(process.env, ['TERM=xterm']);
+  }
+  process.user = userOf(security, input);
+  process.oomScoreAdj = oomScoreAdj(Number(config.linux?.resources?.oomScoreAdj ?? 0), settings.restrict_oom_score_adj);
+  spec.root = { path: 'rootfs', ...(security?.readonlyRootfs && { readonly: true }) };
+  linux.cgroupsPath = cgroupsPath(sandboxConfig.linux?.cgroupParent ?? '', id, handler) ?? linux.cgroupsPath!;
+
+  addCgroupMount(spec, privileged || handler.cgroup_writable);
+  await applyMounts(spec, input.mounts);
+  paths(spec, security, settings);
+  applyCapabilities(spec, security?.capabilities, privileged);
+  if (security?.noNewPrivs) process.noNewPrivileges = true;
+  if (privileged) await privilege(spec, handler, security);
+  const owner = settings.device_ownership_from_security_context ? process.user : undefined;
+  await applyDevices(spec, config.devices, owner && { uid: owner.uid, gid: owner.gid });
+  namespaces(spec, input);
+  const seccomp = await seccompProfile({
+    profile: security?.seccomp,
+    oldPath: security?.seccompProfilePath ?? '',
+    unset: settings.unset_seccomp_profile,
+    privileged,
+    capabilities: process.capabilities?.bounding ?? [],
+  });
+  if (seccomp) linux.seccomp = seccomp;
+  const enabled = hasAppArmor() && !settings.disable_apparmor;
+  const profile = await appArmorProfile(security?.apparmor, security?.apparmorProfile ?? '', privileged, enabled);
+  if (profile) process.apparmorProfile = profile;
+  const resources = config.linux?.resources;
+  if (resources) applyResources(spec, specResources(resources, input.machine.swap, input.machine.hugepages));
+  spec.annotations = { ...spec.annotations, ...annotations(input) };
+  return spec;
+}
+
+function processArgs(config: ContainerConfig, image: ImageConfig): string[] {
+  let command: readonly string[] = config.command;
+  let args: readonly string[] = config.args;
+  if (command.length === 0) {
+    // The image's arguments are for its entrypoint only.
+    if (args.length === 0) args = image.config?.Cmd ?? [];
+    command = image.config?.Entrypoint ?? [];
+  }
+  if (command.length === 0 && args.length === 0) throw invalidArgument('no command specified');
+  return [...command, ...args];
+}
+
+function environment({ config, image, sandboxConfig }: ContainerSpecInput): string[] {
+  const own = config.envs.map(({ key, value }) => `${key}=${Buffer.from(value).toString('utf8')}`);
+  const fromImage = image.config?.Env ?? [];
+  const base = fromImage.some((entry) => entry.startsWith('PATH=')) ? fromImage : [defaultPath, ...fromImage];
+  const hostname = sandboxConfig.hostname || hostHostname();
+  return [...base, `HOSTNAME=${hostname}`, ...own].reduce<string[]>(
+    (env, entry) => replaceEnvironment(env, [entry]),
+    [],
+  );
+}
+
+function userOf(
+  security: LinuxContainerSecurityContext | undefined,
+  { image, userFiles }: ContainerSpecInput,
+): SpecUser {
+  let user = security?.runAsUsername ?? '';
+  if (user === '' && security?.runAsUser) user = String(security.runAsUser.value);
+  if (security?.runAsGroup) {
+    if (user === '') throw invalidArgument('user group is specified without user');
+    user = `${user}:${security.runAsGroup.value}`;
+  }
+  return processUser(
+    {
+      user: user || (image.config?.User ?? ''),
+      supplemental: security?.supplementalGroups ?? [],
+      strict: security?.supplementalGroupsPolicy === SupplementalGroupsPolicy.Strict,
+    },
+    userFiles,
+  );
+}
+
+function addCgroupMount(spec: RuntimeSpec, writable: boolean): void {
+  const options = ['nosuid', 'noexec', 'nodev', 'relatime', writable ? 'rw' : 'ro'];
+  const mounts = (spec.mounts ?? []).filter(({ destination }) => destination !== '/sys/fs/cgroup');
+  spec.mounts = [...mounts, { destination: '/sys/fs/cgroup', type: 'cgroup', source: 'cgroup', options }];
+}
+
+/** Paths are masked as the client says, and not otherwise: with an old one, that knows nothing of them, as by default. */
+function paths(spec: RuntimeSpec, security: LinuxContainerSecurityContext | undefined, settings: RuntimeConfig): void {
+  const linux = spec.linux!;
+  if (!settings.disable_proc_mount) {
+    linux.maskedPaths = [];
+    linux.readonlyPaths = [];
+  }
+  if (security && security.maskedPaths.length > 0) linux.maskedPaths = [...security.maskedPaths];
+  if (security && security.readonlyPaths.length > 0) linux.readonlyPaths = [...security.readonlyPaths];
+}
+
+async function privilege(
+  spec: RuntimeSpec,
+  handler: RuntimeHandler,
+  security: LinuxContainerSecurityContext | undefined,
+): Promise<void> {
+  const none = spec.linux?.resources?.devices;
+  const { capabilities } = spec.process!;
+  withPrivileged(spec, allCapabilities());
+  // What is said of capabilities in particular holds.
+  if (security?.capabilities && capabilities) spec.process!.capabilities = capabilities;
+  if (security?.noNewPrivs) spec.process!.noNewPrivileges = true;
+  if (!handler.privileged_without_host_devices) await applyHostDevices(spec);
+  else if (!handler.privileged_without_host_devices_all_devices_allowed && none) {
+    spec.linux!.resources!.devices = none;
+  }
+}
+
+function namespaces(spec: RuntimeSpec, input: ContainerSpecInput): void {
+  const { config, sandboxPid, targetPid } = input;
+  const options = config.linux?.securityContext?.namespaceOptions;
+  const join = (type: SpecNamespace['type'], file: string, pid = sandboxPid): void =>
+    withNamespace(spec, { type, path: `/proc/${pid}/ns/${file}` });
+  if (options?.network === NamespaceMode.NODE) {
+    withHostNamespace(spec, 'network');
+    withHostNamespace(spec, 'uts');
+  } else {
+    join('network', 'net');
+    join('uts', 'uts');
+  }
+  if (options?.ipc === NamespaceMode.NODE) withHostNamespace(spec, 'ipc');
+  else join('ipc', 'ipc');
+  switch (options?.pid) {
+    case NamespaceMode.NODE:
+      withHostNamespace(spec, 'pid');
+      break;
+    case NamespaceMode.CONTAINER:
+      break;
+    case NamespaceMode.TARGET:
+      join('pid', 'pid', targetPid);
+      break;
+    default:
+      join('pid', 'pid');
+  }
+  if (options?.usernsOptions) {
+    const before = spec.linux!.namespaces?.length ?? 0;
+    applyUserNamespace(spec, options.usernsOptions);
+    if ((spec.linux!.namespaces?.length ?? 0) > before) join('user', 'user');
+  }
+}
+
+function annotations({
+  config,
+  sandboxId,
+  sandboxConfig,
+  handler,
+  imageName,
+}: ContainerSpecInput): Record<string, string> {
+  const pod = sandboxConfig.metadata;
+  return {
+    ...passedAnnotations(sandboxConfig.annotations, handler.pod_annotations),
+    ...passedAnnotations(config.annotations, handler.container_annotations),
+    [CriAnnotation.containerType]: 'container',
+    [CriAnnotation.sandboxId]: sandboxId,
+    [CriAnnotation.sandboxNamespace]: pod?.namespace ?? '',
+    [CriAnnotation.sandboxUid]: pod?.uid ?? '',
+    [CriAnnotation.sandboxName]: pod?.name ?? '',
+    [CriAnnotation.containerName]: config.metadata?.name ?? '',
+    [CriAnnotation.imageName]: imageName,
+  };
+}

@@ -1,0 +1,94 @@
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import {
+  ContainerConfigSchema,
+  type ContainerStatusRequest,
+  type ContainerStatusResponseSchema,
+  type ContainerStatusSchema,
+  Signal,
+} from '@gantry/api/gen/cri/v1/api_pb.js';
+import { parseJson, type RuntimeSpec, stringifyJson } from '@gantry/oci';
+import { type Cri, criContext } from '../cri.ts';
+import { stateOf } from '../store/container-status.ts';
+import type { CriContainer } from '../store/cri-container.ts';
+import { toJson } from '../wire-json.ts';
+
+export async function containerStatus(
+  cri: Cri,
+  { containerId, verbose }: ContainerStatusRequest,
+): Promise<MessageInitShape<typeof ContainerStatusResponseSchema>> {
+  const container = cri.containers.get(containerId);
+  return {
+    status: await wireContainerStatus(cri, container),
+    ...(verbose && { info: { info: stringifyJson(await verboseInfo(cri, container)) } }),
+  };
+}
+
+export async function wireContainerStatus(
+  cri: Cri,
+  container: CriContainer,
+): Promise<MessageInitShape<typeof ContainerStatusSchema>> {
+  const { id, metadata, status } = container;
+  const { config, imageRef } = metadata;
+  const image = await cri.images.find(criContext(), imageRef);
+  const name = image?.tags[0] ?? image?.digests[0] ?? imageRef;
+  const spec = await specOf(cri, id);
+  return {
+    id,
+    ...(config.metadata && { metadata: config.metadata }),
+    state: stateOf(status),
+    createdAt: status.createdAt,
+    startedAt: status.startedAt,
+    finishedAt: status.finishedAt,
+    exitCode: status.exitCode,
+    image: {
+      image: image ? name : (config.image?.image ?? ''),
+      userSpecifiedImage: config.image?.userSpecifiedImage ?? '',
+    },
+    imageRef: image?.digests[0] ?? imageRef,
+    imageId: imageRef,
+    reason: status.reason,
+    message: status.message,
+    labels: config.labels,
+    annotations: config.annotations,
+    mounts: config.mounts,
+    logPath: metadata.logPath,
+    ...(status.resources && { resources: { linux: status.resources } }),
+    ...(spec?.process && {
+      user: {
+        linux: {
+          uid: BigInt(spec.process.user.uid),
+          gid: BigInt(spec.process.user.gid),
+          supplementalGroups: (spec.process.user.additionalGids ?? []).map(BigInt),
+        },
+      },
+    }),
+    stopSignal: stopSignalOf(metadata.stopSignal),
+  };
+}
+
+function stopSignalOf(name: string): Signal {
+  if (name === '') return Signal.SIGTERM;
+  const upper = name.toUpperCase().replace('RTMIN+', 'RTMINPLUS').replace('RTMAX-', 'RTMAXMINUS');
+  const key = upper.startsWith('SIG') ? upper : `SIG${upper}`;
+  return (Signal as unknown as Record<string, Signal>)[key] ?? Signal.RUNTIME_DEFAULT;
+}
+
+async function specOf(cri: Cri, id: string): Promise<RuntimeSpec | undefined> {
+  const record = await cri.records.containers.get(criContext(), id).catch(() => undefined);
+  return record?.spec ? parseJson<RuntimeSpec>(record.spec.value) : undefined;
+}
+
+async function verboseInfo(cri: Cri, { id, metadata, status }: CriContainer): Promise<object> {
+  const record = await cri.records.containers.get(criContext(), id).catch(() => undefined);
+  return {
+    sandboxID: metadata.sandboxId,
+    pid: status.pid,
+    removing: status.removing,
+    snapshotKey: record?.snapshotKey ?? '',
+    snapshotter: record?.snapshotter ?? '',
+    runtimeType: record?.runtime.name ?? '',
+    runtimeOptions: null,
+    config: toJson(ContainerConfigSchema, metadata.config),
+    runtimeSpec: record?.spec ? parseJson(record.spec.value) : null,
+  };
+}

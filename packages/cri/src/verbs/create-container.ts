@@ -1,0 +1,184 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import path from 'node:path';
+import { Code, failedPrecondition, hasCode, invalidArgument, jsonAny, now, StatusError, TypeUrl } from '@gantry/api';
+import {
+  type ContainerConfig,
+  ContainerEventType,
+  type CreateContainerRequest,
+  NamespaceMode,
+  Signal,
+} from '@gantry/api/gen/cri/v1/api_pb.js';
+import { removeAllBeneath } from '@gantry/mount';
+import { encodeJson, type ImageConfig, type RuntimeSpec } from '@gantry/oci';
+import { type Cri, criContext, dirs } from '../cri.ts';
+import { CriLabel, Extension } from '../labels.ts';
+import { imageVolumes } from '../run/container-volumes.ts';
+import { publishContainerEvent } from '../run/publish-event.ts';
+import { runtimeName, runtimeOptions } from '../run/runtime-handlers.ts';
+import { askedMounts, podMounts } from '../spec/container-mounts.ts';
+import { containerSpec } from '../spec/container-spec.ts';
+import { toldResources } from '../spec/resources.ts';
+import { snapshotLabels } from '../spec/user-namespace.ts';
+import { newStatus, writeStatus } from '../store/container-status.ts';
+import {
+  type ContainerMetadata,
+  type CriContainer,
+  containerExtension,
+  containerName,
+} from '../store/cri-container.ts';
+import type { PodSandbox } from '../store/pod-sandbox.ts';
+import { nanosOf } from '../time.ts';
+
+/** Makes a container in a pod, not started. What was made is undone if it fails. */
+export async function createContainer(
+  cri: Cri,
+  request: CreateContainerRequest,
+  signal: AbortSignal,
+): Promise<{ containerId: string }> {
+  const { config } = request;
+  if (!config?.metadata) throw invalidArgument('container config must include metadata');
+  const sandbox = cri.sandboxes.get(request.podSandboxId);
+  if (sandbox.status.state !== 'ready') throw failedPrecondition(`sandbox container "${sandbox.id}" is not running`);
+  const sandboxConfig = request.sandboxConfig ?? sandbox.metadata.config;
+  const handler = cri.handlers.forPod(sandbox.metadata.config, sandbox.metadata.runtimeHandler);
+  const id = randomBytes(32).toString('hex');
+  const name = containerName(config, sandboxConfig);
+  await using undo = new AsyncDisposableStack();
+  const undoing = (what: string, work: () => unknown): void =>
+    undo.defer(async () => {
+      try {
+        await work();
+      } catch (error) {
+        if (!hasCode(error, Code.NotFound)) cri.log.warn(`cannot undo: ${what}`, { error, id });
+      }
+    });
+  try {
+    cri.containerNames.reserve(name, id);
+  } catch (error) {
+    throw StatusError.wrap(error, `failed to reserve container name "${name}"`);
+  }
+  undoing('name', () => cri.containerNames.release(name, id));
+  const ctx = criContext(signal, sandbox.id);
+  const quiet = criContext();
+
+  const image = await cri.images.get(ctx, config.image?.image ?? '');
+  const imageName = image.tags[0] ?? image.digests[0] ?? image.id;
+  const snapshotterName = handler.snapshotter || cri.config.images.snapshotter;
+  const root = dirs.containerRoot(cri, id);
+  const state = dirs.containerState(cri, id);
+  await mkdir(root, { recursive: true, mode: 0o755 });
+  undoing('directory', () => removeAllBeneath(root));
+  await mkdir(state, { recursive: true, mode: 0o755 });
+  undoing('state directory', () => removeAllBeneath(state));
+
+  const asked = await askedMounts(await cri.imageVolumes.resolve(ctx, config.mounts, { id, sandboxId: sandbox.id }));
+  undoing('image volumes', () => cri.imageVolumes.release(id));
+  const volumes = cri.config.runtime.ignore_image_defined_volumes
+    ? []
+    : imageVolumes(image.config, config.mounts, root);
+  const options = config.linux?.securityContext?.namespaceOptions;
+  const shm = options?.ipc === NamespaceMode.NODE ? '/dev/shm' : `${dirs.sandboxState(cri, sandbox.id)}/shm`;
+  const shared = await podMounts(config.mounts, {
+    directory: dirs.sandboxRoot(cri, sandbox.id),
+    shm,
+    readonlyRoot: config.linux?.securityContext?.readonlyRootfs ?? false,
+  });
+  const spec = await containerSpec({
+    id,
+    config,
+    sandboxId: sandbox.id,
+    sandboxConfig,
+    sandboxPid: sandbox.status.pid,
+    targetPid: targetPid(cri, sandbox, config),
+    handler,
+    settings: cri.config.runtime,
+    image: image.config,
+    imageName: config.image?.userSpecifiedImage || imageName,
+    userFiles: await cri.userFiles.read(ctx, snapshotterName, image.chainId),
+    mounts: [...asked, ...volumes, ...shared],
+    machine: cri.machine,
+  });
+  if (config.CDIDevices.length > 0 || Object.keys(config.annotations).length > 0)
+    await injectDevices(cri, spec, config);
+
+  const metadata: ContainerMetadata = {
+    id,
+    name,
+    sandboxId: sandbox.id,
+    config,
+    imageRef: image.id,
+    logPath:
+      sandboxConfig.logDirectory === ''
+        ? ''
+        : config.logPath === ''
+          ? ''
+          : path.join(sandboxConfig.logDirectory, config.logPath),
+    stopSignal: stopSignalOf(config, image.config),
+    processLabel: '',
+  };
+  const container: CriContainer = {
+    id,
+    metadata,
+    status: newStatus(nanosOf(now()), toldResources(spec, undefined, config.linux?.resources)),
+    exited: Promise.resolve(),
+  };
+  await cri.hooks.createContainer(sandbox, container, spec);
+
+  const snapshotter = cri.snapshotters.get(ctx, snapshotterName);
+  const rootfs = await snapshotter.prepare(ctx, id, image.chainId, { labels: snapshotLabels(options?.usernsOptions) });
+  undoing('snapshot', () => snapshotter.remove(quiet, id));
+  await cri.volumes.copyUp(ctx, rootfs, volumes);
+  await cri.records.containers.create(ctx, {
+    id,
+    labels: { ...config.labels, [CriLabel.containerKind]: 'container' },
+    image: imageName,
+    runtime: { name: runtimeName(handler), options: runtimeOptions(handler) },
+    spec: jsonAny(TypeUrl.RuntimeSpec, encodeJson(spec)),
+    snapshotter: snapshotter.name,
+    snapshotKey: id,
+    extensions: { [Extension.container]: containerExtension(metadata) },
+    sandboxId: sandbox.id,
+  });
+  undoing('container', () => cri.records.containers.delete(quiet, id));
+  await writeStatus(root, container.status);
+  signal.throwIfAborted();
+  undo.move();
+  cri.containers.set(id, container);
+  await cri.hooks.postCreateContainer(sandbox, container).catch((error) => cri.log.warn('hook', { error, id }));
+  publishContainerEvent(cri, id, sandbox.id, ContainerEventType.CONTAINER_CREATED_EVENT);
+  return { containerId: id };
+}
+
+/** The process whose namespace is to be seen. @throws InvalidArgument if there is none */
+function targetPid(cri: Cri, sandbox: PodSandbox, config: ContainerConfig): number | undefined {
+  const options = config.linux?.securityContext?.namespaceOptions;
+  if (options?.pid !== NamespaceMode.TARGET) return undefined;
+  const target = cri.containers.find(options.targetId);
+  if (!target) throw invalidArgument(`invalid target container: "${options.targetId}" not found`);
+  if (target.metadata.sandboxId !== sandbox.id) {
+    throw invalidArgument(`invalid target container: container "${target.id}" is not in sandbox "${sandbox.id}"`);
+  }
+  if (target.status.pid === 0)
+    throw invalidArgument(`invalid target container: container "${target.id}" is not running`);
+  return target.status.pid;
+}
+
+function stopSignalOf(config: ContainerConfig, image: ImageConfig): string {
+  // The names of the enumeration are the kernel's, with a prefix that real-time signals write differently.
+  const asked = config.stopSignal === Signal.RUNTIME_DEFAULT ? '' : Signal[config.stopSignal];
+  return asked
+    ? asked.replace(/^SIGRTMINPLUS/, 'SIGRTMIN+').replace(/^SIGRTMAXMINUS/, 'SIGRTMAX-')
+    : (image.config?.StopSignal ?? '');
+}
+
+/** Devices by the field for them, and by annotations `cdi.k8s.io/…`. */
+async function injectDevices(cri: Cri, spec: RuntimeSpec, config: ContainerConfig): Promise<void> {
+  if (!cri.config.runtime.enable_cdi) return;
+  const named = config.CDIDevices.map(({ name }) => name);
+  const annotated = Object.entries(config.annotations)
+    .filter(([key]) => key.startsWith('cdi.k8s.io/'))
+    .flatMap(([, value]) => value.split(','));
+  const devices = [...new Set([...named, ...annotated])];
+  if (devices.length > 0) await cri.cdi.inject(spec, devices);
+}

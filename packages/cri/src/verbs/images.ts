@@ -1,0 +1,75 @@
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import { invalidArgument } from '@gantry/api';
+import type {
+  ImageFilter,
+  ImageFsInfoResponseSchema,
+  ImageSchema,
+  ImageStatusRequest,
+  ImageStatusResponseSchema,
+  PullImageRequest,
+  RemoveImageRequest,
+} from '@gantry/api/gen/cri/v1/api_pb.js';
+import { parseJson, stringifyJson } from '@gantry/oci';
+import { type Cri, criContext } from '../cri.ts';
+import { requestCredentials } from '../images/auth.ts';
+import { type CriImage, imageUser } from '../images/cri-image.ts';
+
+/** The verbs of ImageService. */
+
+function wireImage(image: CriImage): MessageInitShape<typeof ImageSchema> {
+  const { uid, username } = imageUser(image.config);
+  return {
+    id: image.id,
+    repoTags: image.tags,
+    repoDigests: image.digests,
+    size: BigInt(image.size),
+    ...(uid !== undefined && { uid: { value: uid } }),
+    username,
+    pinned: image.pinned,
+  };
+}
+
+export async function listImages(
+  cri: Cri,
+  filter: ImageFilter | undefined,
+): Promise<MessageInitShape<typeof ImageSchema>[]> {
+  const wanted = filter?.image?.image ?? '';
+  if (wanted === '') return (await cri.images.list(criContext())).map(wireImage);
+  const image = await cri.images.find(criContext(), wanted);
+  return image ? [wireImage(image)] : [];
+}
+
+export async function imageStatus(
+  cri: Cri,
+  request: ImageStatusRequest,
+): Promise<MessageInitShape<typeof ImageStatusResponseSchema>> {
+  const image = await cri.images.find(criContext(), request.image?.image ?? '');
+  if (!image) return {};
+  const info = { chainID: image.chainId, imageSpec: parseJson(image.configBytes) };
+  return { image: wireImage(image), ...(request.verbose && { info: { info: stringifyJson(info) } }) };
+}
+
+export async function pullImage(
+  cri: Cri,
+  request: PullImageRequest,
+  signal: AbortSignal,
+): Promise<{ imageRef: string }> {
+  const reference = request.image?.image ?? '';
+  if (reference === '') throw invalidArgument('image reference must be given: invalid argument');
+  const handler = request.image?.runtimeHandler ? cri.handlers.get(request.image.runtimeHandler) : undefined;
+  const image = await cri.images.pull(criContext(signal), reference, {
+    credentials: requestCredentials(request.auth),
+    snapshotter: handler?.snapshotter ?? '',
+  });
+  return { imageRef: image.id };
+}
+
+export async function removeImage(cri: Cri, request: RemoveImageRequest): Promise<object> {
+  await cri.images.remove(criContext(), request.image?.image ?? '');
+  return {};
+}
+
+export async function imageFsInfo(cri: Cri): Promise<MessageInitShape<typeof ImageFsInfoResponseSchema>> {
+  const imageFilesystems = await cri.stats.imageFilesystems();
+  return { imageFilesystems, containerFilesystems: imageFilesystems };
+}

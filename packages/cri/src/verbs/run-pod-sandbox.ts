@@ -1,0 +1,125 @@
+import { randomBytes } from 'node:crypto';
+import { Code, hasCode, invalidArgument, StatusError } from '@gantry/api';
+import {
+  ContainerEventType,
+  NamespaceMode,
+  type PodSandboxConfig,
+  type RunPodSandboxRequest,
+} from '@gantry/api/gen/cri/v1/api_pb.js';
+import { createNetns, defaultNetnsDirectory, removeNetns } from '../cni/netns.ts';
+import { type Cri, criContext } from '../cri.ts';
+import { Extension } from '../labels.ts';
+import { watchSandbox } from '../run/exit-watch.ts';
+import { publishContainerEvent } from '../run/publish-event.ts';
+import { runtimeName, runtimeOptions } from '../run/runtime-handlers.ts';
+import { type PodSandbox, type SandboxMetadata, sandboxExtension, sandboxName } from '../store/pod-sandbox.ts';
+import { nanosOf } from '../time.ts';
+
+/** Makes a pod: network, namespaces, and the process that holds them. What was made is undone if it fails. */
+export async function runPodSandbox(
+  cri: Cri,
+  request: RunPodSandboxRequest,
+  signal: AbortSignal,
+): Promise<{ podSandboxId: string }> {
+  const { config } = request;
+  if (!config?.metadata) throw invalidArgument('sandbox config must include metadata');
+  const handler = cri.handlers.forPod(config, request.runtimeHandler);
+  const id = randomBytes(32).toString('hex');
+  const name = sandboxName(config);
+  await using undo = new AsyncDisposableStack();
+  const undoing = (what: string, work: () => unknown): void =>
+    undo.defer(async () => {
+      try {
+        await work();
+      } catch (error) {
+        if (!hasCode(error, Code.NotFound)) cri.log.warn(`cannot undo: ${what}`, { error, id });
+      }
+    });
+  reserve(cri, name, id);
+  undoing('name', () => cri.sandboxNames.release(name, id));
+  const controller = cri.controllers.get(handler.sandboxer);
+  if (!controller)
+    throw invalidArgument(`sandbox controller "${handler.sandboxer}" of runtime "${handler.name}" is not there`);
+  const ctx = criContext(signal, id);
+  const quiet = criContext();
+  await cri.records.leases.create(quiet, { id, labels: {} });
+  undoing('lease', () => cri.records.leases.delete(quiet, id));
+
+  const metadata: SandboxMetadata = {
+    id,
+    name,
+    config,
+    netnsPath: '',
+    ip: '',
+    additionalIps: [],
+    runtimeHandler: request.runtimeHandler,
+    processLabel: '',
+  };
+  const record = () => ({
+    id,
+    labels: { ...config.labels, name: config.metadata?.name ?? '' },
+    runtime: { name: runtimeName(handler), options: runtimeOptions(handler) },
+    sandboxer: handler.sandboxer,
+    extensions: { [Extension.sandbox]: sandboxExtension(metadata) },
+  });
+  if (!usesHostNetwork(config)) {
+    metadata.netnsPath = createNetns(netnsDirectory(cri));
+    undoing('network namespace', () => removeNetns(metadata.netnsPath));
+  }
+  // From here on a daemon that is killed finds what there is to take down.
+  await cri.records.sandboxes.create(ctx, record());
+  undoing('sandbox record', () => cri.records.sandboxes.delete(quiet, id));
+  if (metadata.netnsPath !== '') await connect(cri, metadata, undoing, signal);
+
+  const sandbox: PodSandbox = {
+    id,
+    metadata,
+    status: { state: 'unknown', pid: 0, createdAt: 0n, exitedAt: 0n, exitStatus: 0 },
+    sandboxer: handler.sandboxer,
+    exited: Promise.resolve(),
+  };
+  await controller.create(ctx, record(), { netnsPath: metadata.netnsPath });
+  undoing('sandbox', () => controller.shutdown(quiet, id));
+  const started = await controller.start(ctx, id);
+  sandbox.status = { ...sandbox.status, state: 'ready', pid: started.pid, createdAt: nanosOf(started.createdAt) };
+  await cri.hooks.runPodSandbox(sandbox);
+  await cri.records.sandboxes.update(ctx, record(), ['extensions']);
+  signal.throwIfAborted();
+  undo.move();
+  cri.sandboxes.set(id, sandbox);
+  watchSandbox(cri, sandbox);
+  publishContainerEvent(cri, id, id, ContainerEventType.CONTAINER_CREATED_EVENT);
+  publishContainerEvent(cri, id, id, ContainerEventType.CONTAINER_STARTED_EVENT);
+  return { podSandboxId: id };
+}
+
+function reserve(cri: Cri, name: string, id: string): void {
+  try {
+    cri.sandboxNames.reserve(name, id);
+  } catch (error) {
+    throw StatusError.wrap(error, `failed to reserve sandbox name "${name}"`);
+  }
+}
+
+export function usesHostNetwork(config: PodSandboxConfig): boolean {
+  return config.linux?.securityContext?.namespaceOptions?.network === NamespaceMode.NODE;
+}
+
+function netnsDirectory(cri: Cri): string {
+  return cri.config.runtime.netns_mounts_under_state_dir ? `${cri.state}/netns` : defaultNetnsDirectory;
+}
+
+async function connect(
+  cri: Cri,
+  metadata: SandboxMetadata,
+  undoing: (what: string, work: () => unknown) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const { id, netnsPath, config, runtimeHandler } = metadata;
+  const pod = { id, netnsPath, config, runtimeHandler };
+  const { result, ip, additionalIps } = await cri.network.setUp(pod, signal);
+  undoing('network', () => cri.network.tearDown({ ...pod, result }));
+  metadata.cniResult = result;
+  metadata.ip = ip;
+  metadata.additionalIps = additionalIps;
+}

@@ -1,0 +1,46 @@
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { RuntimeConditionSchema, StatusRequest, StatusResponseSchema } from '@gantry/api/gen/cri/v1/api_pb.js';
+import { stringifyJson } from '@gantry/oci';
+import type { Cri } from '../cri.ts';
+import { kernelHasRecursiveReadonly } from '../spec/container-mounts.ts';
+import { verboseConfig } from './verbose-config.ts';
+
+/** Whether pods can be run, and what handlers can do. */
+export async function status(
+  cri: Cri,
+  { verbose }: StatusRequest,
+): Promise<MessageInitShape<typeof StatusResponseSchema>> {
+  const network = await cri.network.status('');
+  const recursiveReadOnlyMounts = await kernelHasRecursiveReadonly();
+  const features = { recursiveReadOnlyMounts, userNamespaces: false };
+  const runtimeHandlers = ['', ...cri.handlers.names()].map((name) => ({ name, features }));
+  const conditions: MessageInitShape<typeof RuntimeConditionSchema>[] = [
+    { type: 'RuntimeReady', status: true },
+    { type: 'NetworkReady', status: network.ready, reason: network.reason, message: network.message },
+    deprecations(cri),
+  ];
+  return {
+    status: { conditions },
+    runtimeHandlers,
+    features: { supplementalGroupsPolicy: true, userNamespacesHostNetwork: true },
+    ...(verbose && { info: verboseInfo(cri) }),
+  };
+}
+
+function deprecations(cri: Cri): MessageInitShape<typeof RuntimeConditionSchema> {
+  const ignored = cri.config.runtime.ignore_deprecation_warnings;
+  const found = cri.warnings.warnings().filter(({ id }) => !ignored.includes(id));
+  const type = 'ContainerdHasNoDeprecationWarnings';
+  if (found.length === 0) return { type, status: true };
+  const message = JSON.stringify(Object.fromEntries(found.map(({ id, message: text }) => [id, text])));
+  return { type, status: false, reason: 'ContainerdHasDeprecationWarnings', message };
+}
+
+function verboseInfo(cri: Cri): Record<string, string> {
+  const info: Record<string, string> = {
+    config: stringifyJson(verboseConfig(cri)),
+    golang: `node ${process.version}`,
+  };
+  for (const [key, value] of Object.entries(cri.network.info())) info[key] = stringifyJson(value);
+  return info;
+}

@@ -1,0 +1,48 @@
+import { Code, hasCode, StatusError } from '@gantry/api';
+import type { StopPodSandboxRequest } from '@gantry/api/gen/cri/v1/api_pb.js';
+import { netnsAlive, removeNetns } from '../cni/netns.ts';
+import { type Cri, criContext } from '../cri.ts';
+import type { PodSandbox } from '../store/pod-sandbox.ts';
+import { stopRunningContainer } from './stop-container.ts';
+
+/** Ends all of a pod and gives back its network. One that is stopped, or not there, is well. */
+export async function stopPodSandbox(cri: Cri, { podSandboxId }: StopPodSandboxRequest): Promise<object> {
+  const sandbox = cri.sandboxes.find(podSandboxId);
+  if (sandbox) await stopSandbox(cri, sandbox);
+  return {};
+}
+
+export async function stopSandbox(cri: Cri, sandbox: PodSandbox): Promise<void> {
+  const { id } = sandbox;
+  const members = cri.containers.list().filter(({ metadata }) => metadata.sandboxId === id);
+  await Promise.all(
+    members.map((container) =>
+      stopRunningContainer(cri, container, 0).catch((error) => {
+        throw StatusError.wrap(error, `failed to stop container "${container.id}"`);
+      }),
+    ),
+  );
+  await cri.locks.run(`sandbox ${id}`, async () => {
+    const controller = cri.controllers.get(sandbox.sandboxer);
+    try {
+      await controller?.stop(criContext(), id);
+    } catch (error) {
+      if (!hasCode(error, Code.NotFound)) throw StatusError.wrap(error, `failed to stop sandbox "${id}"`);
+    }
+    await sandbox.exited;
+    await cri.hooks.stopPodSandbox(sandbox).catch((error) => cri.log.warn('hook', { error, id }));
+    await disconnect(cri, sandbox);
+  });
+}
+
+/** Gives back what the network's plugins gave, and the namespace. */
+async function disconnect(cri: Cri, { metadata }: PodSandbox): Promise<void> {
+  const { id, netnsPath, config, runtimeHandler, cniResult: result } = metadata;
+  if (netnsPath === '') return;
+  // A namespace that is gone was taken down before, or by a restart of the machine: then plugins free addresses only.
+  const alive = netnsAlive(netnsPath);
+  if (!alive && result === undefined) return;
+  await cri.network.tearDown({ id, netnsPath: alive ? netnsPath : '', config, runtimeHandler, result });
+  await removeNetns(netnsPath);
+  metadata.cniResult = undefined;
+}
