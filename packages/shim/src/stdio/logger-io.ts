@@ -6,9 +6,10 @@ import type { Stdio } from '../oci-runtime.ts';
 import type { IoContext, ProcessIo, StdioRequest, TerminalSize } from './process-io.ts';
 import { TerminalIo } from './terminal-io.ts';
 
-/** How long a logger may take to say that it is ready, and to end after its input did. */
+/** How long a logger may take to say that it is ready, to end after its input did, and after it was told to. */
 const readyTimeoutMs = 10_000;
 const endTimeoutMs = 10_000;
+const killTimeoutMs = 2_000;
 
 /** A running logging program and the writing ends of its two pipes. */
 interface Logger {
@@ -17,9 +18,15 @@ interface Logger {
   stderr: number;
 }
 
+/** Whether a stream's address is that of a logging program. */
+export function isLogger(address: string): boolean {
+  return address.startsWith('binary://') || address.startsWith('binary-v2://');
+}
+
 /**
  * `binary://` loggers, by containerd's contract: the program gets the streams' reading ends as descriptors 3 and 4, says that it is
- * ready by closing descriptor 5, learns the container from CONTAINER_ID and CONTAINER_NAMESPACE, and ends when its input does.
+ * ready by closing descriptor 5, learns the container from CONTAINER_ID and CONTAINER_NAMESPACE, and ends when its input does. Of a
+ * `binary-v2://` logger a byte is wanted there first, so that one that has just died is not taken for one that is ready.
  */
 export class LoggerIo implements ProcessIo {
   readonly stdio: Stdio;
@@ -27,6 +34,7 @@ export class LoggerIo implements ProcessIo {
   readonly #logger: Logger;
   readonly #ended: Promise<unknown>;
   readonly #terminal: TerminalIo | undefined;
+  #closed = false;
 
   private constructor(logger: Logger, terminal: TerminalIo | undefined) {
     this.#logger = logger;
@@ -69,14 +77,20 @@ export class LoggerIo implements ProcessIo {
     this.#terminal?.exited();
   }
 
+  /** The log is whole when its program has ended, which it does by itself when its input does. */
   async drain(): Promise<void> {
     await this.#terminal?.drain();
+    this.#terminal?.close();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, endTimeoutMs);
+    await Promise.race([this.#ended, promise]);
+    clearTimeout(timer);
   }
 
   close(): void {
     this.#closeEnds();
     this.#terminal?.close();
-    // It ends by itself at the end of its input; one that does not is told to, and then made to.
+    // One that has not ended by now is told to, and then made to.
     const signal = (name: string) => () => {
       try {
         pidfdSendSignal(this.#logger.child.pidfd, name);
@@ -84,9 +98,12 @@ export class LoggerIo implements ProcessIo {
         if (!hasErrno(error, 'ESRCH')) log.warn('signalling a logger failed', { error });
       }
     };
-    const timers = [setTimeout(signal('SIGTERM'), endTimeoutMs), setTimeout(signal('SIGKILL'), 2 * endTimeoutMs)];
-    for (const timer of timers) timer.unref();
-    void this.#ended.then(() => timers.forEach(clearTimeout));
+    if (this.#closed) return;
+    this.#closed = true;
+    const told = setTimeout(signal('SIGTERM'), 0);
+    const made = setTimeout(signal('SIGKILL'), killTimeoutMs);
+    made.unref();
+    void this.#ended.then(() => [told, made].forEach(clearTimeout));
   }
 
   #closeEnds(): void {
@@ -123,18 +140,26 @@ async function startLogger(uri: string, context: IoContext): Promise<Logger> {
     });
   } catch (error) {
     for (const fd of fds) close(fd);
-    throw unknown(`failed to start binary process: ${(error as Error).message}`, error);
+    const reason = hasErrno(error, 'ENOENT') ? 'no such file or directory' : (error as Error).message;
+    throw unknown(`failed to start binary process: fork/exec ${file}: ${reason}`, error);
   }
   for (const fd of [outRead, errRead, readyWrite]) close(fd);
   try {
     await readable(readyRead, { signal: AbortSignal.timeout(readyTimeoutMs) });
-    readSync(readyRead, Buffer.alloc(1));
+    const said = readSync(readyRead, Buffer.alloc(1));
+    if (said === 0 && uri.startsWith('binary-v2:'))
+      throw new Error('logging binary did not call ready (it may have crashed or exited prematurely)');
   } catch (error) {
     close(outWrite);
     close(errWrite);
-    pidfdSendSignal(child.pidfd, 'SIGKILL');
+    try {
+      pidfdSendSignal(child.pidfd, 'SIGKILL');
+    } catch {
+      // It has ended already.
+    }
     void waitExit(child, { unref: true }).catch(() => {});
-    throw unknown(`failed to read from logging binary: ${(error as Error).message}`, error);
+    const { message } = error as Error;
+    throw unknown(message.startsWith('logging binary') ? message : `failed to read from logging binary: ${message}`, error);
   } finally {
     close(readyRead);
   }
