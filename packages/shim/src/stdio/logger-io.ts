@@ -159,7 +159,10 @@ async function startLogger(uri: string, context: IoContext): Promise<Logger> {
     }
     void waitExit(child, { unref: true }).catch(() => {});
     const { message } = error as Error;
-    throw unknown(message.startsWith('logging binary') ? message : `failed to read from logging binary: ${message}`, error);
+    throw unknown(
+      message.startsWith('logging binary') ? message : `failed to read from logging binary: ${message}`,
+      error,
+    );
   } finally {
     close(readyRead);
   }

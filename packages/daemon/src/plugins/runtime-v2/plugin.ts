@@ -67,6 +67,7 @@ export const taskRuntime = definePlugin({
   platforms: [`linux/${process.arch === 'x64' ? 'amd64' : process.arch}`],
   config: schema({ platforms: field.strings([`linux/${process.arch === 'x64' ? 'amd64' : process.arch}`]) }),
   async init(context): Promise<TaskManager> {
+    context.meta.exports['log-uri-schemes'] = 'fifo,binary,binary-v2,file';
     const groups = context.get(PluginTypes.Shim, 'manager') as ShimGroups;
     const tasks = new TaskManager({
       roots: { state: context.state, root: context.root },
