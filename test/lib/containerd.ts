@@ -8,13 +8,8 @@ const debian = '/usr/bin/containerd';
 export const containerd2 = path.resolve(import.meta.dirname, '../../.cache/go-bin/containerd');
 
 /** What would reach beyond the directory. */
-const disabled = [
-  'io.containerd.grpc.v1.cri',
-  'io.containerd.cri.v1.images',
-  'io.containerd.cri.v1.runtime',
-  'io.containerd.internal.v1.opt',
-  'io.containerd.nri.v1.nri',
-];
+const disabled = ['io.containerd.internal.v1.opt', 'io.containerd.nri.v1.nri'];
+const kubernetes = ['io.containerd.grpc.v1.cri', 'io.containerd.cri.v1.images', 'io.containerd.cri.v1.runtime'];
 
 /** A containerd, by default Debian's, with root, state and sockets under one directory. */
 export class TestContainerd {
@@ -45,12 +40,14 @@ export class TestContainerd {
   async start(): Promise<void> {
     mkdirSync(this.directory, { recursive: true });
     const config = path.join(this.directory, 'config.toml');
+    // Its Kubernetes part is on for who configures it.
+    const off = this.#config.includes('io.containerd.grpc.v1.cri') ? disabled : [...disabled, ...kubernetes];
     writeFileSync(
       config,
       `version = 2
 root = '${this.directory}/root'
 state = '${this.directory}/state'
-disabled_plugins = [${disabled.map((name) => `'${name}'`).join(', ')}]
+disabled_plugins = [${off.map((name) => `'${name}'`).join(', ')}]
 [grpc]
   address = '${this.address}'
 [ttrpc]

@@ -14,9 +14,9 @@ export class Migration {
   readonly namespace: string;
   readonly #client: CtrClient;
 
-  /** @param namespace of this run alone: containerd's shims keep containers of all daemons in one place */
-  constructor(directory: string, program: string, namespace: string, client: CtrClient) {
-    this.containerd = new TestContainerd(path.join(directory, 'c'), program);
+  /** @param namespace of this run alone: containerd's shims keep containers of all daemons in one place. @param config more of containerd's configuration */
+  constructor(directory: string, program: string, namespace: string, client: CtrClient, config = '') {
+    this.containerd = new TestContainerd(path.join(directory, 'c'), program, {}, config);
     this.daemon = new TestDaemon(path.join(directory, 'd'));
     this.namespace = namespace;
     this.#client = client;

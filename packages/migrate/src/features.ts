@@ -51,7 +51,7 @@ function kubernetes({ namespaces }: ContainerdMetadata, plugins: ReadonlySet<str
       state: there ? 'there' : 'absent',
       needs: there
         ? 'the kubelet’s endpoint set to this daemon’s socket'
-        : 'the CRI plugin, which is not here yet: containers run on as tasks, but the kubelet cannot manage them',
+        : 'the CRI plugin, which is not here yet: containers run on as tasks, but the kubelet cannot manage them, and one that writes more than a pipe holds waits for its log to be read',
     },
   ];
 }
