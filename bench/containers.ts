@@ -14,6 +14,7 @@ export interface Template {
 /** Streams of a task: paths of FIFOs. */
 export interface Streams {
   stdout?: string;
+  stderr?: string;
 }
 
 /** A snapshot, container and task without streams, from the busybox image. */

@@ -26,15 +26,16 @@ export async function outputRate(
 ): Promise<OutputRate> {
   const id = `output-${kind}`;
   const stdout = path.join(peer.directory, `${id}.fifo`);
-  await run('mkfifo', [stdout]);
+  const stderr = `${stdout}-2`;
+  await run('mkfifo', [stdout, stderr]);
   const args = ['dd', 'if=/dev/zero', 'bs=64k', `count=${megabytes * 16}`];
-  const reader = spawn('sh', ['-c', 'cat "$0" >/dev/null', stdout], { stdio: 'ignore' });
+  const reader = spawn('sh', ['-c', 'cat "$1" >/dev/null & cat "$0" >/dev/null; wait', stdout, stderr], { stdio: 'ignore' });
   const read = once(reader, 'exit');
   try {
-    if (kind === 'container') await createTask(peer, template, id, args, { stdout });
+    if (kind === 'container') await createTask(peer, template, id, args, { stdout, stderr });
     else {
       await startSleeper(peer, template, id);
-      await peer.tasks.exec({ containerId: id, execId: 'e', stdout, spec: processAny(args) });
+      await peer.tasks.exec({ containerId: id, execId: 'e', stdout, stderr, spec: processAny(args) });
     }
     const shims = peer.shims(id);
     const before = processorSeconds(shims);
@@ -55,7 +56,7 @@ export async function outputRate(
     return { perSecond: (megabytes * 1024 * 1024) / seconds, shim };
   } finally {
     reader.kill('SIGKILL');
-    rmSync(stdout, { force: true });
+    for (const fifo of [stdout, stderr]) rmSync(fifo, { force: true });
   }
 }
 
