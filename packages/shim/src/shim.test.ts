@@ -263,6 +263,12 @@ for (const runtime of ['runc', 'crun']) {
       const ids = Array.from({ length: 6 }, (_, index) => `many${index}`);
       const shims = await Promise.all(ids.map((id) => make(id, ['true'])));
       assert.equal(new Set(shims.map((shim) => shim.shimPid)).size, 1);
+      const { states } = await shims[0]!.shim.states({ ids: [...ids, 'absent'] });
+      assert.deepEqual(
+        states,
+        await Promise.all(ids.map((id) => shims[0]!.task.state({ id }))),
+        'asked for at once or one by one',
+      );
       await Promise.all(
         ids.map(async (id) => {
           const { task } = shims[0]!;

@@ -1,6 +1,8 @@
+import { create } from '@bufbuild/protobuf';
 import { alreadyExists, failedPrecondition, invalidArgument, notFound, packAny, toTimestamp } from '@gantry/api';
+import { Shim } from '@gantry/api/gen/gantry/shim/v1/shim_pb.js';
 import { Task as TaskV2 } from '@gantry/api/gen/runtime/task/v2/shim_pb.js';
-import { Task as TaskV3 } from '@gantry/api/gen/runtime/task/v3/shim_pb.js';
+import { StateResponseSchema, Task as TaskV3 } from '@gantry/api/gen/runtime/task/v3/shim_pb.js';
 import { ProcessDetailsSchema } from '@gantry/api/gen/types/runc/options/oci_pb.js';
 import { Status } from '@gantry/api/gen/types/task/task_pb.js';
 import type { CallContext, Implementation, ServiceRegistrar } from '@gantry/rpc/service.ts';
@@ -105,20 +107,7 @@ export function addTaskServices(
       };
       return request.execId === '' ? containers.exclusive(container.namespace, container.id, remove) : remove();
     },
-    state: (request, call) => {
-      const container = containerOf(request, call);
-      const process = container.process(request.execId);
-      return {
-        id: container.id,
-        bundle: container.identity.bundle,
-        pid: process.pid,
-        status: statusOf(container, process),
-        ...process.stdio,
-        exitStatus: process.exit?.exitStatus ?? 0,
-        execId: request.execId,
-        ...(process.exit ? { exitedAt: toTimestamp(process.exit.at) } : {}),
-      };
-    },
+    state: (request, call) => stateOf(containerOf(request, call), request.execId),
     pids: async (request, call) => {
       const container = containerOf(request, call);
       const execs = new Map([...container.execs.values()].map((process) => [process.pid, process.execId]));
@@ -192,7 +181,30 @@ export function addTaskServices(
     },
   };
   server.add(TaskV3, service);
+  server.add(Shim, {
+    states: ({ ids }, call) => ({
+      states: ids.flatMap((id) => {
+        const container = containers.find(namespaceOf(call), id);
+        return container ? [create(StateResponseSchema, stateOf(container, ''))] : [];
+      }),
+    }),
+  });
   server.add(TaskV2, service as unknown as Implementation<typeof TaskV2>);
+}
+
+/** The answer to State. @throws StatusError NotFound */
+function stateOf(container: Container, execId: string) {
+  const process = container.process(execId);
+  return {
+    id: container.id,
+    bundle: container.identity.bundle,
+    pid: process.pid,
+    status: statusOf(container, process),
+    ...process.stdio,
+    exitStatus: process.exit?.exitStatus ?? 0,
+    execId,
+    ...(process.exit ? { exitedAt: toTimestamp(process.exit.at) } : {}),
+  };
 }
 
 function statusOf(container: Container, process: TaskProcess): Status {

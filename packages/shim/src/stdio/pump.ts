@@ -1,9 +1,23 @@
 import { fstatSync, readSync, writeSync } from 'node:fs';
-import { close, type FdWatch, hasErrno, POLL, poll, SPLICE, setNonblocking, splice, watchFd } from '@gantry/sys';
+import {
+  close,
+  type FdWatch,
+  fcntlSetPipeSize,
+  hasErrno,
+  POLL,
+  poll,
+  SPLICE,
+  setNonblocking,
+  splice,
+  watchFd,
+} from '@gantry/sys';
 
 /** How much one turn of the event loop moves for one stream before the others have theirs. */
 const turnBytes = 1 << 20;
 const chunkBytes = 1 << 16;
+/** After so many bytes a stream is one of those that write a lot, and its pipes get this size: fewer turns for the same bytes. */
+const wideAfterBytes = 1 << 20;
+const widePipeBytes = 1 << 20;
 /** How long a reader may take nothing before the rest of an ended stream is given up. */
 const stalledMs = 10_000;
 
@@ -28,6 +42,7 @@ export class Pump {
   #waiting: 'input' | 'output' = 'input';
   #ended = false;
   #moved = 0;
+  #wide = false;
 
   constructor(from: number, to: number, options: { splice: boolean }) {
     this.#from = from;
@@ -77,6 +92,7 @@ export class Pump {
         count = this.#step();
         this.#moved += Math.max(0, count);
       }
+      if (!this.#wide && this.#moved >= wideAfterBytes) this.#widen();
       if (count === 0) this.stop();
       else this.#await();
     } catch {
@@ -85,11 +101,22 @@ export class Pump {
     }
   }
 
+  #widen(): void {
+    this.#wide = true;
+    for (const fd of [this.#from, this.#to]) {
+      try {
+        fcntlSetPipeSize(fd, widePipeBytes);
+      } catch {
+        // A terminal or a file; or a user may not have larger pipes.
+      }
+    }
+  }
+
   /** Moves something. @returns how much, 0 at the end, -1 if that would wait */
   #step(): number {
     if (this.#spliced) {
       try {
-        return splice(this.#from, this.#to, chunkBytes, SPLICE.NONBLOCK | SPLICE.MOVE);
+        return splice(this.#from, this.#to, turnBytes, SPLICE.NONBLOCK | SPLICE.MOVE);
       } catch (error) {
         if (!hasErrno(error, 'EINVAL')) throw error;
         this.#spliced = false;

@@ -17,6 +17,7 @@ import os from 'node:os';
 import path from 'node:path';
 import type { Any } from '@bufbuild/protobuf/wkt';
 import { jsonAny, packAny, TypeUrl, typeNameOf } from '@gantry/api';
+import { Shim } from '@gantry/api/gen/gantry/shim/v1/shim_pb.js';
 import { Task } from '@gantry/api/gen/runtime/task/v3/shim_pb.js';
 import { Events } from '@gantry/api/gen/services/ttrpc/events/v1/events_pb.js';
 import { OptionsSchema } from '@gantry/api/gen/types/runc/options/oci_pb.js';
@@ -242,7 +243,7 @@ export class ShimLab {
   async start(
     id: string,
     env: Record<string, string> = {},
-  ): Promise<{ address: string; task: Client<typeof Task>; shimPid: number }> {
+  ): Promise<{ address: string; task: Client<typeof Task>; shim: Client<typeof Shim>; shimPid: number }> {
     const address = (await this.run('start', id, env)).toString();
     let transport = this.#transports.get(address);
     if (!transport || transport.closed) {
@@ -252,7 +253,7 @@ export class ShimLab {
     const task = createClient(Task, transport);
     const { shimPid } = await task.connect({ id });
     this.#shims.add(shimPid);
-    return { address, task, shimPid };
+    return { address, task, shim: createClient(Shim, transport), shimPid };
   }
 
   /** FIFOs for a process. */

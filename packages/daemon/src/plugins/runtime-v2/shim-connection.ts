@@ -1,6 +1,7 @@
 import net from 'node:net';
 import type { DescService } from '@bufbuild/protobuf';
 import { Code, hasCode, StatusError, unavailable, unimplemented } from '@gantry/api';
+import { Shim } from '@gantry/api/gen/gantry/shim/v1/shim_pb.js';
 import { Task as TaskV2 } from '@gantry/api/gen/runtime/task/v2/shim_pb.js';
 import { Task as TaskV3 } from '@gantry/api/gen/runtime/task/v3/shim_pb.js';
 import { type Client, createClient, grpcTransport, socketPath, type Transport, ttrpcTransport } from '@gantry/rpc';
@@ -38,6 +39,11 @@ export class ShimConnection {
 
   get task(): TaskClient {
     return this.#task;
+  }
+
+  /** What only a shim of ours answers. */
+  get shim(): Client<typeof Shim> {
+    return createClient(Shim, this.#transport);
   }
 
   /** A client of another service that the shim may serve on the same connection. */

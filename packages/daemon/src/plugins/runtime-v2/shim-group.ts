@@ -9,6 +9,7 @@ import type { RuntimePath } from './runtime-path.ts';
 import { type ShimEnvironment, startShim } from './shim-command.ts';
 import { ShimConnection } from './shim-connection.ts';
 import { ShimLog } from './shim-log.ts';
+import { StateBatch } from './state-batch.ts';
 
 export interface ShimSettings {
   environment: ShimEnvironment;
@@ -45,6 +46,7 @@ export class ShimGroup {
   /** The shim is a sandbox's: whoever made that ends it. */
   borrowed = false;
   #connection: Promise<ShimConnection> | undefined;
+  readonly #states = new Map<string, StateBatch>();
   /** Of other people's shims: those of ours write a file. */
   readonly #logs = new Map<GroupMember, ShimLog>();
   #settings: ShimSettings;
@@ -85,6 +87,16 @@ export class ShimGroup {
   /** The open connection; waits while a shim is being started again. @throws Unavailable if there is none any more. */
   connection(): Promise<ShimConnection> {
     return this.#connection ?? Promise.reject(unavailable('shim is gone: ttrpc: closed'));
+  }
+
+  /** Questions for states of tasks in a namespace, put together. */
+  states(namespace: string): StateBatch {
+    let batch = this.#states.get(namespace);
+    if (!batch) {
+      batch = new StateBatch(namespace, () => this.connection());
+      this.#states.set(namespace, batch);
+    }
+    return batch;
   }
 
   get alive(): boolean {

@@ -90,10 +90,16 @@ export class ShimTask implements Task, GroupMember {
   }
 
   async state(execId: string, timeoutMs?: number): Promise<ProcessState> {
-    const response = await this.#ask(
-      (client, options) => client.state({ id: this.id, execId }, options),
-      timeoutMs === undefined ? {} : { timeoutMs },
-    );
+    const together =
+      execId === '' && this.group.runtime.own
+        ? await this.group.states(this.namespace).ask(this.id, timeoutMs)
+        : undefined;
+    const response =
+      together ??
+      (await this.#ask(
+        (client, options) => client.state({ id: this.id, execId }, options),
+        timeoutMs === undefined ? {} : { timeoutMs },
+      ));
     return {
       id: execId === '' ? this.id : execId,
       containerId: this.id,
