@@ -2,7 +2,7 @@
 // `build.mjs gantryd ctr` bundles only those programs (and the workers), and leaves the others as they are.
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, globSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, globSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -15,6 +15,9 @@ const programs = {
   ctr: 'packages/ctr/src/main.ts',
   'gantry-shim': 'packages/shim/src/main.ts',
 };
+
+/** Files that are read as they are, by the folder in dist/ where their reader looks. */
+const assets = { 'live-page': 'packages/daemon/src/plugins/live/page' };
 
 /** Entry points of worker threads; each becomes dist/<file name>.js, where the program that starts it looks. */
 const workers = [
@@ -30,7 +33,7 @@ const workers = [
 const external = ['koffi', 'lmdb', '@opentelemetry/*'];
 
 function files() {
-  const patterns = ['packages/*/src/**/*.{ts,js}', 'package-lock.json', 'scripts/build.mjs'];
+  const patterns = ['packages/*/src/**/*.{ts,js,css,html}', 'package-lock.json', 'scripts/build.mjs'];
   return patterns
     .flatMap((pattern) => glob(pattern))
     .filter((file) => !file.endsWith('.test.ts') && !file.endsWith('.d.ts'))
@@ -123,6 +126,9 @@ for (const [name] of present) {
   ].join('\n');
   writeFileSync(path.join(dist, `${name}.js`), entry);
   made.add(`${name}.js`);
+}
+for (const [name, from] of Object.entries(assets)) {
+  if (existsSync(path.join(top, from))) cpSync(path.join(top, from), path.join(dist, name), { recursive: true });
 }
 if (only.length === 0) {
   // A program that still runs from the last bundle may yet load a part of it, so parts are kept for a day.

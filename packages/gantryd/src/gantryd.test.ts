@@ -140,6 +140,7 @@ test('a daemon serves, tells what it is made of, refuses a second one, and ends 
       ['debug', 'no address: skip plugin'],
       ['grpc', ''],
       ['grpc-tcp', 'no address: skip plugin'],
+      ['live', 'no address: skip plugin'],
       ['metrics', 'no address: skip plugin'],
       ['ttrpc', ''],
     ]);

@@ -23,6 +23,7 @@ import { localContentPlugin } from '@gantry/daemon/plugins/content-local/content
 import { credentialsPlugin } from '@gantry/daemon/plugins/credentials/plugin.ts';
 import { erofsDifferPlugin } from '@gantry/daemon/plugins/diff-erofs/plugin.ts';
 import { walkingDifferPlugin } from '@gantry/daemon/plugins/diff-walking/plugin.ts';
+import { livePlugin } from '@gantry/daemon/plugins/live/live-plugin.ts';
 import {
   contentServicePlugin,
   exchangePlugin,
@@ -139,4 +140,5 @@ export const builtinPlugins: readonly Plugin[] = [
   grpcServerPlugin,
   grpcTcpServerPlugin,
   debugServerPlugin,
+  livePlugin,
 ];

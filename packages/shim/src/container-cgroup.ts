@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import type { Any } from '@bufbuild/protobuf/wkt';
 import { notFound, StatusError } from '@gantry/api';
 import { type Cgroup, cgroupOfPid, createCgroup, type Watch } from '@gantry/cgroups';
@@ -19,7 +20,10 @@ export class ContainerCgroup {
   #load(pid: number): Promise<Cgroup> {
     if (pid === 0) throw notFound('cgroup does not exist');
     if (!this.#found) {
-      this.#found = cgroupOfPid(pid);
+      this.#found = cgroupOfPid(pid).then((found) => {
+        if (isExiting(pid)) throw notFound('cgroup does not exist');
+        return found;
+      });
       this.#found.then(
         ({ paths }) => {
           this.#paths = paths;
@@ -72,6 +76,19 @@ export class ContainerCgroup {
     this.#closed = true;
     this.#watch?.close();
     this.#watch = undefined;
+  }
+}
+
+const pfExiting = 4;
+
+/** Of a process that is ending, cgroup v1 says that it is in the root: the numbers of the whole machine would be taken for its own. */
+function isExiting(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    const [, , , , , , flags] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return (Number(flags) & pfExiting) !== 0;
+  } catch {
+    return true;
   }
 }
 

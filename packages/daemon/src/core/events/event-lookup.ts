@@ -1,5 +1,5 @@
 import { createRegistry, type DescMessage, fromBinary } from '@bufbuild/protobuf';
-import { typeNameOf } from '@gantry/api';
+import { formatTime, fromTimestamp, typeNameOf } from '@gantry/api';
 import { file_events_container } from '@gantry/api/gen/events/container_pb.js';
 import { file_events_content } from '@gantry/api/gen/events/content_pb.js';
 import { file_events_image } from '@gantry/api/gen/events/image_pb.js';
@@ -39,6 +39,43 @@ export function eventLookup(envelope: Envelope): FieldLookup {
         return undefined;
     }
   };
+}
+
+/** What happened, with the fields' own names and without those that are empty; undefined for a message that is not containerd's. */
+export function eventFields({ event }: Envelope): Record<string, unknown> | undefined {
+  const schema = registry.getMessage(typeNameOf(event));
+  return schema && fieldsOf(schema, fromBinary(schema, event.value) as unknown as Record<string, unknown>);
+}
+
+const zeroTime = { seconds: 0n, nanos: 0 };
+
+/** Data that any client may have put in are named by their type, not read. */
+function fieldsOf(schema: DescMessage, message: Record<string, unknown>): Record<string, unknown> {
+  const found: Record<string, unknown> = {};
+  for (const field of schema.fields) {
+    const value = message[field.localName];
+    if (value === undefined || value === '' || value === 0 || value === 0n || value === false) continue;
+    if (field.fieldKind === 'message') {
+      const name = field.message.typeName;
+      const inner = value as Record<string, unknown>;
+      if (name === 'google.protobuf.Any') found[field.name] = inner['typeUrl'];
+      else if (name === 'google.protobuf.Timestamp')
+        found[field.name] = formatTime(fromTimestamp(inner as never) ?? zeroTime);
+      else found[field.name] = fieldsOf(field.message, inner);
+    } else if (field.fieldKind === 'map') {
+      if (field.mapKind === 'scalar' && Object.keys(value as object).length > 0) found[field.name] = value;
+    } else if (field.fieldKind === 'list') {
+      const items = value as unknown[];
+      if (items.length === 0) continue;
+      found[field.name] =
+        field.listKind === 'message'
+          ? items.map((item) => fieldsOf(field.message, item as Record<string, unknown>))
+          : items;
+    } else if (value instanceof Uint8Array) {
+      if (value.length > 0) found[field.name] = `${value.length} bytes`;
+    } else found[field.name] = typeof value === 'bigint' ? String(value) : value;
+  }
+  return found;
 }
 
 function fieldOf(schema: DescMessage, message: Record<string, unknown>, path: readonly string[]): string | undefined {

@@ -2,6 +2,7 @@ import type { Any } from '@bufbuild/protobuf/wkt';
 import type { Descriptor } from '@gantry/oci';
 import type { CredentialsProvider } from '@gantry/registry';
 import type { RequestContext } from '../request-context.ts';
+import type { ActiveTransfer } from './active-transfers.ts';
 
 /** One report from a transfer under way, in containerd's form. */
 export interface TransferProgress {
@@ -27,6 +28,8 @@ export interface TransferOptions {
 
 /** Moves a thing from a source to a destination, both `containerd.types.transfer.*` (or other) messages. */
 export interface Transferrer {
+  /** What it is moving right now, if it tells. */
+  readonly active?: Iterable<ActiveTransfer>;
   /** @throws Unimplemented for a pair it does not know, so that the next transferrer is asked. */
   transfer(ctx: RequestContext, source: Any, destination: Any, options?: TransferOptions): Promise<void>;
 }

@@ -2,9 +2,17 @@ import type { Any } from '@bufbuild/protobuf/wkt';
 import { unimplemented } from '@gantry/api';
 import { eitherCredentials } from '../../core/credentials/loaded-credentials.ts';
 import type { RequestContext } from '../../core/request-context.ts';
+import { ActiveTransfers } from '../../core/transfer/active-transfers.ts';
 import type { TransferOptions, Transferrer } from '../../core/transfer/transferrer.ts';
 import { diffSnapshot } from './diff-snapshot.ts';
-import { describe, type EndpointContext, type ExportEndpoint, type ImportEndpoint, readEndpoint } from './endpoints.ts';
+import {
+  describe,
+  type Endpoint,
+  type EndpointContext,
+  type ExportEndpoint,
+  type ImportEndpoint,
+  readEndpoint,
+} from './endpoints.ts';
 import type { TransferEnvironment } from './environment.ts';
 import { exportImages } from './export.ts';
 import { importImages } from './import.ts';
@@ -16,6 +24,7 @@ import { unpackLayer } from './unpack-layer.ts';
 
 /** The daemon's own transferrer: looks at both ends and picks the way between them. */
 export class LocalTransfer implements Transferrer {
+  readonly active = new ActiveTransfers();
   readonly #env: TransferEnvironment;
 
   constructor(env: TransferEnvironment) {
@@ -34,6 +43,12 @@ export class LocalTransfer implements Transferrer {
     };
     const from = readEndpoint(source, context);
     const to = readEndpoint(destination, context);
+    const about = { namespace: ctx.namespace, from: describe(from), to: describe(to) };
+    await this.active.watch(about, options, (watched) => this.#between(ctx, from, to, watched));
+  }
+
+  async #between(ctx: RequestContext, from: Endpoint, to: Endpoint, options: TransferOptions): Promise<void> {
+    const env = this.#env;
     switch (from.kind) {
       case 'registry':
         if (to.kind === 'store') return await pull(ctx, env, from, to, options);
