@@ -32,6 +32,7 @@ const packages = {
   'docker-credential-pass': 'golang-docker-credential-helpers',
   'fsck.erofs': 'erofs-utils',
   runsc: 'runsc',
+  ip: 'iproute2',
   dockerd: 'docker.io',
   gcc: 'gcc',
 };
@@ -54,6 +55,7 @@ const goTools = {
   cosign: 'github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5',
   'imgcrypt/ctr': 'github.com/containerd/imgcrypt/cmd/ctr@v1.1.1',
   'imgcrypt/ctd-decoder': 'github.com/containerd/imgcrypt/cmd/ctd-decoder@v1.1.1',
+  crictl: 'sigs.k8s.io/cri-tools/cmd/crictl@v1.36.0',
   // Of 2025: for id-mapped mounts and scheduling cores. It needs a C compiler and libseccomp.
   'new/runc': 'github.com/opencontainers/runc@v1.4.4',
 };

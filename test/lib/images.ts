@@ -22,6 +22,7 @@ export interface ImageConfigInput {
   Env?: string[];
   User?: string;
   WorkingDir?: string;
+  Volumes?: Record<string, object>;
 }
 
 /** Fills a directory that becomes one layer. A file `.wh.x` is a whiteout. */

@@ -32,6 +32,8 @@ export function watchContainer(cri: Cri, container: CriContainer, task: Task): v
 /** Removes the task, waits until its output is in the log, and keeps how it ended. */
 export async function noteExit(cri: Cri, container: CriContainer, exitCode: number, at: bigint): Promise<void> {
   await removeTask(cri, container.id);
+  // One whose process never came to be has nobody at the other end.
+  container.io?.started();
   container.io?.closeStdin();
   // Whoever else holds the other end of a pipe does not hold up the container's end.
   await Promise.race([container.io?.drained, sleep(10_000, undefined, { ref: false })]);
