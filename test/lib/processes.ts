@@ -3,6 +3,9 @@ import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import net from 'node:net';
 
+/** How many times longer than on a machine of its own a test waits: emulated ones are slow (`npm run test:vm`). */
+export const patience = Number(process.env.GANTRY_TEST_PATIENCE ?? 1);
+
 /** What a command printed and how it ended. */
 export interface CommandResult {
   code: number;
@@ -31,7 +34,7 @@ export async function run(
   });
   child.stdin.on('error', () => undefined);
   child.stdin.end(options.input ?? '');
-  const timer = setTimeout(() => child.kill('SIGKILL'), options.timeoutMs ?? 60_000);
+  const timer = setTimeout(() => child.kill('SIGKILL'), (options.timeoutMs ?? 60_000) * patience);
   const [code, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
   clearTimeout(timer);
   const result = { code: code ?? 128 + (signal === 'SIGKILL' ? 9 : 15), stdout, stderr };
@@ -50,7 +53,7 @@ export async function endProcess(
   if (child.exitCode !== null || child.signalCode !== null) return;
   const exited = once(child, 'exit');
   child.kill(signal);
-  const timer = setTimeout(() => child.kill('SIGKILL'), withinMs);
+  const timer = setTimeout(() => child.kill('SIGKILL'), withinMs * patience);
   await exited;
   clearTimeout(timer);
 }
@@ -61,7 +64,7 @@ export async function eventually<T>(
   ask: () => T | undefined | Promise<T | undefined>,
   withinMs = 15_000,
 ): Promise<T> {
-  const end = performance.now() + withinMs;
+  const end = performance.now() + withinMs * patience;
   for (;;) {
     const answer = await ask();
     if (answer !== undefined) return answer;
