@@ -127,5 +127,15 @@ export interface SpecLinux {
   rootfsPropagation?: string;
   maskedPaths?: string[];
   readonlyPaths?: string[];
-  intelRdt?: { closID?: string };
+  intelRdt?: {
+    closID?: string;
+    l3CacheSchema?: string;
+    memBwSchema?: string;
+    schemata?: string[];
+    enableCMT?: boolean;
+    enableMBM?: boolean;
+    enableMonitoring?: boolean;
+  };
+  /** Interfaces of the host's that are moved into the container, by their names there. */
+  netDevices?: Record<string, { name?: string }>;
 }
