@@ -1,6 +1,6 @@
 // Ways to run that need more than an image and a name, and programs that come as an image: ours and containerd's own ctr.
 import assert from 'node:assert/strict';
-import { chmodSync, existsSync, mkdirSync, statSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { type CtrClient, CtrSession, ctrClients } from '../lib/clients.ts';
@@ -44,6 +44,36 @@ describe('flags of ctr run, and ctr install', { skip }, () => {
 
   function clientTests(client: CtrClient): void {
     const ctr = new CtrSession(client, daemon.address, client.own ? 'own' : 'theirs');
+
+    test('a device by its CDI name', async () => {
+      await ctr.ok('images', 'import', archive);
+      // The directories of run time are the machine's: ctr has no flag for others.
+      const name = `gantry-test-${process.pid}-${client.own ? 'own' : 'theirs'}`;
+      const file = `/var/run/cdi/${name}.yaml`;
+      mkdirSync('/var/run/cdi', { recursive: true });
+      writeFileSync(
+        file,
+        `cdiVersion: 0.6.0
+kind: example.com/${name}
+devices:
+  - name: zero
+    containerEdits:
+      env: [CDI=injected]
+      deviceNodes: [{ path: /dev/nothing, hostPath: /dev/null }]
+`,
+      );
+      try {
+        const device = `example.com/${name}=zero`;
+        const script = 'echo $CDI; ls -l /dev/nothing; echo x > /dev/nothing && echo written';
+        const shown = await ctr.ok('run', '--rm', '--device', device, image, `cdi-${client.own}`, 'sh', '-c', script);
+        assert.match(shown, /^injected\ncrw.* 1, +3 .*\/dev\/nothing\nwritten\n$/);
+        const missing = await ctr.try('run', '--rm', '--device', `${device}x`, image, `cdi-${client.own}-x`, 'true');
+        assert.notEqual(missing.code, 0);
+        assert.match(missing.stderr, new RegExp(`unresolvable CDI devices ${device}x`));
+      } finally {
+        rmSync(file);
+      }
+    });
 
     test('programs are installed, and not over others unless told to', async () => {
       await ctr.ok('images', 'import', archive);

@@ -5,7 +5,7 @@ import { KeyedLock } from '@gantry/daemon/core/content/keyed-lock.ts';
 import type { SandboxStore } from '@gantry/daemon/core/sandboxes/sandbox-store.ts';
 import type { TaskRuntime } from '@gantry/daemon/core/tasks/task-runtime.ts';
 import { warnOf } from '@gantry/daemon/core/warnings/deprecations.ts';
-import { noCdiDevices } from '@gantry/oci/cdi/no-devices.ts';
+import { CdiDirectories } from '@gantry/oci/cdi/cdi-directories.ts';
 import { CniNetwork } from './cni/cni-network.ts';
 import { type ImagesConfig, imagesConfig } from './config/images-config.ts';
 import { runtimeConfig } from './config/runtime-config.ts';
@@ -168,7 +168,9 @@ export const criGrpcPlugin = definePlugin({
         `${root}/${PluginTypes.Snapshotter}.${config.snapshotter}`,
       ),
       hooks: noHooks,
-      cdi: noCdiDevices,
+      cdi: new CdiDirectories(runtime.config.cdi_spec_dirs, (file, problem) =>
+        context.log.warn('CDI: a specification is not used', { file, problem }),
+      ),
       userFiles,
       volumes: new VolumeCopies(temp, mounts),
       imageVolumes: new ImageVolumes({ images, snapshotters, snapshotter: config.snapshotter, state: runtime.state }),
@@ -178,6 +180,7 @@ export const criGrpcPlugin = definePlugin({
     context.onClose(() => cri.stats.close());
     context.onClose(() => cri.logs.close());
     context.onClose(() => cri.network.close());
+    context.onClose(() => cri.cdi.close());
     context.onClose(() => cri.streaming.close());
     context.onClose(watchMemory(cri));
     await recover(cri, (metadata) => pods.recover({ namespace: 'k8s.io' }, metadata));

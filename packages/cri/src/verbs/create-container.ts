@@ -11,6 +11,7 @@ import {
 } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { removeAllBeneath } from '@gantry/mount';
 import { encodeJson, type ImageConfig, type RuntimeSpec } from '@gantry/oci';
+import { annotatedDevices } from '@gantry/oci/cdi/device-name.ts';
 import { type Cri, criContext, dirs } from '../cri.ts';
 import { CriLabel, Extension } from '../labels.ts';
 import { imageVolumes } from '../run/container-volumes.ts';
@@ -176,9 +177,9 @@ function stopSignalOf(config: ContainerConfig, image: ImageConfig): string {
 async function injectDevices(cri: Cri, spec: RuntimeSpec, config: ContainerConfig): Promise<void> {
   if (!cri.config.runtime.enable_cdi) return;
   const named = config.CDIDevices.map(({ name }) => name);
-  const annotated = Object.entries(config.annotations)
-    .filter(([key]) => key.startsWith('cdi.k8s.io/'))
-    .flatMap(([, value]) => value.split(','));
-  const devices = [...new Set([...named, ...annotated])];
-  if (devices.length > 0) await cri.cdi.inject(spec, devices);
+  try {
+    await cri.cdi.inject(spec, [...new Set([...named, ...annotatedDevices(config.annotations)])]);
+  } catch (reason) {
+    throw StatusError.wrap(reason, 'CDI device injection failed');
+  }
 }

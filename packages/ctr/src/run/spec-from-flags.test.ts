@@ -121,5 +121,12 @@ test('user namespaces', async () => {
 
 test('flags that are not built say so', async () => {
   await assert.rejects(specOf(['--gpus', '0']), /^Error: not yet: --gpus/);
-  await assert.rejects(specOf(['--device', 'vendor.com/gpu=0']), /not yet: .*CDI/);
+});
+
+test('devices by their CDI name', async () => {
+  await assert.rejects(
+    specOf(['--device', 'no-such-vendor.com/gpu=0']),
+    /unresolvable CDI devices no-such-vendor.com\/gpu=0/,
+  );
+  await assert.rejects(specOf(['--device', 'vendor.com/gpu']), /ENOENT/);
 });

@@ -26,6 +26,8 @@ import {
   withTerminal,
   withUserNamespace,
 } from '@gantry/oci';
+import { CdiDirectories } from '@gantry/oci/cdi/cdi-directories.ts';
+import { isDeviceName } from '@gantry/oci/cdi/device-name.ts';
 import type { Invocation } from '../command.ts';
 import { notYet } from '../not-yet.ts';
 import { parseLabels } from '../units.ts';
@@ -77,7 +79,9 @@ export async function specFromFlags(
   if (invocation.isSet('cgroup')) linuxOf(spec).cgroupsPath = invocation.string('cgroup');
   const name = invocation.string('hostname');
   if (name) spec.hostname = name;
-  for (const device of invocation.strings('device')) addDevice(spec, device);
+  const devices = invocation.strings('device');
+  for (const device of devices) if (!isDeviceName(device)) addDevice(spec, device);
+  await new CdiDirectories().inject(spec, devices.filter(isDeviceName));
   const propagation = invocation.string('rootfs-propagation');
   if (propagation) linuxOf(spec).rootfsPropagation = propagation;
   return orderSpec(spec);
@@ -208,7 +212,6 @@ function mapIds(spec: RuntimeSpec, invocation: Invocation): void {
 }
 
 function addDevice(spec: RuntimeSpec, text: string): void {
-  if (!text.startsWith('/')) throw notYet(`--device ${text}: devices by their CDI name`);
   const [host = '', second, third] = text.split(':');
   const isAccess = (part: string | undefined): part is string => part !== undefined && /^[rwm]+$/.test(part);
   const target = second === undefined || isAccess(second) ? host : second;
