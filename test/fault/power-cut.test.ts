@@ -103,8 +103,9 @@ class PowerCuts {
     for (let done = 0, burst = 1; done < count; burst++) {
       const cuts = await this.#burst(burst, Math.min(count - done, this.#random.between(1, atOnce)));
       for (const cut of cuts) {
-        t.diagnostic(`cut ${++done}: ${cut.ledger.summary()}`);
-        await this.#look(cut, done);
+        const answered = cut.ledger.summary();
+        const remade = await this.#look(cut, ++done);
+        t.diagnostic(`cut ${done}: ${remade} layers unpacked again; ${answered}`);
       }
       if (burst % 4 === 0) await this.#clear();
     }
@@ -169,8 +170,8 @@ class PowerCuts {
     await survey(this.#world, this.#daemon, this.#connection!);
   }
 
-  /** Power is back: what a daemon finds on the disk of one cut. */
-  async #look({ file, ledger }: Cut, number: number): Promise<void> {
+  /** Power is back: what a daemon finds on the disk of one cut. Answers how many layers it had to unpack again. */
+  async #look({ file, ledger }: Cut, number: number): Promise<number> {
     const directory = path.join(this.#temp.path, `c${number}`);
     const daemon = new TestDaemon(directory);
     // What is not on the disk does not come back from a power cut: processes, cgroups, /run.
@@ -181,6 +182,11 @@ class PowerCuts {
       await this.#check(world, daemon);
       await endProcesses(directory);
       assert.deepEqual(mountsBeneath(directory), [daemon.root], 'mounts');
+      const complaints = daemon
+        .log()
+        .split('\n')
+        .filter((line) => line.includes('level=error'));
+      assert.deepEqual(complaints, [], 'errors in the log');
     } catch (error) {
       const told = daemon.log().split('\n');
       const log = told
@@ -197,6 +203,7 @@ class PowerCuts {
       removeCgroups(world.cgroup);
     }
     this.#disk.discard(file, daemon.root);
+    return daemon.log().split('unpacked again').length - 1;
   }
 
   async #check(world: World, daemon: TestDaemon): Promise<void> {

@@ -250,7 +250,7 @@ export class Workload {
     if (missing.length > 0) work.push(pullImage(this.#world, this.#connection, random.pick(missing)));
     if (present.length > 0) {
       const name = random.pick(present);
-      work.push(ledger.images.remove(name, () => images.delete({ name, sync: true })));
+      work.push(ledger.images.remove(name, () => images.delete({ name, sync: random.chance(0.5) })));
     }
     await Promise.all(work);
   }

@@ -48,6 +48,12 @@ export class Collector {
   async run(): Promise<CollectionStats> {
     const { store, events } = this.#settings;
     const startedAt = performance.now();
+    // Else the layers of what is not on disk yet would have to stay.
+    for (const snapshotter of this.#settings.snapshotters()) {
+      await snapshotter
+        .settle()
+        .catch((error) => this.#settings.log.error('snapshots cannot be brought to disk', { error }));
+    }
     let lockMs = 0;
     const swept = await store.update((tx) => {
       const locked = performance.now();

@@ -202,8 +202,10 @@ class Collection {
       case 'snapshot': {
         const snapshot = this.#snapshots.get(from);
         if (!snapshot) return;
-        if (snapshot.record.parent !== '') yield node.snapshot(snapshot.snapshotter, snapshot.record.parent);
-        yield* references(snapshot.record.labels);
+        const { parent, layer, labels } = snapshot.record;
+        if (parent !== '') yield node.snapshot(snapshot.snapshotter, parent);
+        if (layer) yield node.content(layer.digest);
+        yield* references(labels);
         return;
       }
       case 'mount':

@@ -21,7 +21,7 @@ import { parseFilters } from '../filters/parse-filters.ts';
 import { addToLease, ResourceType, removeFromLease } from '../leases/lease-records.ts';
 import type { Logger } from '../log/logger.ts';
 import { applyLabelMask } from '../metadata/label-mask.ts';
-import type { MetadataStore, WriteTransaction } from '../metadata/metadata-store.ts';
+import type { Key, MetadataStore, WriteTransaction } from '../metadata/metadata-store.ts';
 import { keys } from '../metadata/schema.ts';
 import type { NamespaceStore } from '../namespaces/namespace-store.ts';
 import type { RequestContext } from '../request-context.ts';
@@ -31,6 +31,7 @@ import type {
   CommitSnapshotOptions,
   SnapshotInfo,
   SnapshotKind,
+  SnapshotLayer,
   SnapshotOptions,
   Snapshotter,
   SnapshotUsage,
@@ -45,12 +46,21 @@ export interface SnapshotRecord {
   labels: Record<string, string>;
   createdAt: Time;
   updatedAt: Time;
+  /** What it can be made of again, as long as its files are not known to be on disk. */
+  layer?: SnapshotLayer;
+}
+
+interface Unsettled {
+  key: Key;
+  record: SnapshotRecord & { layer: SnapshotLayer };
 }
 
 /** Names the committed snapshot that a prepared one is to become, so that a lazy-pulling snapshotter may have it already. */
 export const targetLabel = 'containerd.io/snapshot.ref';
 /** Milliseconds until a snapshotter of another process that does not answer is left to the collector. */
 const dropPatience = 60_000;
+/** Milliseconds. */
+const settleDelay = 1000;
 const inheritedPrefix = 'containerd.io/snapshot/';
 
 export interface MetadataSnapshotterSettings {
@@ -74,6 +84,7 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
   /** Backend keys are `<namespace>/<start of this process>-<number>/<key>`: never given twice, without a write to say so. */
   readonly #start = `${Date.now().toString(36)}-${process.pid.toString(36)}`;
   #number = 0;
+  #settleTimer: NodeJS.Timeout | undefined;
 
   constructor(name: string, backend: Snapshotter, settings: MetadataSnapshotterSettings) {
     this.name = name;
@@ -251,6 +262,7 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
     const backendParent = options.parent === undefined ? undefined : this.#parentKey(ctx, options.parent);
     const labels = options.labels ?? {};
     validateLabels(labels);
+    const layer = ctx.step && this.backend.settle ? options.layer : undefined;
     const backendName = this.#newKey(ctx, name);
     this.inFlight.add(backendName);
     try {
@@ -258,7 +270,11 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
         .commit(
           backendName,
           active.backendKey,
-          { labels: inheritedLabels(labels), ...(backendParent === undefined ? {} : { parent: backendParent }) },
+          {
+            labels: inheritedLabels(labels),
+            ...(backendParent === undefined ? {} : { parent: backendParent }),
+            ...(layer && { layer }),
+          },
           ctx,
         )
         .catch((error) => rethrow(error, key));
@@ -275,6 +291,7 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
           labels,
           createdAt: at,
           updatedAt: at,
+          ...(layer && { layer }),
         } satisfies SnapshotRecord);
         if (parent !== '') tx.put(keys.snapshotChild(ctx.namespace, this.name, parent, name), {});
         tx.afterCommit(() =>
@@ -289,6 +306,88 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
       this.inFlight.delete(backendName);
     }
     mutated(false);
+    if (layer) this.settleSoon();
+  }
+
+  /** Brings what steps committed to disk, once nothing has been committed for a moment. */
+  settleSoon(): void {
+    clearTimeout(this.#settleTimer);
+    this.#settleTimer = setTimeout(() => {
+      this.settle().catch((error) =>
+        this.#settings.log.error('snapshots cannot be brought to disk', { error, snapshotter: this.name }),
+      );
+    }, settleDelay).unref();
+  }
+
+  /** Settles when the files of all that is committed are on disk: from then on their layers are not needed for them. */
+  async settle(): Promise<void> {
+    clearTimeout(this.#settleTimer);
+    if (!this.backend.settle) return;
+    const suspects = new Set(this.backend.suspects?.());
+    const unsettled = this.#unsettled().filter(({ record }) => !suspects.has(record.backendKey));
+    if (unsettled.length === 0) return;
+    await this.backend.settle();
+    await this.#settings.store.update(
+      (tx) => {
+        for (const { key, record } of unsettled) {
+          const found = tx.get<SnapshotRecord>(key);
+          if (found?.backendKey !== record.backendKey) continue;
+          const { layer: _, ...rest } = found;
+          tx.put(key, rest);
+        }
+      },
+      { step: true },
+    );
+  }
+
+  #unsettled(): Unsettled[] {
+    return this.#settings.store.view((tx) => {
+      const found: Unsettled[] = [];
+      for (const namespace of tx.children(keys.namespaces())) {
+        for (const { key, value } of tx.list<SnapshotRecord>(keys.snapshots(namespace, this.name))) {
+          const { layer } = value;
+          if (layer) found.push({ key, record: { ...value, layer } });
+        }
+      }
+      return found;
+    });
+  }
+
+  /**
+   * Makes again what was committed and perhaps not on disk when the machine stopped. What cannot be made again stays, and cannot be
+   * used; what has no record is the collector's, who is asked first. To be called before anybody is served.
+   */
+  async remake(
+    collect: () => Promise<unknown>,
+    fill: (namespace: string, layer: SnapshotLayer, mounts: Mount[]) => Promise<void>,
+  ): Promise<void> {
+    const { backend } = this;
+    if (backend.remake && backend.suspects && backend.suspects().length > 0) {
+      await collect();
+      for (const name of backend.suspects()) {
+        const known = this.#unsettled().find(({ record }) => record.backendKey === name);
+        if (known) await this.#remake(known, fill);
+      }
+      await backend.settle?.();
+    }
+    if (this.#unsettled().length > 0) this.settleSoon();
+  }
+
+  async #remake(
+    { key, record }: Unsettled,
+    fill: (namespace: string, layer: SnapshotLayer, mounts: Mount[]) => Promise<void>,
+  ): Promise<void> {
+    const { log } = this.#settings;
+    const where = { snapshotter: this.name, key: key[3], digest: record.layer.digest };
+    try {
+      await this.backend.remake?.(record.backendKey, (mounts) => fill(key[1]!, record.layer, mounts));
+      log.info('snapshot was not on disk when the machine stopped: unpacked again', where);
+    } catch (error) {
+      // Another collection may have taken it meanwhile.
+      if (this.#unsettled().every((one) => one.record.backendKey !== record.backendKey)) return;
+      const what = 'snapshot was not on disk when the machine stopped, and cannot be unpacked again';
+      log.error(what, { ...where, error });
+    }
   }
 
   #forget(tx: WriteTransaction, ctx: RequestContext, key: string, parent: string): void {

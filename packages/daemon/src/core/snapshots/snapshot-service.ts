@@ -1,6 +1,12 @@
 import type { Mount } from '@gantry/mount';
 import type { RequestContext } from '../request-context.ts';
-import type { CommitSnapshotOptions, SnapshotInfo, SnapshotOptions, SnapshotUsage } from './snapshotter.ts';
+import type {
+  CommitSnapshotOptions,
+  SnapshotInfo,
+  SnapshotLayer,
+  SnapshotOptions,
+  SnapshotUsage,
+} from './snapshotter.ts';
 
 /**
  * Snapshots of one snapshotter as namespaces see them: the metadata layer over a Snapshotter. Keys are the client's own;
@@ -25,6 +31,11 @@ export interface NamespacedSnapshotter {
   cleanup(ctx: RequestContext): Promise<void>;
   /** For callers that took steps: brings to disk what the snapshotter itself keeps of them. Records follow with the next durable change. */
   flush(): Promise<void>;
+  /** See MetadataSnapshotter. */
+  remake?(
+    collect: () => Promise<unknown>,
+    fill: (namespace: string, layer: SnapshotLayer, mounts: Mount[]) => Promise<void>,
+  ): Promise<void>;
 }
 
 /** Finds a snapshotter by name. @throws InvalidArgument `snapshotter not loaded: x`. '' means the namespace's default, else overlayfs. */

@@ -21,8 +21,8 @@ interface Row {
   updatedAt: Time;
   inodes: number;
   size: number;
-  /** Committed by a step: its files are not known to be on disk. */
-  unsynced?: true;
+  /** Its files are not known to be on disk; the boot in which it was committed. */
+  unsynced?: string;
   /** Where its directory is if that is another daemon's (absolute): it is used there, and never deleted. */
   at?: string;
   /** It came from another daemon's root, with `take`. */
@@ -58,14 +58,26 @@ const sequenceKey = ['v1', 'sequence'];
 export class SnapshotStorage {
   readonly #store: MetadataStore;
   #lastId: number;
-  /** Ids of the rows that are `unsynced`, by name. */
+  /** Ids of the rows that are `unsynced`, by name: of this boot, and of an earlier one that ended before they were synced. */
   readonly #unsynced = new Map<string, number>();
-  /** Those of them whose files may be lost: bringing them to disk has failed. */
+  readonly #suspects = new Map<string, number>();
+  /** Those whose files may be lost: bringing them to disk has failed. */
   readonly #doubtful = new Map<number, unknown>();
+  readonly #boot: string;
 
-  /** @param highestId the highest number of a directory on disk, so that what a killed daemon left is never reused. */
-  constructor(store: MetadataStore, highestId = 0) {
+  /**
+   * @param highestId the highest number of a directory on disk, so that what a killed daemon left is never reused
+   * @param boot names the time for which the kernel has kept what was written; see `thisBoot`
+   */
+  constructor(store: MetadataStore, highestId = 0, boot = '') {
     this.#store = store;
+    this.#boot = boot;
+    store.view((tx) => {
+      for (const { key, value } of tx.list<Row>(['v1', 'snapshots'])) {
+        if (value.unsynced === undefined) continue;
+        (value.unsynced === boot ? this.#unsynced : this.#suspects).set(key.at(-1) ?? '', value.id);
+      }
+    });
     this.#lastId = Math.max(
       highestId,
       store.view((tx) => tx.get<number>(sequenceKey) ?? 0),
@@ -176,13 +188,18 @@ export class SnapshotStorage {
     );
   }
 
+  /** Settles when the steps so far are on disk. */
+  flush(): Promise<void> {
+    return this.#store.flush();
+  }
+
   /**
-   * Settles when the steps so far are on disk, with the files of what they committed, which `sync` brings there.
+   * Settles when the files of all committed snapshots are on disk, where `sync` brings them, and that is noted.
    * @throws while there is one whose files could not be brought there
    */
   async settle(sync: () => Promise<void>): Promise<void> {
     const names = new Map(this.#unsynced);
-    if (names.size === 0) return this.#store.flush();
+    if (names.size === 0) return;
     try {
       await sync();
     } catch (error) {
@@ -202,46 +219,42 @@ export class SnapshotStorage {
     for (const [name, id] of names) if (this.#unsynced.get(name) === id) this.#unsynced.delete(name);
   }
 
-  /** Whether a snapshot, or one it builds on, was committed by a step that is not settled. */
-  isUnsettled(name: string): boolean {
-    if (this.#unsynced.size === 0 || !name) return false;
-    return this.#store.view((tx) => {
-      for (let at = name; at; at = tx.get<Row>(rowKey(at))?.parent ?? '') if (this.#unsynced.has(at)) return true;
-      return false;
+  /** Committed snapshots whose files may have been lost with an earlier boot; parents first. */
+  suspects(): string[] {
+    const depth = new Map([...this.#suspects.keys()].map((name) => [name, this.get(name).parents.length]));
+    return [...depth.keys()].sort((a, b) => depth.get(a)! - depth.get(b)!);
+  }
+
+  /** A suspect's files were made again: they are to be synced like those of a new one. */
+  remade(name: string): void {
+    const id = this.#suspects.get(name);
+    if (id === undefined) return;
+    this.#suspects.delete(name);
+    this.#unsynced.set(name, id);
+  }
+
+  /** @throws FailedPrecondition if a snapshot, or one it builds on, is suspect */
+  mustBeWhole(name: string): void {
+    if (this.#suspects.size === 0 || !name) return;
+    this.#store.view((tx) => {
+      for (let at = name; at; at = tx.get<Row>(rowKey(at))?.parent ?? '') {
+        if (!this.#suspects.has(at)) continue;
+        throw failedPrecondition(
+          `snapshot ${at} was not on disk when the machine stopped, and is not made again yet: failed precondition`,
+        );
+      }
     });
   }
 
   /**
-   * Takes out what steps committed and nobody settled, with all that builds on it: the daemon died before it answered, and their files
-   * may not have reached the disk. Answers the names.
-   */
-  async dropUnsettled(): Promise<string[]> {
-    const dropped = new Set<string>();
-    const drops = (rows: ReadonlyMap<string, Row>, name: string): boolean => {
-      const row = rows.get(name);
-      return row !== undefined && (row.unsynced === true || (row.parent !== '' && drops(rows, row.parent)));
-    };
-    const read = (tx: ReadTransaction) =>
-      new Map([...tx.list<Row>(['v1', 'snapshots'])].map(({ key, value }) => [key.at(-1) ?? '', value]));
-    const some = this.#store.view((tx) => [...read(tx).values()].some(({ unsynced }) => unsynced === true));
-    if (!some) return [];
-    await this.#store.update((tx) => {
-      const rows = read(tx);
-      for (const name of rows.keys()) if (drops(rows, name)) dropped.add(name);
-      for (const name of dropped) drop(tx, name, rows.get(name)!);
-    });
-    return [...dropped];
-  }
-
-  /**
-   * Turns an active snapshot into a committed one under another name. Labels replace those it had, as containerd does. Its files
-   * are on disk by then, or, in a step, when it is settled.
+   * Turns an active snapshot into a committed one under another name. Labels replace those it had, as containerd does. `unsynced`: its files
+   * are not on disk yet, and can be made again.
    */
   async commit(
     name: string,
     key: string,
     usage: SnapshotUsage,
-    options: { labels?: Record<string, string>; parent?: string } = {},
+    options: { labels?: Record<string, string>; parent?: string; unsynced?: boolean } = {},
     step = false,
   ): Promise<void> {
     if (!name) throw invalidArgument('committed snapshot name must not be empty: invalid argument');
@@ -270,13 +283,13 @@ export class SnapshotStorage {
           labels: options.labels ?? {},
           createdAt: at,
           updatedAt: at,
-          ...(step && { unsynced: true }),
+          ...(options.unsynced && { unsynced: this.#boot }),
         });
         return row.id;
       },
       { step },
     );
-    if (step) this.#unsynced.set(name, id);
+    if (options.unsynced) this.#unsynced.set(name, id);
   }
 
   /** Answers the id whose directory is now nobody's. @throws FailedPrecondition if other snapshots build on it. */
@@ -287,7 +300,7 @@ export class SnapshotStorage {
       drop(tx, key, row);
       return row.id;
     });
-    if (this.#unsynced.get(key) === id) this.#unsynced.delete(key);
+    for (const names of [this.#unsynced, this.#suspects]) if (names.get(key) === id) names.delete(key);
     this.#doubtful.delete(id);
     return id;
   }

@@ -32,6 +32,15 @@ export interface CommitSnapshotOptions extends SnapshotOptions {
    * Only snapshotters with the capability `rebase` take another parent than the one prepared on.
    */
   parent?: string;
+  /** The layer that was unpacked into it. In a step, it then need not be on disk yet: it is made again from the layer if it is lost. */
+  layer?: SnapshotLayer;
+}
+
+/** Descriptor of a layer in the content store. */
+export interface SnapshotLayer {
+  readonly mediaType: string;
+  readonly digest: string;
+  readonly size: number;
 }
 
 /**
@@ -64,5 +73,11 @@ export interface Snapshotter {
   cleanup?(ctx?: RequestContext): Promise<void>;
   /** Settles when what was answered to a `step` is on disk; absent where every answer means that. */
   flush?(): Promise<void>;
+  /** Settles when the files of what was committed with a `layer` are on disk too; absent where every commit means that. */
+  settle?(): Promise<void>;
+  /** What was committed with a `layer` and not settled when the machine stopped; parents first. Nobody can use it before `remake`. */
+  suspects?(): string[];
+  /** Empties one of them and has it filled again; `settle` must follow. */
+  remake?(name: string, fill: (mounts: Mount[]) => Promise<void>): Promise<void>;
   close(): Promise<void>;
 }

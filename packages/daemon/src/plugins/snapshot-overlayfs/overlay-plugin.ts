@@ -4,6 +4,7 @@ import { LmdbStore } from '../../core/metadata/lmdb-store.ts';
 import { field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin, PluginSkip } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
+import { thisBoot } from '../../core/snapshots/this-boot.ts';
 import { OverlaySnapshotter } from './overlay-snapshotter.ts';
 
 /** `io.containerd.snapshotter.v1.overlayfs`, with containerd's settings. */
@@ -37,6 +38,7 @@ export const overlayfsPlugin = definePlugin({
       upperdirLabel: config.upperdir_label,
       syncRemove: config.sync_remove,
       remapIds,
+      boot: await thisBoot(context.state),
       mountOptions: await overlayMountOptions(config.mount_options, root),
     });
     context.onClose(() => snapshotter.close());

@@ -25,6 +25,8 @@ export interface OverlayOptions {
   upperdirLabel?: boolean;
   /** Delete a snapshot's files before Remove answers, not at the next cleanup. */
   syncRemove?: boolean;
+  /** See `thisBoot`. */
+  boot?: string;
   /** The kernel can map ids of lower layers, so mappings in labels become mount options. */
   remapIds?: boolean;
 }
@@ -60,9 +62,8 @@ export class OverlaySnapshotter implements Snapshotter {
   static async open(root: string, store: MetadataStore, options: OverlayOptions = {}): Promise<OverlaySnapshotter> {
     const trees = new TreeJobs();
     const directories = await SnapshotDirectories.open(root, trees);
-    const storage = new SnapshotStorage(store, await directories.highestId());
+    const storage = new SnapshotStorage(store, await directories.highestId(), options.boot);
     directories.useForeign(storage.foreign());
-    await storage.dropUnsettled();
     const disk = await FileSystemSync.open(root);
     const snapshotter = new OverlaySnapshotter(storage, directories, trees, disk, options);
     await snapshotter.#restore();
@@ -75,8 +76,10 @@ export class OverlaySnapshotter implements Snapshotter {
    */
   async #restore(): Promise<void> {
     const active = this.#storage.list().filter(({ kind }) => kind !== 'committed');
+    const foreign = this.#storage.foreign();
     const restore = async ({ name, kind, labels }: SnapshotInfo): Promise<void> => {
       const { id, parents } = this.#storage.get(name);
+      if (foreign.has(id)) return;
       const wanted = kind === 'active' ? [this.#upper(id), this.#work(id)] : [this.#upper(id)];
       if ((await Promise.all(wanted.map(exists))).every(Boolean)) return;
       await mkdir(this.#directories.of(id), { recursive: true, mode: 0o700 });
@@ -104,6 +107,7 @@ export class OverlaySnapshotter implements Snapshotter {
   }
 
   async mounts(key: string): Promise<Mount[]> {
+    this.#storage.mustBeWhole(key);
     return this.#mounts(this.#storage.get(key));
   }
 
@@ -118,24 +122,31 @@ export class OverlaySnapshotter implements Snapshotter {
   async commit(name: string, key: string, options: CommitSnapshotOptions = {}, ctx?: RequestContext): Promise<void> {
     const { id } = this.#storage.getActive(key);
     const usage = await this.#trees.usage(this.#upper(id));
-    if (ctx?.step) {
-      await this.#storage.commit(name, key, usage, options, true);
-      // The disk is put to work while the next layers are still being unpacked. How it ends is told by the flush that must follow.
-      this.flush().catch(() => undefined);
-      return;
-    }
-    await this.#settleParent(options.parent ?? '');
-    await this.#disk.sync();
-    await this.#storage.commit(name, key, usage, options);
+    const unsynced = ctx?.step === true && options.layer !== undefined;
+    if (!unsynced) await this.#disk.sync();
+    await this.#storage.commit(name, key, usage, { ...options, unsynced }, ctx?.step);
   }
 
   flush(): Promise<void> {
+    return this.#storage.flush();
+  }
+
+  settle(): Promise<void> {
     return this.#settling.run();
   }
 
-  /** What is durable must not stand on what is not. */
-  async #settleParent(parent: string): Promise<void> {
-    if (this.#storage.isUnsettled(parent)) await this.flush();
+  suspects(): string[] {
+    return this.#storage.suspects();
+  }
+
+  async remake(name: string, fill: (mounts: Mount[]) => Promise<void>): Promise<void> {
+    const snapshot = this.#storage.get(name);
+    const { id, info, parents } = snapshot;
+    await mkdir(this.#directories.of(id), { recursive: true, mode: 0o700 });
+    await this.#trees.empty(this.#directories.of(id));
+    await this.#lay(id, 'active', info.labels, parents[0]);
+    await fill(this.#mounts({ ...snapshot, info: { ...info, kind: 'active' } }));
+    this.#storage.remade(name);
   }
 
   async remove(key: string): Promise<void> {
@@ -155,8 +166,7 @@ export class OverlaySnapshotter implements Snapshotter {
 
   async close(): Promise<void> {
     await this.#trees.close();
-    // One that a commit began and nobody waits for.
-    await this.flush().catch(() => undefined);
+    await this.settle().catch(() => undefined);
     await this.#disk.close();
     await this.#storage.close();
   }
@@ -170,7 +180,7 @@ export class OverlaySnapshotter implements Snapshotter {
   ): Promise<Mount[]> {
     idMappingOf(labels);
     const [nearest] = this.#storage.parentChain(parent);
-    if (!step) await this.#settleParent(parent);
+    this.#storage.mustBeWhole(parent);
     const id = this.#storage.nextId();
     const snapshot = await this.#directories.make(
       id,

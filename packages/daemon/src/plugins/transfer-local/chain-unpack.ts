@@ -5,6 +5,7 @@ import type { ApplyOptions, GrowingBlob } from '../../core/diff/differ.ts';
 import { nodeKeyPayloads } from '../../core/diff/node-keys.ts';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { NamespacedSnapshotter } from '../../core/snapshots/snapshot-service.ts';
+import type { SnapshotLayer } from '../../core/snapshots/snapshotter.ts';
 import { applyWith } from './apply-with.ts';
 import { randomPart, type TransferEnvironment } from './environment.ts';
 import { TaskGroup } from './task-group.ts';
@@ -253,8 +254,13 @@ export class ChainUnpack {
     const { parent, chainId, layer, diffId } = work;
     const { key, labels } = prepared;
     try {
-      // Says where it belongs in both cases: on the parent it was prepared on, or on its new one.
-      await snapshotter.commit(this.#ctx, chainId, key, { labels, ...(this.#canRebase() && parent && { parent }) });
+      await snapshotter.commit(this.#ctx, chainId, key, {
+        labels,
+        // Says where it belongs in both cases: on the parent it was prepared on, or on its new one.
+        ...(this.#canRebase() && parent && { parent }),
+        // A layer that takes somebody's key could not be unpacked again.
+        ...(Object.keys(nodeKeyPayloads(layer)).length === 0 && { layer: plain(layer) }),
+      });
       this.#active.delete(key);
     } catch (error) {
       if (!hasCode(error, Code.AlreadyExists)) throw StatusError.wrap(error, `failed to commit snapshot ${key}`);
@@ -285,6 +291,10 @@ function once(fn: () => void): () => void {
     if (!called) fn();
     called = true;
   };
+}
+
+function plain({ mediaType, digest, size }: Descriptor): SnapshotLayer {
+  return { mediaType, digest, size };
 }
 
 async function exists(ctx: RequestContext, snapshotter: NamespacedSnapshotter, name: string): Promise<boolean> {

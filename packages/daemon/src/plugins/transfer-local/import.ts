@@ -21,7 +21,8 @@ export async function importImages(
   options: TransferOptions,
 ): Promise<void> {
   const report = options.progress ?? (() => undefined);
-  await withLease(ctx, env.leases, async (leased) => {
+  // The image records are the last changes, and durable with all before them.
+  await withLease({ ...ctx, step: true }, env.leases, async (leased) => {
     report({ event: 'Importing' });
     const index = await readArchive(leased, env, source);
     const { manifests } = parseIndex(await readManifest(leased, env.content, index), index.mediaType);

@@ -6,6 +6,7 @@ import { type Field, field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
 import { loadedVerifiers } from '../../core/verification/loaded-verifiers.ts';
+import { applyWith } from './apply-with.ts';
 import { LocalTransfer } from './local-transfer.ts';
 import { Semaphore } from './semaphore.ts';
 import { type UnpackConfig, unpackSupport } from './unpack-support.ts';
@@ -41,10 +42,25 @@ export const localTransfer = definePlugin({
     max_concurrent_unpacks: field.integer(4),
     unpack_config: unpackConfig,
   }),
-  init(context) {
+  async init(context) {
     const { config } = context;
     const metadata = context.get(PluginTypes.Metadata);
     const differs = context.all(PluginTypes.Differ);
+    const supported = unpackSupport(
+      config.unpack_config,
+      config.check_platform_supported,
+      differs,
+      metadata.snapshotters.names(),
+    );
+    const collect = () => metadata.gc.collect();
+    for (const name of metadata.snapshotters.names()) {
+      const snapshotter = metadata.snapshotters.get({ namespace: '' }, name);
+      await snapshotter.remake?.(collect, async (namespace, layer, mounts) => {
+        const fitting = supported.filter((support) => (support.snapshotter ?? name) === name);
+        const able = [...new Set(fitting.flatMap(({ differs }) => differs))];
+        await applyWith(able, { namespace }, layer, mounts);
+      });
+    }
     return new LocalTransfer({
       content: metadata.content,
       images: metadata.images,
@@ -53,12 +69,7 @@ export const localTransfer = definePlugin({
       streams: context.get(PluginTypes.Streaming, 'manager'),
       credentials: loadedCredentials(context),
       verifiers: loadedVerifiers(context),
-      unpackSupport: unpackSupport(
-        config.unpack_config,
-        config.check_platform_supported,
-        differs,
-        metadata.snapshotters.names(),
-      ),
+      unpackSupport: supported,
       snapshotterMeta: (name) =>
         context.statuses().find(({ type, id }) => type === PluginTypes.Snapshotter && id === name)?.meta ?? {
           exports: {},
