@@ -1,14 +1,15 @@
-import { now } from '@gantry/api';
-import { close, hasErrno, pidfdOpen } from '@gantry/sys';
+import { type DescriptorKind, now } from '@gantry/api';
+import { close, hasErrno, pidfdGetInfo, pidfdOpen } from '@gantry/sys';
 import { Container, isMissing } from './container.ts';
+import type { KeptDescriptors } from './descriptor-keeper.ts';
 import { endInFlight } from './in-flight.ts';
 import { log } from './log.ts';
 import { unknownExit } from './reaper.ts';
 import { type ContainerRecord, processStartTime, readRecord } from './record.ts';
 import { unmountRootfs } from './rootfs.ts';
 import type { ShimContext } from './shim-context.ts';
+import { adoptProcessIo } from './stdio/adopt-io.ts';
 import { openProcessIo } from './stdio/open.ts';
-import { reopenProcessIo } from './stdio/reopen.ts';
 import { TaskProcess } from './task-process.ts';
 import type { Containers } from './task-service.ts';
 
@@ -43,6 +44,7 @@ export async function removeHalfMade(context: ShimContext, record: ContainerReco
   }
   if (record.rootfsMounted) await unmountRootfs(record.bundle);
   container.dispose();
+  context.keeper.drop(record.namespace, record.id);
   log.info('half-made container removed', { namespace: record.namespace, id: record.id });
 }
 
@@ -53,13 +55,21 @@ export async function adoptContainer(context: ShimContext, record: ContainerReco
   const init = TaskProcess.fromRecord(record.init!);
   const container = new Container(context, record, init);
   container.paused = record.paused;
-  if (record.inFlight !== '') await settle(container);
+  const [kept] = await Promise.all([
+    context.keeper.take(record.namespace, record.id),
+    record.inFlight !== '' ? settle(container) : undefined,
+  ]);
   for (const exec of record.execs) container.execs.set(exec.execId, TaskProcess.fromRecord(exec));
   for (const process of [init, ...container.execs.values()]) {
-    if (process.pid > 0) follow(container, process);
+    if (process.pid > 0) {
+      follow(context, container, process, kept.get(process.execId));
+      kept.delete(process.execId);
+    } else if (process !== init) continue;
     else if (record.inFlight !== '') await giveUpRestore(container);
     else await reopenUnstarted(context, container);
   }
+  for (const { fds } of kept.values()) for (const fd of fds.values()) close(fd);
+  container.keepAgain();
   container.watchOom();
   container.save();
   log.info('container adopted', { namespace: record.namespace, id: record.id, pid: init.pid });
@@ -77,7 +87,8 @@ async function giveUpRestore(container: Container): Promise<void> {
 }
 
 /** A container to be restored that nobody has started yet has its streams only here. */
-async function reopenUnstarted(context: ShimContext, { init, identity }: Container): Promise<void> {
+async function reopenUnstarted(context: ShimContext, container: Container): Promise<void> {
+  const { init, identity } = container;
   if (init.exit) return;
   init.io = await openProcessIo(init.stdio, {
     namespace: identity.namespace,
@@ -87,6 +98,7 @@ async function reopenUnstarted(context: ShimContext, { init, identity }: Contain
     direct: false,
     freezable: true,
     socketDir: context.socketDir,
+    changed: () => container.keep(init),
   });
 }
 
@@ -102,18 +114,28 @@ async function settle(container: Container): Promise<void> {
   }
 }
 
-function follow(container: Container, process: TaskProcess): void {
-  if (process.exit) return;
+/** Watches a process again, by the descriptor that was kept of it or, if it is still the same one, by its number. */
+function follow(context: ShimContext, container: Container, process: TaskProcess, kept?: KeptDescriptors): void {
+  const fds = kept?.fds ?? new Map<DescriptorKind, number>();
+  const pidfd = fds.get('pidfd');
+  const { pid, stdio, direct, stdinClosed, pipes } = process;
+  const watched = process.exit ? undefined : (pidfd ?? openAgain(process));
+  if (pidfd !== undefined && process.exit) close(pidfd);
+  const running = watched !== undefined && !pidfdGetInfo(watched).exited;
+  const { socketDir } = context;
+  const changed = () => container.keep(process);
+  process.io = adoptProcessIo({ pid, running, stdio, direct, stdinClosed, pipes, kept: fds }, { socketDir, changed });
+  if (watched !== undefined) container.follow(process, watched, kept?.exitedAt);
+  else if (!process.exit) container.ended(process, { exitStatus: unknownExit, at: now() });
+}
+
+function openAgain(process: TaskProcess): number | undefined {
   try {
     const pidfd = pidfdOpen(process.pid);
-    if (processStartTime(process.pid) === process.startTime) {
-      process.io = reopenProcessIo(process.stdio, process.direct);
-      container.follow(process, pidfd);
-      return;
-    }
+    if (processStartTime(process.pid) === process.startTime) return pidfd;
     close(pidfd);
   } catch (error) {
     if (!hasErrno(error, 'ESRCH')) throw error;
   }
-  container.ended(process, { exitStatus: unknownExit, at: now() });
+  return undefined;
 }

@@ -86,6 +86,7 @@ export async function createContainer(
         direct: init.direct,
         freezable,
         socketDir: context.socketDir,
+        changed: () => container.keep(init),
       });
       if (restore) return;
       const pidFile = path.join(bundle, 'init.pid');
@@ -104,6 +105,7 @@ export async function createContainer(
         if (isNative(runtime)) container.cgroup.find(init.pid);
       });
       await init.io.started();
+      container.keep(init);
     });
     container.save();
   } catch (error) {

@@ -1,6 +1,6 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { alreadyExists, failedPrecondition, notFound, toTimestamp, unknown } from '@gantry/api';
+import { alreadyExists, failedPrecondition, notFound, type Time, toTimestamp, unknown } from '@gantry/api';
 import {
   TaskCheckpointedSchema,
   TaskDeleteSchema,
@@ -142,6 +142,7 @@ export class Container {
       this.follow(init);
     });
     await init.io?.started();
+    this.keep(init);
   }
 
   /** Has CRIU write the state of its processes to a directory; with `exit` they end by it. */
@@ -181,6 +182,7 @@ export class Container {
       direct: false,
       freezable: canCheckpoint(),
       socketDir: this.#context.socketDir,
+      changed: () => this.keep(process),
     });
     try {
       writeFileSync(specFile, process.spec ?? new Uint8Array(), { mode: 0o600 });
@@ -193,6 +195,11 @@ export class Container {
         this.follow(process);
       });
       await process.io.started();
+      process.started = true;
+      process.spec = undefined;
+      this.keep(process);
+      // Before the pid file goes, by which the next shim would end a process that nobody was told of.
+      this.save();
     } catch (error) {
       process.io.close();
       process.io = undefined;
@@ -202,9 +209,6 @@ export class Container {
       rmSync(specFile, { force: true });
       rmSync(pidFile, { force: true });
     }
-    process.started = true;
-    process.spec = undefined;
-    this.save();
     this.#context.publisher.publish(this.namespace, '/tasks/exec-started', TaskExecStartedSchema, {
       containerId: this.id,
       execId,
@@ -213,8 +217,39 @@ export class Container {
   }
 
   /** Takes note of a process's end whenever it comes. */
-  follow(process: TaskProcess, pidfd?: number): void {
-    this.#context.reaper.watch(process.pid, pidfd).then((exit) => this.ended(process, exit));
+  follow(process: TaskProcess, pidfd?: number, at?: Time): void {
+    this.#context.reaper.watch(process.pid, pidfd, at).then((exit) => this.ended(process, exit));
+  }
+
+  /** Has the daemon keep what of a process would end with this shim; says nothing if that has not changed. */
+  keep(process: TaskProcess): void {
+    if (this.#deleted || (process !== this.init && this.execs.get(process.execId) !== process)) return;
+    const descriptors = new Map(process.io?.kept());
+    const pidfd = process.exit ? undefined : this.#context.reaper.pidfdOf(process.pid);
+    if (pidfd !== undefined) descriptors.set('pidfd', pidfd);
+    const kinds = [...descriptors.keys()].join();
+    if (kinds === process.keptKinds) return;
+    process.keptKinds = kinds;
+    const { namespace, id } = this;
+    if (descriptors.size === 0) this.#context.keeper.drop(namespace, id, process.execId);
+    else this.#context.keeper.keep({ namespace, id, exec: process.execId }, descriptors);
+  }
+
+  /** The daemon was started again and has nothing: everything is given once more. */
+  keepAgain(): void {
+    for (const process of [this.init, ...this.execs.values()]) {
+      process.keptKinds = '';
+      this.keep(process);
+    }
+  }
+
+  /** Ends a process's input, once what is in it and what other writers add has been read. */
+  closeStdin(execId: string): void {
+    const process = this.process(execId);
+    process.stdinClosed = true;
+    this.save();
+    process.io?.closeStdin();
+    this.keep(process);
   }
 
   /** A process has ended. Never throws. */
@@ -229,7 +264,10 @@ export class Container {
     process.io?.exited();
     if (process === this.init && !this.identity.ownPidNamespace) await this.#killRest();
     process.setExited(exit);
-    if (!this.#deleted) this.save();
+    if (!this.#deleted) {
+      this.save();
+      this.keep(process);
+    }
     await process.announced;
     this.#context.publisher.publish(this.namespace, '/tasks/exit', TaskExitSchema, {
       containerId: this.id,
@@ -257,6 +295,7 @@ export class Container {
     const process = new TaskProcess(execId, stdio);
     process.spec = spec;
     this.execs.set(execId, process);
+    this.save();
     this.#context.publisher.publish(this.namespace, '/tasks/exec-added', TaskExecAddedSchema, {
       containerId: this.id,
       execId,
@@ -374,6 +413,7 @@ export class Container {
     await process.io?.drain();
     process.io?.close();
     this.execs.delete(process.execId);
+    if (process.keptKinds !== '') this.#context.keeper.drop(this.namespace, this.id, process.execId);
     this.save();
     return { pid: process.pid, exit: process.exit ?? neverStarted };
   }
@@ -425,7 +465,9 @@ export class Container {
   dispose(): void {
     this.#deleted = true;
     this.cgroup.close();
-    for (const process of [this.init, ...this.execs.values()]) process.io?.close();
+    const processes = [this.init, ...this.execs.values()];
+    for (const process of processes) process.io?.close();
+    if (processes.some(({ keptKinds }) => keptKinds !== '')) this.#context.keeper.drop(this.namespace, this.id);
     rmSync(path.join(this.identity.bundle, recordName), { force: true });
     this.#context.index.remove(this.namespace, this.id);
   }
@@ -463,7 +505,7 @@ export class Container {
       inFlight: [...this.#inFlight].join(','),
       control: this.#context.control,
       ...(this.init.pid > 0 || this.identity.restore ? { init: this.init.record() } : {}),
-      execs: [...this.execs.values()].filter((process) => process.pid > 0).map((process) => process.record()),
+      execs: [...this.execs.values()].map((process) => process.record()),
     };
     try {
       writeRecord(record);

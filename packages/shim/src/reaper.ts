@@ -10,6 +10,7 @@ import {
   setSubreaper,
   waitpid,
   watchProcess,
+  zombieStatus,
 } from '@gantry/sys';
 import { log } from './log.ts';
 
@@ -33,6 +34,7 @@ const sweepDelayMs = 50;
  */
 export class Reaper {
   readonly #watched = new Map<number, Promise<ProcessExit>>();
+  readonly #pidfds = new Map<number, number>();
   readonly #remembered = new Map<number, ProcessExit>();
   #runtimesAtWork = 0;
   #sweep: NodeJS.Timeout | undefined;
@@ -60,17 +62,22 @@ export class Reaper {
 
   /**
    * The exit of a process, child of ours or not. To be called inside whileSpawning for a process just made. Never rejects.
-   * `pidfd` may be given by who has checked the process's identity with it; it is closed here.
+   * `pidfd` may be given by who has checked the process's identity with it; it is closed here. `at`: when it ended, if that is known.
    */
-  watch(pid: number, pidfd?: number): Promise<ProcessExit> {
+  watch(pid: number, pidfd?: number, at?: Time): Promise<ProcessExit> {
     const known = this.#watched.get(pid);
     if (known) return known;
-    const exit = this.#follow(pid, pidfd).finally(() => this.#watched.delete(pid));
+    const exit = this.#follow(pid, pidfd, at).finally(() => this.#watched.delete(pid));
     this.#watched.set(pid, exit);
     return exit;
   }
 
-  async #follow(pid: number, given: number | undefined): Promise<ProcessExit> {
+  /** The descriptor by which a process is watched now; it stays the reaper's. */
+  pidfdOf(pid: number): number | undefined {
+    return this.#pidfds.get(pid);
+  }
+
+  async #follow(pid: number, given: number | undefined, known: Time | undefined): Promise<ProcessExit> {
     let pidfd: number;
     try {
       pidfd = given ?? pidfdOpen(pid);
@@ -80,14 +87,16 @@ export class Reaper {
       log.warn('process was gone before it could be watched', { pid, error });
       return { exitStatus: unknownExit, at: now() };
     }
+    this.#pidfds.set(pid, pidfd);
     try {
       await watchProcess(pidfd, { unref: true });
-      const at = now();
+      const at = known ?? now();
       return { exitStatus: await collect(pid, pidfd), at };
     } catch (error) {
       log.error('watching a process failed', { pid, error });
       return { exitStatus: unknownExit, at: now() };
     } finally {
+      this.#pidfds.delete(pid);
       close(pidfd);
     }
   }
@@ -109,7 +118,7 @@ export class Reaper {
   }
 }
 
-/** The exit status of a process that has ended: by wait if it is our child, else from its pidfd once its parent has waited. */
+/** The exit status of a process that has ended: by wait if it is our child, else as the kernel tells of a zombie or by its pidfd. */
 async function collect(pid: number, pidfd: number): Promise<number> {
   try {
     const result = waitpid(pid, { nohang: true });
@@ -117,7 +126,7 @@ async function collect(pid: number, pidfd: number): Promise<number> {
   } catch (error) {
     if (!hasErrno(error, 'ECHILD')) throw error;
   }
-  let status = pidfdGetInfo(pidfd).exitStatus;
+  let status = pidfdGetInfo(pidfd).exitStatus ?? zombieStatus(pidfd, pid) ?? pidfdGetInfo(pidfd).exitStatus;
   if (status !== undefined) return status;
   try {
     await watchProcess(pidfd, { reaped: true, unref: true, signal: AbortSignal.timeout(2000) });

@@ -2,7 +2,7 @@ import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync
 import path from 'node:path';
 import type { RestoreSource } from './checkpoint.ts';
 import type { RuntimeCommand } from './oci-runtime.ts';
-import type { StdioRequest } from './stdio/process-io.ts';
+import type { PipeInodes, StdioRequest } from './stdio/process-io.ts';
 
 /** A process as it stands on disk: enough to find it again and to know that it is the same one. */
 export interface ProcessRecord {
@@ -13,6 +13,11 @@ export interface ProcessRecord {
   started: boolean;
   stdio: StdioRequest;
   direct: boolean;
+  /** CloseIO has been called: its input is not to be held open again. */
+  stdinClosed?: boolean;
+  pipes?: PipeInodes;
+  /** Of an exec that was added and not started: its process document, base64. */
+  spec?: string;
   exit?: { exitStatus: number; seconds: string; nanos: number };
 }
 

@@ -1,6 +1,7 @@
 import { rmSync, writeSync } from 'node:fs';
 import { createServer } from 'node:net';
 import path from 'node:path';
+import { descriptorStoreVariable } from '@gantry/api';
 import { traceServerCalls } from '@gantry/rpc/trace-calls.ts';
 import { TtrpcServer } from '@gantry/rpc/ttrpc-server.ts';
 import { listenUnix } from '@gantry/rpc/unix-listener.ts';
@@ -11,6 +12,7 @@ import { tryLock } from './abstract-lock.ts';
 import { adoptContainers } from './adopt.ts';
 import { serveControl } from './control-server.ts';
 import { DaemonLog } from './daemon-log.ts';
+import { DescriptorKeeper } from './descriptor-keeper.ts';
 import type { ShimFlags } from './flags.ts';
 import { groupPathsOfSocket, takenMessage } from './grouping.ts';
 import { Lifetime } from './lifetime.ts';
@@ -69,14 +71,18 @@ async function startServing(flags: ShimFlags): Promise<void> {
   const reaper = new Reaper();
   const publisher = new Publisher(process.env['TTRPC_ADDRESS'] ?? '');
   const index = new ContainerIndex(paths.containers);
+  const containers = new Containers();
+  const keeper = new DescriptorKeeper(process.env[descriptorStoreVariable] ?? '', () => {
+    for (const container of containers.values()) container.keepAgain();
+  });
   const context: ShimContext = {
     reaper,
     publisher,
     index,
+    keeper,
     socketDir: path.dirname(paths.socket),
     control: paths.control,
   };
-  const containers = new Containers();
   const sandboxes = new Sandboxes(context, paths.sandboxes);
   const daemonLog = new DaemonLog(function* bundles() {
     yield process.env['GANTRY_SHIM_BUNDLE'] ?? '/';
@@ -104,6 +110,7 @@ async function startServing(flags: ShimFlags): Promise<void> {
   process.on('SIGTERM', () => lifetime.shutdown(true));
 
   reaper.start();
+  keeper.connect();
   await adoptContainers(context, containers);
   await adoptSandboxes(sandboxes);
 
@@ -114,6 +121,7 @@ async function startServing(flags: ShimFlags): Promise<void> {
   addSandboxService(rpc, sandboxes, lifetime, flags.namespace);
   const listener = createServer((socket) => {
     lifetime.connected();
+    keeper.connect();
     socket.once('close', () => lifetime.disconnected());
     rpc.serveConnection(socket);
   });

@@ -1,7 +1,7 @@
 import { Mutex } from './mutex.ts';
 import type { ProcessExit } from './reaper.ts';
 import { type ProcessRecord, processStartTime } from './record.ts';
-import type { ProcessIo, StdioRequest } from './stdio/process-io.ts';
+import type { PipeInodes, ProcessIo, StdioRequest } from './stdio/process-io.ts';
 
 /** One process of a container: its init, or one added by Exec. */
 export class TaskProcess {
@@ -16,11 +16,15 @@ export class TaskProcess {
   /** Start has been answered well. */
   started = false;
   direct = false;
+  stdinClosed = false;
+  /** What the daemon keeps of it, as a list of kinds. */
+  keptKinds = '';
   io: ProcessIo | undefined;
   /** Of an exec: the process document (OCI JSON) as the client sent it. */
   spec: Uint8Array | undefined;
   /** Exits are announced after this: a start in progress announces itself first. */
   announced: Promise<void> = Promise.resolve();
+  #pipes: PipeInodes = {};
   readonly #exited = Promise.withResolvers<ProcessExit>();
   #exit: ProcessExit | undefined;
 
@@ -62,10 +66,18 @@ export class TaskProcess {
       started: this.started,
       stdio: this.stdio,
       direct: this.direct,
+      ...(this.stdinClosed ? { stdinClosed: true } : {}),
+      pipes: this.pipes,
+      ...(this.spec ? { spec: Buffer.from(this.spec).toString('base64') } : {}),
       ...(exit
         ? { exit: { exitStatus: exit.exitStatus, seconds: String(exit.at.seconds), nanos: exit.at.nanos } }
         : {}),
     };
+  }
+
+  /** Inode numbers of the pipes that its output goes through. */
+  get pipes(): PipeInodes {
+    return this.io?.pipes ?? this.#pipes;
   }
 
   /** A process as another shim left it on disk. */
@@ -75,6 +87,9 @@ export class TaskProcess {
     process.startTime = record.startTime;
     process.started = record.started;
     process.direct = record.direct;
+    process.stdinClosed = record.stdinClosed ?? false;
+    process.#pipes = record.pipes ?? {};
+    if (record.spec) process.spec = Buffer.from(record.spec, 'base64');
     if (record.exit)
       process.setExited({
         exitStatus: record.exit.exitStatus,

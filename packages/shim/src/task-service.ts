@@ -151,8 +151,9 @@ export function addTaskServices(
       return {};
     },
     closeIO: (request, call) => {
-      const process = containerOf(request, call).process(request.execId);
-      if (request.stdin) process.io?.closeStdin();
+      const container = containerOf(request, call);
+      const process = container.process(request.execId);
+      if (request.stdin) container.closeStdin(process.execId);
       return {};
     },
     update: async (request, call) => {

@@ -5,6 +5,7 @@ export * from './idle-memory.ts';
 export type { Path } from './libc.ts';
 export * from './mounts.ts';
 export * from './network.ts';
+export * from './packets.ts';
 export * from './pipes.ts';
 export * from './processes.ts';
 export * from './sockets.ts';

@@ -1,6 +1,6 @@
 /** Processes by pidfd, their exit codes, limits and namespaces. Never waits for "any child": libuv waits for its own. */
 import { readdirSync, readFileSync } from 'node:fs';
-import { constants } from 'node:os';
+import { constants, release } from 'node:os';
 import { PR } from './constants.ts';
 import { hasErrno } from './error.ts';
 import { check, cstring, lastErrno, native, sysError } from './libc.ts';
@@ -62,6 +62,31 @@ export function pidfdGetInfo(fd: number): PidfdInfo {
   const pid = Number(/^Pid:\s*(-?\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1] ?? 0);
   return { pid: Math.max(pid, 0), exited: exited || pid <= 0 };
 }
+
+/**
+ * The exit status of a process that has ended and that its parent, who is not us, has not collected yet (/proc/<pid>/stat). Undefined
+ * for others, and where that would have to be believed of a kernel that tells a main thread's 0 for the whole process.
+ */
+export function zombieStatus(pidfd: number, pid: number): number | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    // Asked after the look: as long as it is not collected, nobody else has its number.
+    if (fields[0] !== 'Z' || pidfdGetInfo(pidfd).pid !== pid) return undefined;
+    const { exitStatus } = decodeStatus(Number(fields[49]));
+    return exitStatus === 0 && !tellsOfGroups ? undefined : exitStatus;
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'ESRCH')) return undefined;
+    throw error;
+  }
+}
+
+const tellsOfGroups = ((): boolean => {
+  const [major = 0, minor = 0] = release()
+    .split('.')
+    .map((part) => Number.parseInt(part, 10));
+  return major > 6 || (major === 6 && minor >= 15);
+})();
 
 /**
  * Resolves when the process behind a pidfd (anybody's child) has ended; with `reaped`, when its parent has also collected it, so

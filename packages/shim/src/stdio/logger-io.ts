@@ -1,5 +1,5 @@
 import { readSync } from 'node:fs';
-import { failedPrecondition, unknown } from '@gantry/api';
+import { type DescriptorKind, failedPrecondition, unknown } from '@gantry/api';
 import { type Child, close, hasErrno, pidfdSendSignal, pipe2, readable, spawn, waitExit } from '@gantry/sys';
 import { log } from '../log.ts';
 import type { Stdio } from '../oci-runtime.ts';
@@ -30,6 +30,7 @@ export function isLogger(address: string): boolean {
  */
 export class LoggerIo implements ProcessIo {
   readonly stdio: Stdio;
+  readonly pipes = {};
   readonly consoleSocket?: string;
   readonly #logger: Logger;
   readonly #ended: Promise<unknown>;
@@ -75,6 +76,11 @@ export class LoggerIo implements ProcessIo {
 
   exited(): void {
     this.#terminal?.exited();
+  }
+
+  /** Without a terminal the process and its logger have their pipe to themselves. */
+  kept(): Map<DescriptorKind, number> {
+    return this.#terminal?.kept() ?? new Map();
   }
 
   /** The log is whole when its program has ended, which it does by itself when its input does. */

@@ -7,5 +7,5 @@ import { TerminalIo } from './terminal-io.ts';
 export async function openProcessIo(request: StdioRequest, context: IoContext): Promise<ProcessIo> {
   if (isLogger(request.stdout)) return LoggerIo.open(request, context);
   if (request.terminal) return TerminalIo.open(request, context);
-  return new FifoIo(request, context);
+  return FifoIo.open(request, context);
 }

@@ -4,6 +4,7 @@ import {
   type FdWatch,
   fcntlSetPipeSize,
   hasErrno,
+  ioctl,
   POLL,
   poll,
   SPLICE,
@@ -15,6 +16,10 @@ import {
 /** How much one turn of the event loop moves for one stream before the others have theirs. */
 const turnBytes = 1 << 20;
 const chunkBytes = 1 << 16;
+/** Pieces below this are put together where the reader is behind. A pipe takes up to 4096 bytes whole. */
+const smallBytes = 512;
+/** What a terminal gives at once; the kernel makes room for all that is asked for. */
+const pieceBytes = 4096;
 /** After so many bytes a stream is one of those that write a lot, and its pipes get this size: fewer turns for the same bytes. */
 const wideAfterBytes = 1 << 20;
 const widePipeBytes = 1 << 20;
@@ -43,17 +48,29 @@ export class Pump {
   #ended = false;
   #moved = 0;
   #wide = false;
+  readonly #smallPieces: boolean;
 
-  constructor(from: number, to: number, options: { splice: boolean }) {
+  /**
+   * @param options `smallPieces`: input that comes in single bytes, such as a terminal's. Each piece that is spliced takes one of a
+   * pipe's 16 places, so where a reader is behind such pieces are written, which fills a place with many.
+   */
+  constructor(from: number, to: number, options: { splice: boolean; smallPieces?: boolean }) {
     this.#from = from;
     this.#to = to;
-    this.#toFile = fstatSync(to).isFile();
+    const target = fstatSync(to);
+    this.#toFile = target.isFile();
     for (const fd of [from, to]) setNonblocking(fd, true);
     this.#spliced = options.splice && !this.#toFile;
+    this.#smallPieces = options.smallPieces === true && target.isFIFO();
     const { promise, resolve } = Promise.withResolvers<void>();
     this.done = promise;
     this.#onEnd = resolve;
     this.#turn();
+  }
+
+  /** Whether its descriptors are closed. */
+  get ended(): boolean {
+    return this.#ended;
   }
 
   /** Ends it now; what was not moved is lost. */
@@ -114,9 +131,11 @@ export class Pump {
 
   /** Moves something. @returns how much, 0 at the end, -1 if that would wait */
   #step(): number {
-    if (this.#spliced) {
+    if (this.#spliced && !this.#pending) {
       try {
-        return splice(this.#from, this.#to, turnBytes, SPLICE.NONBLOCK | SPLICE.MOVE);
+        if (this.#smallPieces && available(this.#from) < smallBytes && available(this.#to) > 0)
+          return this.#writeSmall();
+        return splice(this.#from, this.#to, this.#smallPieces ? pieceBytes : turnBytes, SPLICE.NONBLOCK | SPLICE.MOVE);
       } catch (error) {
         if (!hasErrno(error, 'EINVAL')) throw error;
         this.#spliced = false;
@@ -133,6 +152,13 @@ export class Pump {
     if (written === 0) return -1;
     this.#pending = written < this.#pending.length ? this.#pending.subarray(written) : undefined;
     return written;
+  }
+
+  /** A piece that a pipe takes whole or not at all, so that nothing is ever only here. */
+  #writeSmall(): number {
+    if (!ready(this.#to, POLL.OUT)) return -1;
+    const count = attempt(() => readSync(this.#from, shared, 0, smallBytes, null));
+    return count > 0 ? writeSync(this.#to, shared, 0, count) : count;
   }
 
   #write(data: Buffer): number {
@@ -153,6 +179,13 @@ export class Pump {
     this.#watch = watchFd(blocked ? this.#to : this.#from, () => this.#turn(), blocked ? { writable: true } : {});
     this.#watch.unref();
   }
+}
+
+/** FIONREAD: how many bytes could be read from a pipe or a terminal. */
+function available(fd: number): number {
+  const count = Buffer.alloc(4);
+  ioctl(fd, 0x541b, count);
+  return count.readInt32LE();
 }
 
 function ready(fd: number, events: number): boolean {

@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
-import { failedPrecondition, unknown } from '@gantry/api';
+import { type DescriptorKind, failedPrecondition, unknown } from '@gantry/api';
 import {
   AT_FDCWD,
   close,
@@ -14,9 +14,11 @@ import {
   recvFds,
   setWinsize,
 } from '@gantry/sys';
+import { log } from '../log.ts';
 import type { Stdio } from '../oci-runtime.ts';
-import { drainTimeoutMs, type IoContext, type ProcessIo, type StdioRequest, type TerminalSize } from './process-io.ts';
+import { type IoContext, type ProcessIo, type StdioRequest, type TerminalSize, withinDrainTime } from './process-io.ts';
 import { Pump } from './pump.ts';
+import { openTargetAgain } from './targets.ts';
 
 /** How long the runtime may take to hand over the master after it has said that the process exists. */
 const masterTimeoutMs = 5000;
@@ -29,19 +31,24 @@ let sockets = 0;
  */
 export class TerminalIo implements ProcessIo {
   readonly stdio: Stdio = [null, null, null];
+  readonly pipes = {};
   readonly consoleSocket: string;
   readonly #server: net.Server;
   readonly #master: Promise<number>;
+  readonly #changed: () => void;
   /** Where the output goes, opened before the process is. */
   #to: number;
   #from = -1;
   #stdinHolder = -1;
   #resizer = -1;
+  /** The same, for as long as the output pump has it. */
+  #outputTo = -1;
   #input: Pump | undefined;
   #output: Pump | undefined;
 
-  private constructor(context: IoContext, to: number) {
+  private constructor(context: Pick<IoContext, 'socketDir' | 'changed'>, to: number) {
     this.#to = to;
+    this.#changed = context.changed;
     this.consoleSocket = path.join(context.socketDir, `pty${process.pid}-${sockets++}`);
     const { promise, resolve, reject } = Promise.withResolvers<number>();
     this.#master = promise;
@@ -74,6 +81,35 @@ export class TerminalIo implements ProcessIo {
     }
   }
 
+  /**
+   * For a process that another shim has started.
+   * @param kept what that shim had handed over: the master at least; owned from here on
+   * @param stdinClosed CloseIO has been called
+   */
+  static adopt(
+    request: StdioRequest,
+    context: Pick<IoContext, 'socketDir' | 'changed'>,
+    kept: Map<DescriptorKind, number>,
+    stdinClosed: boolean,
+  ): TerminalIo {
+    const io = new TerminalIo(context, kept.get('stdout-to') ?? openTargetAgain(request.stdout).fd);
+    io.#stdinHolder = kept.get('stdin') ?? -1;
+    if (request.stdin !== '') io.#openInputAgain(request.stdin, stdinClosed);
+    io.#begin(kept.get('terminal')!);
+    return io;
+  }
+
+  #openInputAgain(name: string, stdinClosed: boolean): void {
+    try {
+      const { fd, holder } = openFifoReader(name, { flags: O.NONBLOCK, hold: true });
+      this.#from = fd;
+      if (stdinClosed || this.#stdinHolder >= 0) close(holder);
+      else this.#stdinHolder = holder;
+    } catch (error) {
+      if (!hasErrno(error, 'ENOENT')) log.warn('input cannot be connected again', { name, error });
+    }
+  }
+
   #listen(): Promise<void> {
     rmSync(this.consoleSocket, { force: true });
     return new Promise((resolve, reject) => {
@@ -100,11 +136,25 @@ export class TerminalIo implements ProcessIo {
       clearTimeout(timer);
       this.#server.close();
     }
+    this.#begin(master);
+  }
+
+  #begin(master: number): void {
     // Copies, because one pump may end (and close its descriptor) before the other.
     this.#resizer = dupFd(master);
-    if (this.#from >= 0) this.#input = new Pump(this.#from, dupFd(master), { splice: false });
-    this.#output = new Pump(master, this.#to, { splice: false });
+    if (this.#from >= 0) this.#input = new Pump(this.#from, dupFd(master), { splice: true });
+    this.#output = new Pump(master, this.#to, { splice: true, smallPieces: true });
+    void this.#output.done.then(this.#changed);
+    this.#outputTo = this.#to;
     this.#from = this.#to = -1;
+  }
+
+  kept(): Map<DescriptorKind, number> {
+    const kept = new Map<DescriptorKind, number>();
+    if (this.#stdinHolder >= 0) kept.set('stdin', this.#stdinHolder);
+    if (this.#resizer >= 0) kept.set('terminal', this.#resizer);
+    if (this.#output && !this.#output.ended) kept.set('stdout-to', this.#outputTo);
+    return kept;
   }
 
   resize(size: TerminalSize): void {
@@ -123,11 +173,7 @@ export class TerminalIo implements ProcessIo {
   }
 
   async drain(): Promise<void> {
-    if (!this.#output) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const timer = setTimeout(resolve, drainTimeoutMs);
-    await Promise.race([this.#output.done, promise]);
-    clearTimeout(timer);
+    if (this.#output) await withinDrainTime(this.#output.done);
   }
 
   close(): void {

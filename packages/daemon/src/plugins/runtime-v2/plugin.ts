@@ -2,6 +2,7 @@ import path from 'node:path';
 import { field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
+import { DescriptorStore } from './descriptor-store.ts';
 import { ShimGroups } from './shim-groups.ts';
 import { TaskManager } from './task-manager.ts';
 
@@ -27,7 +28,15 @@ export const shimManager = definePlugin({
   init(context): ShimGroups {
     const { config, daemon } = context;
     const bin = path.resolve(daemon.programDir, '..', 'bin');
+    let descriptors: DescriptorStore | undefined;
+    try {
+      descriptors = DescriptorStore.listen(path.join(daemon.state, 'kept.sock'), context.log);
+      context.onClose(() => descriptors?.close());
+    } catch (error) {
+      context.log.warn('no descriptors are kept: terminals end with the shim that has them', { error });
+    }
     const groups = new ShimGroups({
+      descriptors,
       runtimes: {
         ownShim: config.gantry_shim || process.env['GANTRY_SHIM'] || path.join(bin, 'gantry-shim'),
         runcV2Shim: config.runc_v2_shim,
@@ -46,6 +55,7 @@ export const shimManager = definePlugin({
             ...(daemon.logTraceIds ? ['GANTRY_LOG_TRACE_ID=1'] : []),
           ],
           socketDir: config.socket_dir || path.join(daemon.state, 's'),
+          ...(descriptors && { descriptorStore: descriptors.path }),
         },
         loadTimeoutMs: daemon.timeout('io.containerd.timeout.shim.load'),
         startTimeoutMs: 30_000,

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { stat } from 'node:fs/promises';
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import { type Any, AnySchema } from '@bufbuild/protobuf/wkt';
-import { Code, fromTimestamp, StatusError, traced } from '@gantry/api';
+import { Code, descriptorStoreVariable, fromTimestamp, StatusError, traced } from '@gantry/api';
 import { DeleteResponseSchema } from '@gantry/api/gen/runtime/task/v2/shim_pb.js';
 import { type RuntimeInfo, RuntimeInfoSchema } from '@gantry/api/gen/types/introspection_pb.js';
 import type { LogLevel } from '../../core/log/logger.ts';
@@ -24,6 +24,8 @@ export interface ShimEnvironment {
   extra: readonly string[];
   /** Directory for the shim's socket, '' for its own choice. */
   socketDir: string;
+  /** Socket of the descriptor store, if there is one. */
+  descriptorStore?: string;
 }
 
 interface Output {
@@ -151,6 +153,7 @@ function runShim(
     // By this a shim of ours knows that it has read everything: a daemon that is killed meanwhile leaves it with a part.
     GANTRY_SHIM_INPUT_BYTES: String(options.input.length),
     ...(environment.socketDir === '' ? {} : { GANTRY_SHIM_SOCKET_DIR: environment.socketDir }),
+    ...(environment.descriptorStore && { [descriptorStoreVariable]: environment.descriptorStore }),
   };
   for (const line of environment.extra) {
     const at = line.indexOf('=');

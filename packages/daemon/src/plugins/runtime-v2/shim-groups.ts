@@ -1,4 +1,5 @@
 import type { Bundle } from './bundle.ts';
+import type { DescriptorStore } from './descriptor-store.ts';
 import type { GroupFile } from './group-file.ts';
 import { type RuntimePath, type RuntimePathSettings, resolveRuntime } from './runtime-path.ts';
 import { ShimGroup, type ShimSettings } from './shim-group.ts';
@@ -16,10 +17,18 @@ export class ShimGroups {
   readonly shims: ShimSettings;
   /** Whether shims of our own are shared by many containers (their default). */
   readonly share: boolean;
+  /** Keeps descriptors of containers for shims of ours; absent where its socket could not be made. */
+  readonly descriptors: DescriptorStore | undefined;
   readonly #groups = new Map<string, ShimGroup>();
   readonly #sandboxes = new Map<string, SandboxShim>();
 
-  constructor(settings: { runtimes: RuntimePathSettings; shims: ShimSettings; share: boolean }) {
+  constructor(settings: {
+    runtimes: RuntimePathSettings;
+    shims: ShimSettings;
+    share: boolean;
+    descriptors?: DescriptorStore | undefined;
+  }) {
+    this.descriptors = settings.descriptors;
     this.runtimes = settings.runtimes;
     this.shims = settings.shims;
     this.share = settings.share;

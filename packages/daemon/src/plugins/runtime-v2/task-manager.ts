@@ -102,6 +102,7 @@ export class TaskManager implements TaskRuntime {
       await task?.group.remove(task);
       // A shim that died over it may have left a container, or its successor have taken it over.
       if (progress.cutOff) await this.#deleteByShim(runtime, bundle);
+      this.#groups.descriptors?.drop(ctx.namespace, id);
       await deleteBundle(bundle).catch((failure) =>
         this.#settings.log.error('bundle cannot be removed', { error: failure, bundle: bundle.path }),
       );
@@ -222,6 +223,7 @@ export class TaskManager implements TaskRuntime {
 
   async #forget(task: ShimTask): Promise<void> {
     this.#tasks.delete(key(task.namespace, task.id));
+    this.#groups.descriptors?.drop(task.namespace, task.id);
     await Promise.all([task.group.remove(task), deleteBundle(task.files)]);
     // After it has had its last word.
     if (task.files.taken) this.#takenGone();
