@@ -23,7 +23,7 @@ const rooms = {
   cri: [...below, 'nri', 'daemon'],
   migrate: [...below, 'nri', 'daemon', 'cri'],
   gantryd: [...below, 'nri', 'daemon', 'cri', 'migrate', 'client', 'shim'],
-  ctr: ['client', 'oci', 'registry', 'archive', 'mount'],
+  ctr: ['client', 'oci', 'registry', 'archive', 'mount', 'cri'],
 };
 const errors = [];
 for (const file of globSync('packages/*/src/**/*.ts', { cwd: top }).sort()) {

@@ -1,14 +1,15 @@
 // Ways to run that need more than an image and a name, and programs that come as an image: ours and containerd's own ctr.
 import assert from 'node:assert/strict';
-import { chmodSync, existsSync, mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { type CtrClient, CtrSession, ctrClients } from '../lib/clients.ts';
 import { TestDaemon } from '../lib/daemon.ts';
 import { buildTestImages, busyboxLayer } from '../lib/images.ts';
-import { run } from '../lib/processes.ts';
+import { eventually, run } from '../lib/processes.ts';
 import { makeTempDir } from '../lib/temp-dir.ts';
 
+const newRunc = path.resolve(import.meta.dirname, '../../.cache/go-bin/new/runc');
 const skip = process.getuid?.() === 0 ? false : 'containers need root';
 
 describe('flags of ctr run, and ctr install', { skip }, () => {
@@ -93,13 +94,86 @@ devices:
       assert.match(printed, /^in bin dev etc proc /);
     });
 
-    test('user ids are mapped, by changing owners or by the snapshotter', async () => {
-      const map = ['--uidmap', '0:100000:65536', '--gidmap', '0:100000:65536'];
-      for (const how of [[], ['--remap-labels']]) {
-        const args = ['run', '--rm', ...map, ...how, image, 'mapped', 'sh', '-c'];
-        const printed = await ctr.ok(...args, 'cat /proc/self/uid_map; touch /x; ls -ln /bin/busybox /x');
-        assert.match(printed, /^ *0 +100000 +65536$/m);
-        assert.equal(printed.match(/ 0 +0 .* \/(bin\/busybox|x)$/gm)?.length, 2, printed);
+    for (const runtime of ['runc', newRunc])
+      test(`user ids are mapped, by changing owners or by the snapshotter: ${path.basename(path.dirname(runtime))}/runc`, {
+        skip: runtime === 'runc' || existsSync(runtime) ? false : 'runc 1.4 is not in .cache/go-bin/new',
+      }, async () => {
+        const map = ['--uidmap', '0:100000:65536', '--gidmap', '0:100000:65536'];
+        for (const how of [[], ['--remap-labels']]) {
+          const args = ['run', '--rm', '--runc-binary', runtime, ...map, ...how, image, 'mapped', 'sh', '-c'];
+          const printed = await ctr.ok(...args, 'cat /proc/self/uid_map; touch /x; ls -ln /bin/busybox /x');
+          assert.match(printed, /^ *0 +100000 +65536$/m);
+          assert.equal(printed.match(/ 0 +0 .* \/(bin\/busybox|x)$/gm)?.length, 2, printed);
+        }
+      });
+
+    test('what is mapped by owners is made once, whoever makes it', async () => {
+      const snapshots = (await ctr.ok('snapshots', 'ls')).trim().split('\n').slice(1);
+      // The image's, and that with other owners: containerd's client and ours name it the same.
+      assert.equal(snapshots.filter((line) => /Committed/.test(line)).length, 2, snapshots.join('\n'));
+    });
+
+    test('how the root is mounted, and devices', async () => {
+      const inside = (...args: string[]) => ctr.ok('run', '--rm', ...args);
+      if (existsSync(newRunc)) {
+        const args = ['--runc-binary', newRunc, '--rootfs-propagation', 'shared', image, 'p'];
+        assert.match(await inside(...args, 'head', '-n1', '/proc/self/mountinfo'), / shared:\d+ /);
+      }
+      assert.equal(await inside('--no-pivot', image, 'n', 'echo', 'no pivot'), 'no pivot\n');
+      const readOnly = await ctr.try('run', '--rm', '--read-only', image, 'r', 'touch', '/x');
+      assert.match(readOnly.stderr, /Read-only file system/);
+      assert.match(await inside('--device', '/dev/full', image, 'd', 'ls', '-l', '/dev/full'), /1, +7 .*\/dev\/full/);
+      const none = await ctr.try('run', '--rm', '--device', '/dev/no-such', image, 'd2', 'true');
+      assert.equal(none.code, 1);
+      const bad = await ctr.try('run', '--rm', '--rootfs-propagation', 'odd', image, 'o', 'true');
+      assert.match(bad.stderr, /rootfsPropagation=odd is not supported/);
+    });
+
+    test('a systemd that does not run makes no cgroups, and a profile of AppArmor needs one', {
+      skip: existsSync('/run/systemd/system') || existsSync('/sys/kernel/security/apparmor') ? 'they are here' : false,
+    }, async () => {
+      const args = ['--runc-systemd-cgroup', '--cgroup', 'system.slice:gantry:x'];
+      const { stderr } = await ctr.try('run', '--rm', ...args, image, 's', 'true');
+      assert.match(stderr, /systemd not running on this host, cannot use systemd cgroups manager/);
+      const profile = await ctr.try('run', '--rm', '--apparmor-default-profile', 'gantry-test', image, 'a', 'true');
+      assert.match(profile.stderr, /apparmor\/profiles: no such file or directory/);
+    });
+
+    test('a network by CNI', { skip: existsSync('/usr/lib/cni/bridge') ? false : 'no CNI plugins' }, async () => {
+      const bridge = `gantry${process.pid % 10_000}${client.own ? 'o' : 't'}`;
+      const lab = path.join(temp.path, `cni-${client.own}`);
+      mkdirSync(path.join(lab, 'net.d'), { recursive: true });
+      const ranges = [[{ subnet: `10.${client.own ? 217 : 218}.${process.pid % 250}.0/24` }]];
+      const ipam = { type: 'host-local', ranges, dataDir: path.join(lab, 'ipam') };
+      const plugins = [{ type: 'bridge', bridge, isGateway: true, ipam }];
+      writeFileSync(
+        path.join(lab, 'net.d/10-lab.conflist'),
+        JSON.stringify({ cniVersion: '1.0.0', name: 'lab', plugins }),
+      );
+      // The places of the configuration are fixed, so ctr gets a view of the machine of its own.
+      const view =
+        `mount -t tmpfs none /opt && mkdir -p /opt/cni && ln -s /usr/lib/cni /opt/cni/bin && ` +
+        `mount -t tmpfs none /etc/cni && ln -s ${lab}/net.d /etc/cni/net.d && exec "$0" "$@"`;
+      const viewed = (...args: string[]) =>
+        run('unshare', ['-m', 'sh', '-c', view, client.file, ...ctr.arguments(args)], { mayFail: true });
+      const leases = () => readdirSync(path.join(lab, 'ipam/lab')).filter((name) => /^[\d.]+$/.test(name)).length;
+      mkdirSync('/etc/cni', { recursive: true });
+      try {
+        const { stdout, stderr } = await viewed('run', '--rm', '--cni', image, 'net', 'cat', '/proc/net/dev');
+        assert.match(stdout, /^ *eth0:/m, stderr);
+        assert.equal(leases(), 0, 'taken down with the container');
+        assert.equal((await viewed('run', '-d', '--cni', image, 'net2', 'sleep', '1000')).code, 0);
+        assert.equal(leases(), 1);
+        await viewed('tasks', 'kill', '-s', 'KILL', 'net2');
+        assert.equal(leases(), 0, 'taken down by kill');
+        await eventually(
+          'it has ended',
+          async () => /net2 +\d+ +STOPPED/.test(await ctr.ok('tasks', 'ls')) || undefined,
+        );
+        await ctr.try('tasks', 'rm', 'net2');
+        await ctr.ok('containers', 'rm', 'net2');
+      } finally {
+        await run('ip', ['link', 'del', bridge], { mayFail: true });
       }
     });
   }

@@ -6,6 +6,7 @@ export * from './media-type-forms.ts';
 export * from './platform-matchers.ts';
 export * from './platforms.ts';
 export * from './references.ts';
+export * from './spec/apparmor-default.ts';
 export * from './spec/capabilities.ts';
 export * from './spec/default-spec.ts';
 export * from './spec/runtime-spec.ts';

@@ -26,7 +26,10 @@ export const run: Command = {
         await removeContainer(client, container);
         return 0;
       }
-      const code = await runTask(client, invocation, container, spec.process?.terminal ?? false);
+      const network = invocation.bool('cni')
+        ? await (await import('../run/cni.ts')).CniNetwork.load(client.namespace, container.id)
+        : undefined;
+      const code = await runTask(client, invocation, container, spec.process?.terminal ?? false, network);
       if (remove) await removeContainer(client, container);
       return code;
     } catch (reason) {

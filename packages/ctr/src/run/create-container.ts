@@ -9,7 +9,7 @@ import { runtimeOptions } from '../runtime-options.ts';
 import { parseLabels } from '../units.ts';
 import { snapshotterOf, unpackImage } from '../unpack.ts';
 import { readerOf, withSnapshotFiles } from './root-files.ts';
-import { specFromFlags } from './spec-from-flags.ts';
+import { parseIdMap, specFromFlags } from './spec-from-flags.ts';
 
 /** What was made; `remove` undoes it. */
 export interface MadeContainer {
@@ -61,7 +61,8 @@ export async function createContainer(client: Client, invocation: Invocation): P
     ...(options ? { options } : {}),
   };
   const sandbox = invocation.string('sandbox');
-  const record: NewContainer = { id, runtime, ...(sandbox ? { sandbox } : {}) };
+  const extensions = invocation.bool('cni') ? (await import('./cni.ts')).cniExtension() : undefined;
+  const record: NewContainer = { id, runtime, ...(sandbox ? { sandbox } : {}), ...(extensions ? { extensions } : {}) };
   const labels = parseLabels(invocation.strings('label'));
   if (reference === '') {
     const spec = parseJson<RuntimeSpec & Record<string, never>>(readFileSync(invocation.string('config')));
@@ -91,9 +92,10 @@ async function fromImage(
   const resolved = await resolveImage(client, image, platformMatcher(invocation.string('platform')));
   const parent = await unpackImage(client, resolved, snapshotter, { syncFs: invocation.bool('sync-fs') });
   const snapshots = client.snapshots(snapshotter);
-  await snapshots.prepare(record.id, parent, {
+  const mapped = await mappedParent(client, invocation, snapshotter, parent);
+  await snapshots.prepare(record.id, mapped.parent, {
     ...parseLabels(invocation.strings('snapshotter-label')),
-    ...mappingLabels(invocation),
+    ...mapped.labels,
   });
   try {
     const spec = await specFromFlags(
@@ -123,12 +125,36 @@ async function fromImage(
   }
 }
 
-/** Labels by which a snapshotter maps the owners of files. */
-function mappingLabels(invocation: Invocation): Record<string, string> {
+/**
+ * The snapshot that a container's is made from, whose ids may be mapped: by the snapshotter, told by labels, or, without
+ * --remap-labels or where it cannot, by a copy with other owners.
+ */
+async function mappedParent(
+  client: Client,
+  invocation: Invocation,
+  snapshotter: string,
+  parent: string,
+): Promise<{ parent: string; labels: Record<string, string> }> {
   const uids = invocation.strings('uidmap');
   const gids = invocation.strings('gidmap');
+  if (uids.length === 0 || gids.length === 0) return { parent, labels: {} };
+  const labels = {
+    'containerd.io/snapshot/uidmapping': uids.join(','),
+    'containerd.io/snapshot/gidmapping': gids.join(','),
+  };
+  if (invocation.bool('remap-labels')) {
+    const plugins = await client.introspection.plugins([`type==io.containerd.snapshotter.v1,id==${snapshotter}`]);
+    const capabilities = plugins[0]?.capabilities ?? [];
+    if (capabilities.includes('remap-ids')) return { parent, labels };
+    if (capabilities.includes('only-remap-ids'))
+      throw new Error(
+        `snapshotter "${snapshotter}" doesn't support idmap mounts on this host, configure \`slow_chown\` to allow a slower and expensive fallback`,
+      );
+  }
+  const mappings = { uids: uids.map(parseIdMap), gids: gids.map(parseIdMap) };
+  const { remappedSnapshot } = await import('./remapped-snapshot.ts');
   return {
-    ...(uids.length > 0 ? { 'containerd.io/snapshot/uidmapping': uids.join(',') } : {}),
-    ...(gids.length > 0 ? { 'containerd.io/snapshot/gidmapping': gids.join(',') } : {}),
+    parent: await remappedSnapshot(client.snapshots(snapshotter), parent, mappings),
+    labels: invocation.bool('remap-labels') ? labels : {},
   };
 }

@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { type Any, type Client, runcOptions, type StdioOptions, type Task } from '@gantry/client';
 import type { Invocation } from '../command.ts';
 import { attachStreams, followSize, forwardSignals, rawTerminal, showOutput } from './attach.ts';
+import type { CniNetwork } from './cni.ts';
 import { parseIdMap } from './spec-from-flags.ts';
 
 /** The streams that flags ask for. */
@@ -42,6 +43,7 @@ export async function runTask(
   invocation: Invocation,
   container: { id: string; runtime: { options: Any | undefined } },
   terminal: boolean,
+  network?: CniNetwork,
 ): Promise<number> {
   const stdio = stdioOf(invocation);
   const options = taskOptions(invocation, container.runtime);
@@ -52,6 +54,7 @@ export async function runTask(
     terminal,
     attached: stdio.stdout === 'pipe',
     pidFile: invocation.string('pid-file'),
+    ...(network ? { network } : {}),
   });
 }
 
@@ -73,10 +76,13 @@ export interface StartSettings {
   attached: boolean;
   /** '' for none. */
   pidFile: string;
+  /** To be set up before the process starts. */
+  network?: CniNetwork;
 }
 
 async function startTask(task: Task, settings: StartSettings): Promise<number> {
-  const { detach, terminal, attached, pidFile } = settings;
+  const { detach, terminal, attached, pidFile, network } = settings;
+  let connected = false;
   try {
     // Asked before the start, so that an end right after it is not missed.
     const ended = detach ? undefined : task.wait();
@@ -84,11 +90,15 @@ async function startTask(task: Task, settings: StartSettings): Promise<number> {
     if (pidFile) writeFileSync(pidFile, String(task.pid));
     const streams = attached && !detach ? attachStreams(task.io) : undefined;
     if (detach) showOutput(task.io);
+    await network?.setUp(task.pid);
+    connected = network !== undefined;
     await task.start();
     if (!ended) return 0;
     const stop = terminal ? await followSize(task) : forwardSignals(task);
     const { code } = await ended;
     streams?.release();
+    connected = false;
+    await network?.takeDown();
     // The shim lets go of the outputs when the task is deleted.
     await task.delete();
     stop();
@@ -96,6 +106,7 @@ async function startTask(task: Task, settings: StartSettings): Promise<number> {
     return code;
   } catch (reason) {
     // A task that did not start is of no use to anybody.
+    if (connected) await network?.takeDown();
     await task.delete().catch(() => undefined);
     task.io.destroy();
     throw reason;

@@ -31,6 +31,7 @@ import { isDeviceName } from '@gantry/oci/cdi/device-name.ts';
 import type { Invocation } from '../command.ts';
 import { notYet } from '../not-yet.ts';
 import { parseLabels } from '../units.ts';
+import { loadDefaultProfile } from './apparmor.ts';
 import { hostDevice, hostDevices } from './devices.ts';
 import { parseMount } from './mount-flag.ts';
 import { orderSpec } from './spec-order.ts';
@@ -50,7 +51,7 @@ export async function specFromFlags(
   args: readonly string[],
   files: FilesAccess,
 ): Promise<RuntimeSpec> {
-  for (const flag of ['gpus', 'blockio-config-file', 'blockio-class', 'cni'])
+  for (const flag of ['gpus', 'blockio-config-file', 'blockio-class'])
     if (invocation.isSet(flag)) throw notYet(`--${flag}`);
   const spec = defaultSpec(names.namespace, names.id);
   const envFile = invocation.string('env-file');
@@ -138,12 +139,11 @@ function protect(spec: RuntimeSpec, invocation: Invocation): void {
       ? parseJson<SpecSeccomp & Record<string, never>>(readFileSync(profile))
       : defaultSeccomp(process.capabilities?.bounding ?? []);
   } else if (profile) throw new Error('seccomp must be set to true, if using a custom seccomp-profile');
-  if (invocation.isSet('apparmor-default-profile')) {
-    if (invocation.isSet('apparmor-profile'))
-      throw new Error('apparmor-profile conflicts with apparmor-default-profile');
-    throw notYet('--apparmor-default-profile: load a profile and name it by --apparmor-profile');
-  }
-  const apparmor = invocation.string('apparmor-profile');
+  const byDefault = invocation.string('apparmor-default-profile');
+  const named = invocation.string('apparmor-profile');
+  if (byDefault && named) throw new Error('apparmor-profile conflicts with apparmor-default-profile');
+  if (byDefault) loadDefaultProfile(byDefault);
+  const apparmor = byDefault || named;
   if (apparmor) process.apparmorProfile = apparmor;
   const files = invocation.string('rlimit-nofile');
   if (files)

@@ -136,6 +136,11 @@ export const kill: Command = {
     const signal =
       invocation.string('signal') || container.labels['io.containerd.image.config.stop-signal'] || 'SIGTERM';
     const task = await client.tasks.get(id);
+    // As containerd's: whatever the signal, the network of its --cni goes.
+    if (Object.keys(container.extensions).length > 0) {
+      const { CniNetwork } = await import('../../run/cni.ts');
+      await (await CniNetwork.of(client.namespace, container))?.takeDown();
+    }
     if (execId) await (await task.process(execId)).kill(signal);
     else await task.kill(signal, { all });
   }),
