@@ -82,7 +82,8 @@ export async function specFromFlags(
   if (name) spec.hostname = name;
   const devices = invocation.strings('device');
   for (const device of devices) if (!isDeviceName(device)) addDevice(spec, device);
-  await new CdiDirectories().inject(spec, devices.filter(isDeviceName));
+  const cdi = new CdiDirectories(undefined, (file, problem) => console.error(`ctr: ${file}: ${problem}`));
+  await cdi.inject(spec, devices.filter(isDeviceName));
   const propagation = invocation.string('rootfs-propagation');
   if (propagation) linuxOf(spec).rootfsPropagation = propagation;
   return orderSpec(spec);

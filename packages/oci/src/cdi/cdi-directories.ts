@@ -151,8 +151,8 @@ export class CdiDirectories implements CdiRegistry {
 
 async function parse(file: string, text: string): Promise<unknown> {
   if (file.endsWith('.json')) return parseJson(text);
-  // Few machines have any: not loaded before.
-  const yaml = await import('yaml');
+  // Few machines have any: not loaded before. By its default export, the one that is there in a bundle too.
+  const { default: yaml } = await import('yaml');
   return yaml.parse(text, { maxAliasCount: 100 });
 }
 
