@@ -107,12 +107,6 @@ devices:
         }
       });
 
-    test('what is mapped by owners is made once, whoever makes it', async () => {
-      const snapshots = (await ctr.ok('snapshots', 'ls')).trim().split('\n').slice(1);
-      // The image's, and that with other owners: containerd's client and ours name it the same.
-      assert.equal(snapshots.filter((line) => /Committed/.test(line)).length, 2, snapshots.join('\n'));
-    });
-
     test('how the root is mounted, and devices', async () => {
       const inside = (...args: string[]) => ctr.ok('run', '--rm', ...args);
       if (existsSync(newRunc)) {
@@ -177,4 +171,25 @@ devices:
       }
     });
   }
+
+  test('an image with other owners is made once, whichever client makes it', {
+    skip: wanted.find(({ missing }) => missing)?.missing ?? false,
+  }, async () => {
+    const map = ['--uidmap', '0:100000:65536', '--gidmap', '0:100000:65536'];
+    const seen: string[][] = [];
+    for (const [index, client] of wanted.entries()) {
+      const ctr = new CtrSession(client, daemon.address, 'remapped');
+      await ctr.ok('images', 'import', archive);
+      await ctr.ok('run', '-d', ...map, image, `c${index}`, 'sleep', '1000');
+      const lines = (await ctr.ok('snapshots', 'ls')).split('\n').filter((line) => line.trim().endsWith('Committed'));
+      seen.push(lines.map((line) => line.split(' ')[0]!).sort());
+    }
+    assert.equal(seen[0]!.length, 2, 'the image’s, and that with other owners');
+    assert.deepEqual(seen[1], seen[0]);
+    const ctr = new CtrSession(wanted[0]!, daemon.address, 'remapped');
+    for (const index of wanted.keys()) {
+      await ctr.try('tasks', 'rm', '-f', `c${index}`);
+      await ctr.ok('containers', 'rm', `c${index}`);
+    }
+  });
 });
