@@ -24,12 +24,8 @@ for (const { name, program, client } of [
 
   describe(`pods of ${name}`, { skip }, () => {
     const temp = makeTempDir('pods');
-    const it = new Migration(
-      temp.path,
-      program,
-      'k8s.io',
-      ctr,
-      `[plugins.'io.containerd.grpc.v1.cri']
+    const it = new Migration(temp.path, program, 'k8s.io', ctr, {
+      config: `[plugins.'io.containerd.grpc.v1.cri']
   sandbox_image = '${image}'
   disable_tcp_service = true
   # Where this runs inside a container itself.
@@ -39,7 +35,7 @@ for (const { name, program, client } of [
   conf_dir = '${temp.path}/cni'
   bin_dir = '${temp.path}/cni'
 `,
-    );
+    });
     const { containerd, daemon } = it;
     const cri = async (...args: string[]): Promise<string> => {
       const address = `unix://${containerd.address}`;

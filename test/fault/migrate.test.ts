@@ -70,11 +70,16 @@ describe('a migration killed', {
     await temp.remove();
   });
 
-  /** Starts it and kills it after a while, if it has not ended by then. */
+  /** Starts it and kills it: as it starts, or a moment after it has begun to write; by then it may have ended. */
   async function killed(...flags: string[]): Promise<void> {
+    const before = phase();
     const child = spawn(bin.gantryd, it.arguments(...flags), { stdio: 'ignore' });
     const exit = once(child, 'exit');
-    await Promise.race([exit, sleep(random.between(120, 700))]);
+    if (random.chance(0.2)) await Promise.race([exit, sleep(random.between(50, 500))]);
+    else {
+      while (child.exitCode === null && phase() === before) await sleep(2);
+      await Promise.race([exit, sleep(random.between(0, 250))]);
+    }
     child.kill('SIGKILL');
     await exit;
   }

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { createWriteStream, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
@@ -74,8 +75,12 @@ ${this.#extraConfig}
     child.stdout.pipe(log, { end: false });
     child.stderr.pipe(log, { end: false });
     this.#child = child;
+    const closed = once(child, 'close');
     await eventually('gantryd listens', async () => {
       if (child.exitCode !== null || child.signalCode !== null) {
+        // Its last words may be on their way yet.
+        await closed;
+        await new Promise((resolve) => log.write('', resolve));
         throw new Error(`gantryd ended with ${child.exitCode ?? child.signalCode}:\n${this.log().slice(-4000)}`);
       }
       return (await answers(this.address)) ? true : undefined;

@@ -14,9 +14,15 @@ export class Migration {
   readonly namespace: string;
   readonly #client: CtrClient;
 
-  /** @param namespace of this run alone: containerd's shims keep containers of all daemons in one place. @param config more of containerd's configuration */
-  constructor(directory: string, program: string, namespace: string, client: CtrClient, config = '') {
-    this.containerd = new TestContainerd(path.join(directory, 'c'), program, {}, config);
+  /** @param namespace of this run alone: containerd's shims keep containers of all daemons in one place. @param more environment and configuration of containerd */
+  constructor(
+    directory: string,
+    program: string,
+    namespace: string,
+    client: CtrClient,
+    more: { env?: Record<string, string>; config?: string } = {},
+  ) {
+    this.containerd = new TestContainerd(path.join(directory, 'c'), program, more.env, more.config);
     this.daemon = new TestDaemon(path.join(directory, 'd'));
     this.namespace = namespace;
     this.#client = client;

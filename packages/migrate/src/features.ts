@@ -69,7 +69,7 @@ async function runtimes({ namespaces }: ContainerdMetadata): Promise<Feature[]> 
       found.push({ name: `runtime ${name}`, usedBy, state: 'absent', needs });
       continue;
     }
-    const own = name === 'io.containerd.runc.v2';
+    const own = name === 'io.containerd.runc.v2' || name === 'io.containerd.gantry.v1';
     if (own) {
       const needs = 'nothing: running tasks keep containerd’s shim, new ones get gantry-shim';
       found.push({ name: `runtime ${name}`, usedBy, state: 'there', needs });
@@ -118,8 +118,8 @@ function sandboxes({ namespaces }: ContainerdMetadata): Feature[] {
     {
       name: 'sandboxes of shims',
       usedBy: count(shims.length, 'sandbox').replace('sandboxs', 'sandboxes'),
-      state: 'needed',
-      needs: 'to be started anew: their records are taken, their shims’ sandbox service is not',
+      state: 'there',
+      needs: 'nothing: they stay in their shims',
     },
   ];
 }

@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { type Daemon, loadConfig, type Plugin } from '@gantry/daemon';
+import { sandboxController } from './survey.ts';
 
 type Table = Record<string, unknown>;
 
@@ -65,6 +66,8 @@ export interface GantryPlace {
   metadataFile: string;
   /** Bundles of tasks: `<namespace>/<id>` beneath. */
   bundles: string;
+  /** The same of sandboxes. */
+  sandboxBundles: string;
   snapshotterRoot(name: string): string;
 }
 
@@ -77,6 +80,7 @@ export function gantryPlace(daemon: Daemon, plugins: readonly Plugin[]): GantryP
     contentRoot: under('io.containerd.content.v1.content'),
     metadataFile: path.join(under('io.containerd.metadata.v1.bolt'), 'meta.lmdb'),
     bundles: path.join(daemon.state, 'io.containerd.runtime.v2.task'),
+    sandboxBundles: path.join(daemon.state, sandboxController),
     snapshotterRoot(name) {
       const plugin = plugins.find((one) => one.type === 'io.containerd.snapshotter.v1' && one.id === name);
       const config = plugin ? (daemon.config.pluginConfig(plugin) as { root_path?: string }) : {};

@@ -14,6 +14,7 @@ export interface Report {
   namespaces: Record<string, unknown>[];
   snapshotters: Record<string, unknown>[];
   tasks: { namespace: string; id: string; pid: number | undefined; taken: boolean }[];
+  sandboxes: { namespace: string; id: string }[];
   content: Takeover['content'] | undefined;
   config: CarriedConfig | undefined;
   notTaken: string[];
@@ -46,6 +47,7 @@ export function reportOf(takeover: Takeover, used: Feature[]): Report {
       pid,
       taken: taken.has(`${namespace}/${id}`),
     })),
+    sandboxes: tasks.sandboxes.map(({ namespace, id }) => ({ namespace, id })),
     content,
     config,
     notTaken: problems,
@@ -82,6 +84,7 @@ export function reportText({ from, done, ...report }: Report): string {
       })),
     ),
   );
+  lines.push(...section(report.sandboxes.map(({ namespace, id }) => ({ namespace, sandbox: id }))));
   if (report.content) {
     const { cloned, linked, copied, there } = report.content;
     lines.push('', `Blobs: ${cloned} cloned, ${linked} linked, ${copied} copied, ${there} there already.`);

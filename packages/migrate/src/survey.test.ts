@@ -35,7 +35,7 @@ const report = (found: Survey): string =>
       {
         survey: found,
         snapshots: new Map(),
-        tasks: { taken: [], problems: [] },
+        tasks: { taken: [], sandboxes: [], problems: [] },
         content: undefined,
         problems: [...found.problems],
       },

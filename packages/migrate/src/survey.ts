@@ -20,6 +20,9 @@ export interface FoundTask {
   readonly shimBinary: string | undefined;
 }
 
+/** A sandbox's bundle, where the controller `shim` runs it. */
+export type FoundSandbox = Omit<FoundTask, 'pid'>;
+
 export interface Survey {
   readonly root: string;
   readonly state: string;
@@ -27,6 +30,7 @@ export interface Survey {
   /** By snapshotter, for those that keep what they have in the same way as containerd's own. */
   readonly stored: ReadonlyMap<string, ReadonlyMap<string, StoredSnapshot>>;
   readonly tasks: readonly FoundTask[];
+  readonly sandboxes: readonly FoundSandbox[];
   /** Blobs and snapshots that cannot be taken, as `unsoundKey` names them. */
   readonly unsound: ReadonlySet<string>;
   /** What cannot be taken as it is, each a sentence. */
@@ -90,7 +94,7 @@ export function surveyOf(file: BoltFile, options: SurveyOptions): Survey {
     problems.push(
       `namespace ${namespace}: task ${id}: of runtime v1, which containerd 2 has removed too: end it there`,
     );
-  return { root, state, metadata, stored, tasks: findTasks(state), unsound, problems };
+  return { root, state, metadata, stored, ...findBundles(state, metadata), unsound, problems };
 }
 
 type Report = (what: string, lost?: Unsound) => void;
@@ -176,13 +180,34 @@ function checkReferences(namespace: NamespaceRecord, report: Report): void {
   for (const { ref } of namespace.ingests) report(`ingest ${ref}: a download that was not finished begins anew`);
 }
 
-/** Bundles lie at `<state>/io.containerd.runtime.v2.task/<namespace>/<id>`. */
-function findTasks(state: string): FoundTask[] {
-  return bundlesIn(path.join(state, 'io.containerd.runtime.v2.task')).map(({ namespace, id, bundle }) => {
-    const bootstrap = smallFile(path.join(bundle, 'bootstrap.json')) ?? smallFile(path.join(bundle, 'address'));
-    const shimBinary = smallFile(path.join(bundle, 'shim-binary-path')) || undefined;
-    return { namespace, id, pid: livePid(path.join(bundle, 'init.pid')), bundle, bootstrap, shimBinary };
-  });
+/**
+ * Bundles lie at `<state>/io.containerd.runtime.v2.task/<namespace>/<id>`, those of sandboxes beside them, in
+ * `io.containerd.sandbox.controller.v1.shim` since containerd 2.3.
+ */
+function findBundles(state: string, { namespaces }: ContainerdMetadata): Pick<Survey, 'tasks' | 'sandboxes'> {
+  const inTasks = bundlesIn(path.join(state, 'io.containerd.runtime.v2.task'));
+  const containers = new Set(namespaces.flatMap((one) => one.containers.map(({ id }) => `${one.name}/${id}`)));
+  const ofShims = new Set(
+    namespaces.flatMap(({ name, sandboxes }) =>
+      sandboxes.filter(({ sandboxer }) => sandboxer !== 'podsandbox').map(({ id }) => `${name}/${id}`),
+    ),
+  );
+  const isSandbox = ({ namespace, id }: { namespace: string; id: string }) =>
+    ofShims.has(`${namespace}/${id}`) && !containers.has(`${namespace}/${id}`);
+  const beside = bundlesIn(path.join(state, sandboxController));
+  return {
+    tasks: inTasks
+      .filter((one) => !isSandbox(one))
+      .map((one) => ({ ...one, ...shimOf(one.bundle), pid: livePid(path.join(one.bundle, 'init.pid')) })),
+    sandboxes: [...beside, ...inTasks.filter(isSandbox)].map((one) => ({ ...one, ...shimOf(one.bundle) })),
+  };
+}
+
+export const sandboxController = 'io.containerd.sandbox.controller.v1.shim';
+
+function shimOf(bundle: string): Pick<FoundTask, 'bootstrap' | 'shimBinary'> {
+  const bootstrap = smallFile(path.join(bundle, 'bootstrap.json')) ?? smallFile(path.join(bundle, 'address'));
+  return { bootstrap, shimBinary: smallFile(path.join(bundle, 'shim-binary-path')) || undefined };
 }
 
 /** The directories `<namespace>/<id>` in one. What was being deleted begins with a dot, and is left out. */

@@ -43,7 +43,7 @@ export async function giveBack(to: GantryPlace): Promise<GivenBack> {
     const found = existsSync(to.metadataFile)
       ? await withStore(to.metadataFile, (store) => store.view((tx) => differences(tx, metadata, tasks, ended)))
       : [];
-    dropTakenTasks(to.bundles);
+    dropTakenTasks(to);
     return { from: before.from, stopped, differences: found };
   } finally {
     unlock();

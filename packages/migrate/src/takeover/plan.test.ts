@@ -96,21 +96,22 @@ test('tasks come with what their bundles say, in the form of every release', () 
   const found = look({
     ns: { containers: { new: runtime('/bin/true'), elsewhere: runtime('io.containerd.none.v9') } },
   });
-  const { taken, problems } = planTasks(found, at('bundles'));
+  const to = { bundles: at('bundles'), sandboxBundles: at('sandboxes') };
+  const plan = planTasks(found, to);
   assert.deepEqual(
-    taken.map(({ id, shimBinary }) => [id, shimBinary]),
+    plan.taken.map(({ id, shimBinary }) => [id, shimBinary]),
     [
       ['new', '/bin/true'],
       ['old', '/bin/sh'],
     ],
   );
-  assert.deepEqual(problems, [
+  assert.deepEqual(plan.problems, [
     'namespace ns: task elsewhere: the program of its shim cannot be found',
     'namespace ns: task here: a task of that name runs under this daemon already',
     'namespace ns: task unstarted: its shim was never started, so there is nothing to take over',
   ]);
   assert.ok(found.problems.some((text) => text.includes('task ancient: of runtime v1')));
-  for (let times = 0; times < 2; times++) takeTasks(taken, at('bundles'), '/run/c.ttrpc');
+  for (let times = 0; times < 2; times++) takeTasks(plan, to, '/run/c.ttrpc');
   assert.deepEqual(JSON.parse(readFileSync(at('bundles/ns/old/taken.json'), 'utf8')), {
     bundle: at('state/io.containerd.runtime.v2.task/ns/old'),
     ttrpcAddress: '/run/c.ttrpc',
@@ -123,6 +124,39 @@ test('tasks come with what their bundles say, in the form of every release', () 
       ['old', true],
     ],
   );
+});
+
+test('a sandbox and its members share a shim, wherever its release keeps the bundle', () => {
+  const shim = { address: 'unix:///run/pod', 'shim-binary-path': '/bin/sh' };
+  bundle('member', { address: 'unix:///run/pod' });
+  bundle('older', shim);
+  bundle('pause', shim);
+  const newer = at('state/io.containerd.sandbox.controller.v1.shim/ns/newer');
+  mkdirSync(newer, { recursive: true });
+  for (const [name, text] of Object.entries(shim)) writeFileSync(path.join(newer, name), text);
+  const found = look({
+    ns: {
+      containers: { member: { sandboxid: 'newer' }, pause: { sandboxid: 'pause' } },
+      sandboxes: { newer: { sandboxer: 'shim' }, older: { sandboxer: 'shim' }, pause: { sandboxer: 'podsandbox' } },
+    },
+  });
+  const to = { bundles: at('bundles'), sandboxBundles: at('sandboxes') };
+  const plan = planTasks(found, to);
+  assert.equal(plan.taken[0]!.shimBinary, '/bin/sh');
+  const names = (list: readonly { id: string; sandbox?: string | undefined }[]) =>
+    list.map(({ id, sandbox }) => [id, sandbox]);
+  assert.deepEqual(names(plan.sandboxes), [
+    ['newer', 'newer'],
+    ['older', 'older'],
+  ]);
+  assert.deepEqual(names(plan.taken), [
+    ['member', 'newer'],
+    ['pause', undefined],
+  ]);
+  takeTasks(plan, to, '/run/c.ttrpc');
+  const group = JSON.parse(readFileSync(at('bundles/ns/member/shim-group.json'), 'utf8'));
+  assert.deepEqual(group, { shared: false, sandbox: 'newer' });
+  assert.deepEqual(JSON.parse(readFileSync(at('sandboxes/ns/newer/shim-group.json'), 'utf8')), group);
 });
 
 test('each used feature tells what it needs', async () => {

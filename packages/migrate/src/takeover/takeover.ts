@@ -21,7 +21,7 @@ import { lockHolder } from './lock-holder.ts';
 import { namespaceEntries, putTaken } from './records.ts';
 import { type TakenContent, takeContent } from './take-content.ts';
 import { type PlannedSnapshot, planSnapshots, takeable, takeSnapshots } from './take-snapshots.ts';
-import { dropTakenTasks, planTasks, type TaskPlan, takeTasks } from './take-tasks.ts';
+import { planTasks, type TaskPlan, takeTasks } from './take-tasks.ts';
 
 /** What would be, or was, done. */
 export interface Takeover {
@@ -79,9 +79,7 @@ export async function takeOver({ from, to, dryRun, carryConfig }: TakeoverOption
         result.problems.push(`snapshot ${name} of ${snapshotter}: containerd has removed it, but others here need it`);
     }
     await writeRecords(result, to.metadataFile);
-    const taken = result.tasks.taken;
-    dropTakenTasks(to.bundles, new Set(taken.map(({ namespace, id }) => `${namespace}/${id}`)));
-    takeTasks(taken, to.bundles, from.ttrpcAddress);
+    takeTasks(result.tasks, to, from.ttrpcAddress);
     result.config = carryConfig?.();
     // Any of them may be a filesystem of its own.
     const places = [to.root, to.contentRoot, ...takeable.map((name) => to.snapshotterRoot(name))];
@@ -103,7 +101,7 @@ function assertNotDone(root: string): void {
 
 function plan(metadata: BoltFile, options: SurveyOptions, to: GantryPlace): Takeover {
   const found = surveyOf(metadata, options);
-  const tasks = planTasks(found, to.bundles);
+  const tasks = planTasks(found, to);
   const snapshots = planSnapshots(found, options);
   return { survey: found, snapshots, tasks, content: undefined, problems: [...found.problems, ...tasks.problems] };
 }

@@ -1,6 +1,7 @@
 import { access, constants } from 'node:fs/promises';
 import path from 'node:path';
 import { invalidArgument, notFound } from '@gantry/api';
+import type { Bundle } from './bundle.ts';
 
 /** Where a runtime's shim binary is, and whether it is Gantry's own. */
 export interface RuntimePath {
@@ -48,6 +49,14 @@ export async function resolveRuntime(runtime: string, settings: RuntimePathSetti
   throw notFound(
     `failed to resolve runtime path: runtime "${runtime}" binary not installed "${binary}": file does not exist`,
   );
+}
+
+/**
+ * Whether the shim of a bundle that was left behind is ours. One that containerd started was started as anybody else's, whatever program
+ * it runs: it is ended, not started again, when it breaks.
+ */
+export function isOwn(bundle: Bundle, binary: string, { ownShim }: RuntimePathSettings): boolean {
+  return binary === ownShim && bundle.taken === undefined;
 }
 
 /** `containerd-shim-runc-v2` for `io.containerd.runc.v2`; undefined if the name has fewer than two parts or an empty one. */

@@ -1,4 +1,6 @@
 import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Any } from '@bufbuild/protobuf/wkt';
 import { StatusError, unavailable } from '@gantry/api';
@@ -45,6 +47,8 @@ export class ShimGroup {
   readonly members = new Set<GroupMember>();
   /** The shim is a sandbox's: whoever made that ends it. */
   borrowed = false;
+  /** Told of each member that was taken out, after the shim was let go if it was the last one. */
+  onRemoved: (member: GroupMember) => void = () => undefined;
   #connection: Promise<ShimConnection> | undefined;
   readonly #states = new Map<string, StateBatch>();
   /** Of other people's shims: those of ours write a file. */
@@ -126,6 +130,8 @@ export class ShimGroup {
     this.#idle = undefined;
     this.members.add(member);
     if (this.runtime.own || this.#logs.has(member)) return;
+    // In containerd's bundle nothing is made.
+    if (member.files.taken && !existsSync(path.join(shimBundle(member.files), 'log'))) return;
     try {
       this.#logs.set(member, ShimLog.open(shimBundle(member.files), process.stderr));
     } catch (error) {
@@ -141,6 +147,7 @@ export class ShimGroup {
       // Not before: a shim says something when it ends, and a pipe that nobody reads would hurt it.
       this.#logs.get(member)?.close();
       this.#logs.delete(member);
+      this.onRemoved(member);
       return;
     }
     if (this.members.size > 0) return;

@@ -21,6 +21,7 @@ export class ShimGroups {
   readonly descriptors: DescriptorStore | undefined;
   readonly #groups = new Map<string, ShimGroup>();
   readonly #sandboxes = new Map<string, SandboxShim>();
+  #takenGone: () => void = () => undefined;
 
   constructor(settings: {
     runtimes: RuntimePathSettings;
@@ -48,8 +49,22 @@ export class ShimGroups {
       if (this.#groups.get(empty.key) === empty) this.#groups.delete(empty.key);
     });
     group.borrowed = file.borrowed;
+    group.onRemoved = (member) => {
+      if (member.files.taken) this.#takenGone();
+    };
     this.#groups.set(key, group);
     return group;
+  }
+
+  /** Sockets to which shims that were taken over from containerd send their events. */
+  takenAddresses(): Set<string> {
+    const members = [...this.#groups.values()].flatMap((group) => [...group.members]);
+    return new Set(members.flatMap(({ files }) => (files.taken ? [files.taken.ttrpcAddress] : [])));
+  }
+
+  /** Has `listener` called whenever something that lived in such a shim is gone. */
+  onTakenGone(listener: () => void): void {
+    this.#takenGone = listener;
   }
 
   addSandbox(namespace: string, id: string, shim: SandboxShim): void {

@@ -41,7 +41,7 @@ import {
 import { removeDeadSocket } from './dead-socket.ts';
 import { type GroupFile, readGroupFile, writeGroupFile } from './group-file.ts';
 import { RootfsMounts } from './rootfs-mounts.ts';
-import type { RuntimePath } from './runtime-path.ts';
+import { isOwn, type RuntimePath } from './runtime-path.ts';
 import { deleteByShim, shimInfo } from './shim-command.ts';
 import type { ShimGroup } from './shim-group.ts';
 import type { ShimGroups } from './shim-groups.ts';
@@ -67,7 +67,6 @@ export class TaskManager implements TaskRuntime {
   readonly #tasks = new Map<string, ShimTask>();
   readonly #groups: ShimGroups;
   readonly #rootfs: RootfsMounts;
-  #takenGone: () => void = () => undefined;
 
   constructor(settings: TaskManagerSettings) {
     this.#settings = settings;
@@ -200,12 +199,11 @@ export class TaskManager implements TaskRuntime {
   }
 
   takenAddresses(): Set<string> {
-    const tasks = [...this.#tasks.values()];
-    return new Set(tasks.flatMap(({ files }) => (files.taken ? [files.taken.ttrpcAddress] : [])));
+    return this.#groups.takenAddresses();
   }
 
   onTakenGone(listener: () => void): void {
-    this.#takenGone = listener;
+    this.#groups.onTakenGone(listener);
   }
 
   /** Every task of every namespace. */
@@ -225,8 +223,6 @@ export class TaskManager implements TaskRuntime {
     this.#tasks.delete(key(task.namespace, task.id));
     this.#groups.descriptors?.drop(task.namespace, task.id);
     await Promise.all([task.group.remove(task), deleteBundle(task.files)]);
-    // After it has had its last word.
-    if (task.files.taken) this.#takenGone();
     // Only now: what the shim mounted lies on it.
     await this.#rootfs.deactivate(task.namespace, task.id);
   }
@@ -275,7 +271,7 @@ export class TaskManager implements TaskRuntime {
       );
       return;
     }
-    const runtime = { path: binary, own: binary === runtimes.ownShim };
+    const runtime = { path: binary, own: isOwn(bundle, binary, runtimes) };
     // Shims before containerd 2 write their address themselves: it is there if the daemon was killed before it wrote its own. Ours needs
     // no such word, and what a starter wrote whose daemon was killed may be of another group.
     const told = await readBundleFile(bundle, 'bootstrap.json');

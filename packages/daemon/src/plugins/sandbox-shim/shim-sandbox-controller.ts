@@ -35,6 +35,7 @@ import {
 } from '../runtime-v2/bundle.ts';
 import { removeDeadSocket } from '../runtime-v2/dead-socket.ts';
 import { readGroupFile, writeGroupFile } from '../runtime-v2/group-file.ts';
+import { isOwn } from '../runtime-v2/runtime-path.ts';
 import { deleteByShim } from '../runtime-v2/shim-command.ts';
 import type { ShimConnection } from '../runtime-v2/shim-connection.ts';
 import type { ShimGroups } from '../runtime-v2/shim-groups.ts';
@@ -313,7 +314,7 @@ export class ShimSandboxController implements SandboxController {
       );
       return;
     }
-    const runtime = { path: binary, own: binary === runtimes.ownShim };
+    const runtime = { path: binary, own: isOwn(bundle, binary, runtimes) };
     const file = await readGroupFile(bundle);
     const sandbox = new ShimSandbox(bundle, this.#groups.of(bundle, runtime, file), (lost) => this.#cleanUpLost(lost));
     this.#sandboxes.set(key(bundle.namespace, bundle.id), sandbox);
