@@ -20,6 +20,7 @@ import { kubernetesNamespace } from './labels.ts';
 import type { ContainerLogs } from './logs/container-logs.ts';
 import type { PodHooks } from './nri/pod-hooks.ts';
 import type { VolumeCopies } from './run/container-volumes.ts';
+import type { FeatureLookup } from './run/handler-features.ts';
 import type { ImageVolumes } from './run/image-volumes.ts';
 import type { Machine } from './run/machine.ts';
 import type { RuntimeHandlers } from './run/runtime-handlers.ts';
@@ -51,6 +52,7 @@ export interface Cri {
   readonly warnings: WarningService;
   readonly controllers: ReadonlyMap<string, SandboxController>;
   readonly handlers: RuntimeHandlers;
+  readonly features: FeatureLookup;
   readonly images: CriImages;
   readonly sandboxes: IdMap<PodSandbox>;
   readonly sandboxNames: NameIndex;

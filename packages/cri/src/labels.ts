@@ -8,6 +8,8 @@ export const CriLabel = {
   /** `managed`, on image records that CRI shows. */
   image: 'io.cri-containerd.image',
   pinned: 'io.cri-containerd.pinned',
+  /** Gantry's own: on the lease that a pod sandbox has, which is of no use without it. */
+  sandboxLease: 'io.gantry.cri.sandbox',
 } as const;
 
 export const managedImage = { [CriLabel.image]: 'managed' } as const;

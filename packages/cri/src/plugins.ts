@@ -19,6 +19,7 @@ import { DirectLogs } from './logs/direct-logs.ts';
 import { noHooks } from './nri/pod-hooks.ts';
 import { VolumeCopies } from './run/container-volumes.ts';
 import { watchMemory } from './run/exit-watch.ts';
+import { FeatureLookup } from './run/handler-features.ts';
 import { ImageVolumes } from './run/image-volumes.ts';
 import { lookAtMachine, type Machine } from './run/machine.ts';
 import { recover } from './run/recover.ts';
@@ -135,6 +136,7 @@ export const criGrpcPlugin = definePlugin({
     const mounts = [...context.all(PluginTypes.MountManager).values()][0];
     const { temp, root } = context.daemon;
     const bus = context.get(PluginTypes.Event);
+    const tasks = context.get(PluginTypes.Runtime, 'task') as TaskRuntime;
     const cri: Cri = {
       config: { images: config, runtime: runtime.config },
       root: runtime.root,
@@ -147,11 +149,12 @@ export const criGrpcPlugin = definePlugin({
         content,
       },
       snapshotters,
-      tasks: context.get(PluginTypes.Runtime, 'task') as TaskRuntime,
+      tasks,
       bus,
       warnings: context.get(PluginTypes.Warning, 'deprecations'),
       controllers: new Map([...context.all(PluginTypes.SandboxController), ['podsandbox', pods]]),
       handlers: runtime.handlers,
+      features: new FeatureLookup(tasks, context.log),
       images,
       sandboxes: new IdMap('sandbox'),
       sandboxNames: new NameIndex(),
@@ -184,6 +187,8 @@ export const criGrpcPlugin = definePlugin({
     context.onClose(() => cri.streaming.close());
     context.onClose(watchMemory(cri));
     await recover(cri, (metadata) => pods.recover({ namespace: 'k8s.io' }, metadata));
+    const known = new Set(cri.sandboxes.list().map(({ id }) => id));
+    void cri.network.sweep(known).catch((error) => context.log.warn('networks of pods that are gone', { error }));
     await cri.streaming.start();
     return {
       register(grpc): void {

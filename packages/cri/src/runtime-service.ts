@@ -22,6 +22,7 @@ import { stopContainer } from './verbs/stop-container.ts';
 import { stopPodSandbox } from './verbs/stop-pod-sandbox.ts';
 import { attachUrl, execUrl, portForwardUrl } from './verbs/streaming-urls.ts';
 import { updateContainerResources } from './verbs/update-container-resources.ts';
+import { updatePodSandboxResources } from './verbs/update-pod-sandbox-resources.ts';
 
 /** Things in one message of a streamed list. */
 const batch = 100;
@@ -30,7 +31,7 @@ function* batches<T>(items: readonly T[]): Generator<T[]> {
   for (let at = 0; at < items.length; at += batch) yield items.slice(at, at + batch);
 }
 
-/** runtime.v1.RuntimeService, without CheckpointContainer and UpdatePodSandboxResources. */
+/** runtime.v1.RuntimeService, without CheckpointContainer. */
 export function runtimeService(cri: Cri): Implementation<typeof RuntimeService> {
   return {
     async version() {
@@ -59,6 +60,7 @@ export function runtimeService(cri: Cri): Implementation<typeof RuntimeService> 
     },
     containerStatus: (request) => containerStatus(cri, request),
     updateContainerResources: (request) => updateContainerResources(cri, request),
+    updatePodSandboxResources: (request) => updatePodSandboxResources(cri, request),
     reopenContainerLog: (request) => reopenContainerLog(cri, request),
     execSync: (request, { signal }) => execSync(cri, request, signal),
     ...(cri.streaming !== noStreaming && streamingMethods(cri)),

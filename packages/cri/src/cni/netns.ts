@@ -24,21 +24,40 @@ import { setLoopbackUp } from './loopback.ts';
 /** Where the namespaces of containers are, by default. */
 export const defaultNetnsDirectory = '/var/run/netns';
 
-/** Makes a namespace with its loopback interface up, kept at a fresh path in the directory. Returns the path. */
-export function createNetns(directory: string): string {
-  mkdirSync(directory, { recursive: true, mode: 0o755 });
-  const file = path.join(directory, `cni-${randomUUID()}`);
+/** A fresh path in the directory, where nothing is yet. */
+export function newNetnsPath(directory: string): string {
+  return path.join(directory, `cni-${randomUUID()}`);
+}
+
+/** Makes a namespace with its loopback interface up, kept at that path. */
+export function createNetns(file: string): void {
+  keepNetns(file, () => unshare(CLONE.NEWNET));
+}
+
+/** Keeps the namespace that a process is in at that path, with its loopback interface up. */
+export function keepNetnsOf(pid: number, file: string): void {
+  keepNetns(file, () => {
+    const fd = openat(AT_FDCWD, `/proc/${pid}/ns/net`, O.RDONLY);
+    try {
+      setns(fd, CLONE.NEWNET);
+    } finally {
+      close(fd);
+    }
+  });
+}
+
+function keepNetns(file: string, enter: () => void): void {
+  mkdirSync(path.dirname(file), { recursive: true, mode: 0o755 });
   closeSync(openSync(file, 'wx', 0o444));
   const home = openat(AT_FDCWD, '/proc/thread-self/ns/net', O.RDONLY);
   try {
-    unshare(CLONE.NEWNET);
+    enter();
     try {
       mountSync('/proc/thread-self/ns/net', file, '', MS.BIND);
       setLoopbackUp();
     } finally {
       setns(home, CLONE.NEWNET);
     }
-    return file;
   } catch (error) {
     rmSync(file, { force: true });
     throw error;

@@ -3,6 +3,7 @@ import { ImageStoreSchema } from '@gantry/api/gen/types/transfer/imagestore_pb.j
 import { OCIRegistrySchema } from '@gantry/api/gen/types/transfer/registry_pb.js';
 import type { ContentStore } from '@gantry/daemon/core/content/content-store.ts';
 import { KeyedLock } from '@gantry/daemon/core/content/keyed-lock.ts';
+import { eitherCredentials } from '@gantry/daemon/core/credentials/loaded-credentials.ts';
 import type { Image, ImageStore } from '@gantry/daemon/core/images/image-store.ts';
 import type { Logger } from '@gantry/daemon/core/log/logger.ts';
 import type { RequestContext } from '@gantry/daemon/core/request-context.ts';
@@ -14,6 +15,7 @@ import { CriLabel, managedImage } from '../labels.ts';
 import { nanosOf } from '../time.ts';
 import type { CriImage } from './cri-image.ts';
 import { type ImageFacts, ImageFactsReader } from './image-facts.ts';
+import { legacyRegistry } from './legacy-registry.ts';
 import { PullWatch } from './pull-watch.ts';
 
 export interface CriImagesOptions {
@@ -29,10 +31,12 @@ export class CriImages {
   readonly #options: CriImagesOptions;
   readonly #facts: ImageFactsReader;
   readonly #pulls = new KeyedLock();
+  readonly #legacy: ReturnType<typeof legacyRegistry>;
 
   constructor(options: CriImagesOptions) {
     this.#options = options;
     this.#facts = new ImageFactsReader(options.content);
+    this.#legacy = legacyRegistry(options.config.registry);
   }
 
   /** All images whose parts for this machine are there, in order of their first record. */
@@ -120,7 +124,8 @@ export class CriImages {
           packAny(OCIRegistrySchema, { reference: name, resolver: { headers } }),
           packAny(ImageStoreSchema, { name, labels, platforms: [platform], unpacks: [{ platform, snapshotter }] }),
           {
-            credentials: options.credentials,
+            credentials: eitherCredentials(options.credentials, this.#legacy?.credentials),
+            hosts: this.#legacy?.hosts,
             hostsDirectory: config.registry.config_path || undefined,
             progress: () => watch.progressed(),
           },

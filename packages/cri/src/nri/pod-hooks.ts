@@ -1,3 +1,4 @@
+import type { LinuxContainerResources } from '@gantry/api/gen/cri/v1/api_pb.js';
 import type { RuntimeSpec } from '@gantry/oci';
 import type { CriContainer } from '../store/cri-container.ts';
 import type { PodSandbox } from '../store/pod-sandbox.ts';
@@ -10,7 +11,11 @@ export interface PodHooks {
   runPodSandbox(sandbox: PodSandbox): Promise<void>;
   stopPodSandbox(sandbox: PodSandbox): Promise<void>;
   removePodSandbox(sandbox: PodSandbox): Promise<void>;
-  updatePodSandbox(sandbox: PodSandbox): Promise<void>;
+  /** @param changes what it is about to have; what is absent stays */
+  updatePodSandbox(
+    sandbox: PodSandbox,
+    changes: { overhead?: LinuxContainerResources | undefined; resources?: LinuxContainerResources | undefined },
+  ): Promise<void>;
   postUpdatePodSandbox(sandbox: PodSandbox): Promise<void>;
   /** May change the specification that it is given. */
   createContainer(sandbox: PodSandbox, container: CriContainer, spec: RuntimeSpec): Promise<void>;

@@ -6,7 +6,7 @@ import { withActivation } from '@gantry/daemon/core/mounts/with-activation.ts';
 import type { RequestContext } from '@gantry/daemon/core/request-context.ts';
 import { TreeJobs } from '@gantry/daemon/core/snapshots/tree-jobs.ts';
 import { type Mount, withTempMount } from '@gantry/mount';
-import type { ImageConfig } from '@gantry/oci';
+import type { ImageConfig, SpecIdMapping } from '@gantry/oci';
 import { AT_FDCWD, close, hasErrno, O, openat, openInRoot } from '@gantry/sys';
 import type { ContainerMount } from '../spec/container-mounts.ts';
 
@@ -17,6 +17,7 @@ export function imageVolumes(
   image: ImageConfig,
   asked: readonly { containerPath: string }[],
   root: string,
+  ids: { uid: SpecIdMapping; gid: SpecIdMapping } | undefined,
 ): ContainerMount[] {
   const taken = new Set(asked.map(({ containerPath }) => path.normalize(`/${containerPath}`)));
   return Object.keys(image.config?.Volumes ?? {})
@@ -26,6 +27,8 @@ export function imageVolumes(
       containerPath: volume,
       hostPath: `${root}/volumes/${randomBytes(32).toString('hex')}`,
       readonly: false,
+      // What the image owns belongs to the same ids inside.
+      ...(ids && { uidMappings: [ids.uid], gidMappings: [ids.gid] }),
     }));
 }
 

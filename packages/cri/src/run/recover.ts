@@ -38,6 +38,9 @@ export async function recover(
     ),
   );
   await sweepDirectories(cri);
+  for (const { id, labels } of await cri.records.leases.list(ctx)) {
+    if (labels[CriLabel.sandboxLease] && !cri.sandboxes.find(id)) await cri.records.leases.delete(ctx, id);
+  }
 }
 
 async function loadSandbox(

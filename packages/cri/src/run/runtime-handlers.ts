@@ -13,12 +13,32 @@ export interface RuntimeHandler extends RuntimeHandlerConfig {
   name: string;
 }
 
+/** The handler that is there without a word of configuration. */
+const plainRunc: RuntimeHandlerConfig = {
+  runtime_type: 'io.containerd.runc.v2',
+  runtime_path: '',
+  pod_annotations: [],
+  container_annotations: [],
+  privileged_without_host_devices: false,
+  privileged_without_host_devices_all_devices_allowed: false,
+  cgroup_writable: false,
+  base_runtime_spec: '',
+  cni_conf_dir: '',
+  cni_max_conf_num: 0,
+  snapshotter: '',
+  sandboxer: 'podsandbox',
+  io_type: '',
+  options: {},
+};
+
 /** The runtimes that pods can ask for by handler. */
 export class RuntimeHandlers {
   readonly #settings: RuntimeConfig['containerd'];
 
+  /** Who adds runtimes still has `runc`, as with containerd. */
   constructor(settings: RuntimeConfig['containerd']) {
-    this.#settings = settings;
+    const { runtimes } = settings;
+    this.#settings = { ...settings, runtimes: { runc: plainRunc, ...runtimes } };
   }
 
   names(): string[] {

@@ -24,6 +24,7 @@ import type { RuntimeHandler } from '../run/runtime-handlers.ts';
 import { appArmorProfile, hasAppArmor } from './apparmor.ts';
 import { baseSpec, cgroupsPath, passedAnnotations } from './base-spec.ts';
 import { allCapabilities, applyCapabilities } from './capabilities.ts';
+import { applyClasses } from './classes.ts';
 import { applyMounts, type ContainerMount } from './container-mounts.ts';
 import { applyDevices, applyHostDevices } from './devices.ts';
 import { applyResources, oomScoreAdj, specResources } from './resources.ts';
@@ -95,6 +96,7 @@ export async function containerSpec(input: ContainerSpecInput): Promise<RuntimeS
   if (profile) process.apparmorProfile = profile;
   const resources = config.linux?.resources;
   if (resources) applyResources(spec, specResources(resources, input.machine.swap, input.machine.hugepages));
+  applyClasses(spec, config.metadata?.name ?? '', config.annotations, sandboxConfig.annotations, settings.containerd);
   spec.annotations = { ...spec.annotations, ...annotations(input) };
   return spec;
 }
@@ -204,7 +206,7 @@ function namespaces(spec: RuntimeSpec, input: ContainerSpecInput): void {
   }
   if (options?.usernsOptions) {
     const before = spec.linux!.namespaces?.length ?? 0;
-    applyUserNamespace(spec, options.usernsOptions);
+    applyUserNamespace(spec, options.usernsOptions, options.network === NamespaceMode.NODE);
     if ((spec.linux!.namespaces?.length ?? 0) > before) join('user', 'user');
   }
 }

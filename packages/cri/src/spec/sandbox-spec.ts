@@ -16,7 +16,7 @@ import { baseSpec, cgroupsPath, passedAnnotations } from './base-spec.ts';
 import { oomScoreAdj } from './resources.ts';
 import { seccompProfile } from './seccomp.ts';
 import { processUser, type UserFiles } from './user.ts';
-import { applyUserNamespace } from './user-namespace.ts';
+import { applyUserNamespace, podIdMapping } from './user-namespace.ts';
 
 export interface SandboxSpecInput {
   id: string;
@@ -69,13 +69,14 @@ export async function sandboxSpec(input: SandboxSpecInput): Promise<RuntimeSpec>
     withHostNamespace(spec, 'network');
     withHostNamespace(spec, 'uts');
   } else {
-    withNamespace(spec, { type: 'network', path: input.netnsPath });
+    const own = podIdMapping(options?.usernsOptions);
+    withNamespace(spec, { type: 'network', ...(!own && { path: input.netnsPath }) });
     const name = sandboxHostname(config);
     if (name !== '') spec.hostname = name;
   }
   if (options?.pid === NamespaceMode.NODE) withHostNamespace(spec, 'pid');
   if (options?.ipc === NamespaceMode.NODE) withHostNamespace(spec, 'ipc');
-  applyUserNamespace(spec, options?.usernsOptions);
+  applyUserNamespace(spec, options?.usernsOptions, options?.network === NamespaceMode.NODE);
   const sysctl = sysctls(config, settings);
   if (Object.keys(sysctl).length > 0) linux.sysctl = sysctl;
   spec.mounts = [...(spec.mounts ?? []), ...sandboxMounts(input)];

@@ -29,9 +29,18 @@ function single(mappings: readonly IDMapping[], kind: string): SpecIdMapping {
   return { containerID: first.containerId, hostID: first.hostId, size: first.length };
 }
 
-export function applyUserNamespace(spec: RuntimeSpec, options: UserNamespace | undefined): void {
+/** @param hostNetwork whose /sys cannot be mounted in such a namespace, but shown */
+export function applyUserNamespace(spec: RuntimeSpec, options: UserNamespace | undefined, hostNetwork: boolean): void {
   const mapping = podIdMapping(options);
-  if (mapping) withUserNamespace(spec, [mapping.uid], [mapping.gid]);
+  if (!mapping) return;
+  withUserNamespace(spec, [mapping.uid], [mapping.gid]);
+  if (!hostNetwork) return;
+  for (const mount of spec.mounts ?? []) {
+    if (mount.destination !== '/sys' || mount.type !== 'sysfs') continue;
+    mount.type = 'bind';
+    mount.source = '/sys';
+    mount.options = ['rbind', ...(mount.options ?? [])];
+  }
 }
 
 /** Labels by which a snapshotter gives the files of a snapshot to these ids. */

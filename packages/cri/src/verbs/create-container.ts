@@ -20,7 +20,7 @@ import { runtimeName, runtimeOptions } from '../run/runtime-handlers.ts';
 import { askedMounts, podMounts } from '../spec/container-mounts.ts';
 import { containerSpec } from '../spec/container-spec.ts';
 import { toldResources } from '../spec/resources.ts';
-import { snapshotLabels } from '../spec/user-namespace.ts';
+import { podIdMapping, snapshotLabels } from '../spec/user-namespace.ts';
 import { newStatus, writeStatus } from '../store/container-status.ts';
 import {
   type ContainerMetadata,
@@ -75,10 +75,10 @@ export async function createContainer(
 
   const asked = await askedMounts(await cri.imageVolumes.resolve(ctx, config.mounts, { id, sandboxId: sandbox.id }));
   undoing('image volumes', () => cri.imageVolumes.release(id));
+  const options = config.linux?.securityContext?.namespaceOptions;
   const volumes = cri.config.runtime.ignore_image_defined_volumes
     ? []
-    : imageVolumes(image.config, config.mounts, root);
-  const options = config.linux?.securityContext?.namespaceOptions;
+    : imageVolumes(image.config, config.mounts, root, podIdMapping(options?.usernsOptions));
   const shm = options?.ipc === NamespaceMode.NODE ? '/dev/shm' : `${dirs.sandboxState(cri, sandbox.id)}/shm`;
   const shared = await podMounts(config.mounts, {
     directory: dirs.sandboxRoot(cri, sandbox.id),

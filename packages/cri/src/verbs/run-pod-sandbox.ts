@@ -6,12 +6,13 @@ import {
   type PodSandboxConfig,
   type RunPodSandboxRequest,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
-import { createNetns, defaultNetnsDirectory, removeNetns } from '../cni/netns.ts';
+import { createNetns, defaultNetnsDirectory, keepNetnsOf, newNetnsPath, removeNetns } from '../cni/netns.ts';
 import { type Cri, criContext } from '../cri.ts';
-import { Extension } from '../labels.ts';
+import { CriLabel, Extension } from '../labels.ts';
 import { watchSandbox } from '../run/exit-watch.ts';
 import { publishContainerEvent } from '../run/publish-event.ts';
 import { runtimeName, runtimeOptions } from '../run/runtime-handlers.ts';
+import { podIdMapping } from '../spec/user-namespace.ts';
 import { type PodSandbox, type SandboxMetadata, sandboxExtension, sandboxName } from '../store/pod-sandbox.ts';
 import { nanosOf } from '../time.ts';
 
@@ -42,7 +43,7 @@ export async function runPodSandbox(
     throw invalidArgument(`sandbox controller "${handler.sandboxer}" of runtime "${handler.name}" is not there`);
   const ctx = criContext(signal, id);
   const quiet = criContext();
-  await cri.records.leases.create(quiet, { id, labels: {} });
+  await cri.records.leases.create(quiet, { id, labels: { [CriLabel.sandboxLease]: 'true' } });
   undoing('lease', () => cri.records.leases.delete(quiet, id));
 
   const metadata: SandboxMetadata = {
@@ -62,14 +63,16 @@ export async function runPodSandbox(
     sandboxer: handler.sandboxer,
     extensions: { [Extension.sandbox]: sandboxExtension(metadata) },
   });
-  if (!usesHostNetwork(config)) {
-    metadata.netnsPath = createNetns(netnsDirectory(cri));
-    undoing('network namespace', () => removeNetns(metadata.netnsPath));
-  }
+  if (!usesHostNetwork(config)) metadata.netnsPath = newNetnsPath(netnsDirectory(cri));
   // From here on a daemon that is killed finds what there is to take down.
   await cri.records.sandboxes.create(ctx, record());
   undoing('sandbox record', () => cri.records.sandboxes.delete(quiet, id));
-  if (metadata.netnsPath !== '') await connect(cri, metadata, undoing, signal);
+  // A user namespace of the pod's own has to own its network namespace, which the runtime then makes.
+  const mapped = podIdMapping(config.linux?.securityContext?.namespaceOptions?.usernsOptions) !== undefined;
+  if (metadata.netnsPath !== '') {
+    if (!mapped) createNetns(metadata.netnsPath);
+    undoing('network namespace', () => removeNetns(metadata.netnsPath));
+  }
 
   const sandbox: PodSandbox = {
     id,
@@ -80,7 +83,13 @@ export async function runPodSandbox(
   };
   await controller.create(ctx, record(), { netnsPath: metadata.netnsPath });
   undoing('sandbox', () => controller.shutdown(quiet, id));
-  const started = await controller.start(ctx, id);
+  const connecting = () => (metadata.netnsPath === '' ? Promise.resolve() : connect(cri, metadata, undoing, signal));
+  // The process does not care whether its network is there yet, so that both are made at once.
+  const [started] = mapped ? [await controller.start(ctx, id)] : await both(controller.start(ctx, id), connecting());
+  if (mapped) {
+    if (metadata.netnsPath !== '') keepNetnsOf(started.pid, metadata.netnsPath);
+    await connecting();
+  }
   sandbox.status = { ...sandbox.status, state: 'ready', pid: started.pid, createdAt: nanosOf(started.createdAt) };
   await cri.hooks.runPodSandbox(sandbox);
   await cri.records.sandboxes.update(ctx, record(), ['extensions']);
@@ -91,6 +100,12 @@ export async function runPodSandbox(
   publishContainerEvent(cri, id, id, ContainerEventType.CONTAINER_CREATED_EVENT);
   publishContainerEvent(cri, id, id, ContainerEventType.CONTAINER_STARTED_EVENT);
   return { podSandboxId: id };
+}
+
+/** Both results; if one fails its error, once the other has come to an end as well. */
+async function both<A, B>(first: Promise<A>, second: Promise<B>): Promise<[A, B]> {
+  await Promise.allSettled([first, second]);
+  return [await first, await second];
 }
 
 function reserve(cri: Cri, name: string, id: string): void {

@@ -2,7 +2,6 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { RuntimeConditionSchema, StatusRequest, StatusResponseSchema } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { stringifyJson } from '@gantry/oci';
 import type { Cri } from '../cri.ts';
-import { kernelHasRecursiveReadonly } from '../spec/container-mounts.ts';
 import { verboseConfig } from './verbose-config.ts';
 
 /** Whether pods can be run, and what handlers can do. */
@@ -11,9 +10,12 @@ export async function status(
   { verbose }: StatusRequest,
 ): Promise<MessageInitShape<typeof StatusResponseSchema>> {
   const network = await cri.network.status('');
-  const recursiveReadOnlyMounts = await kernelHasRecursiveReadonly();
-  const features = { recursiveReadOnlyMounts, userNamespaces: false };
-  const runtimeHandlers = ['', ...cri.handlers.names()].map((name) => ({ name, features }));
+  const runtimeHandlers = await Promise.all(
+    ['', ...cri.handlers.names()].map(async (name) => ({
+      name,
+      features: await cri.features.of(cri.handlers.get(name)),
+    })),
+  );
   const conditions: MessageInitShape<typeof RuntimeConditionSchema>[] = [
     { type: 'RuntimeReady', status: true },
     { type: 'NetworkReady', status: network.ready, reason: network.reason, message: network.message },

@@ -1,6 +1,6 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
 import type { Descriptor } from '@gantry/oci';
-import type { CredentialsProvider } from '@gantry/registry';
+import type { CredentialsProvider, HostsProvider } from '@gantry/registry';
 import type { RequestContext } from '../request-context.ts';
 import type { ActiveTransfer } from './active-transfers.ts';
 
@@ -24,6 +24,8 @@ export interface TransferOptions {
   credentials?: CredentialsProvider | undefined;
   /** For callers inside the daemon: `config_path` of this transfer, instead of the transferrer's. */
   hostsDirectory?: string | undefined;
+  /** For callers inside the daemon: where registries are reached, instead of what directories say. */
+  hosts?: HostsProvider | undefined;
 }
 
 /** Moves a thing from a source to a destination, both `containerd.types.transfer.*` (or other) messages. */

@@ -13,6 +13,7 @@ import type { Platform } from '@gantry/oci';
 import {
   type CredentialsProvider,
   defaultHosts,
+  type HostsProvider,
   hostsFromDirectory,
   RegistryClient,
   splitConfigPath,
@@ -104,6 +105,8 @@ export interface EndpointContext {
   streams: StreamManager;
   /** `config_path` of the plugin, for clients that name no directory. */
   hostsDirectory: string;
+  /** Known already, instead of by directories. */
+  hosts?: HostsProvider | undefined;
   /** Tokens that earlier transfers got. */
   tokens: TokenCache;
   /** Asked for logins that the client has not given. */
@@ -213,7 +216,7 @@ function registry({ reference, resolver }: OCIRegistry, context: EndpointContext
   const asked = resolver?.authStream ? askForCredentials(streams.get(ctx, resolver.authStream), reference) : undefined;
   const credentials = eitherCredentials(asked, context.credentials);
   const tracing = resolver ? tracers(resolver.httpDebug, resolver.logsStream, { ctx, streams, log }) : {};
-  const hosts = roots.length > 0 ? hostsFromDirectory(roots, scheme) : defaultHosts(scheme);
+  const hosts = context.hosts ?? (roots.length > 0 ? hostsFromDirectory(roots, scheme) : defaultHosts(scheme));
   return {
     kind: 'registry',
     reference,

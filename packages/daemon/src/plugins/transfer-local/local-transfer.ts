@@ -37,6 +37,7 @@ export class LocalTransfer implements Transferrer {
       ctx,
       streams: env.streams,
       hostsDirectory: options.hostsDirectory ?? env.hostsDirectory,
+      hosts: options.hosts,
       tokens: env.tokens,
       credentials: eitherCredentials(options.credentials, env.credentials),
       log: (message) => env.log.info(message),
