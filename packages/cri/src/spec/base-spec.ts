@@ -10,7 +10,7 @@ export async function baseSpec(handler: RuntimeHandler, id: string): Promise<Run
   const spec = handler.base_runtime_spec === '' ? defaultSpec(kubernetesNamespace, id) : await readBase(handler);
   spec.linux ??= {};
   if (handler.base_runtime_spec === '') {
-    spec.mounts = (spec.mounts ?? []).filter(({ destination }) => destination !== '/run' && destination !== '/dev/shm');
+    spec.mounts = (spec.mounts ?? []).filter(({ destination }) => destination !== '/run');
     if (spec.process) {
       delete spec.process.rlimits;
       delete spec.process.noNewPrivileges;

@@ -30,7 +30,9 @@ export async function podMounts(
     if (taken.has(`/etc/${name}`) || !(await exists(hostPath))) continue;
     mounts.push({ containerPath: `/etc/${name}`, hostPath, readonly: options.readonlyRoot });
   }
-  if (!taken.has('/dev/shm')) mounts.push({ containerPath: '/dev/shm', hostPath: options.shm, readonly: false });
+  // A pod with the host's has none of its own; then a container gets one that nobody shares.
+  if (!taken.has('/dev/shm') && (await exists(options.shm)))
+    mounts.push({ containerPath: '/dev/shm', hostPath: options.shm, readonly: false });
   return mounts;
 }
 

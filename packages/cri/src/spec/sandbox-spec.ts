@@ -79,7 +79,8 @@ export async function sandboxSpec(input: SandboxSpecInput): Promise<RuntimeSpec>
   applyUserNamespace(spec, options?.usernsOptions, options?.network === NamespaceMode.NODE);
   const sysctl = sysctls(config, settings);
   if (Object.keys(sysctl).length > 0) linux.sysctl = sysctl;
-  spec.mounts = [...(spec.mounts ?? []), ...sandboxMounts(input)];
+  const plain = (spec.mounts ?? []).filter(({ destination }) => destination !== '/dev/shm');
+  spec.mounts = [...plain, ...sandboxMounts(input)];
   if (security?.privileged) {
     for (const mount of spec.mounts) {
       if (mount.type === 'sysfs')

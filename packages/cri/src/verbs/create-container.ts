@@ -97,7 +97,7 @@ export async function createContainer(
     image: image.config,
     imageName: config.image?.userSpecifiedImage || imageName,
     userFiles: await cri.userFiles.read(ctx, snapshotterName, image.chainId),
-    mounts: [...asked, ...volumes, ...shared],
+    mounts: [...asked, ...shared, ...volumes],
     machine: cri.machine,
   });
   if (config.CDIDevices.length > 0 || Object.keys(config.annotations).length > 0)
