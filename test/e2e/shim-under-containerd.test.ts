@@ -5,6 +5,7 @@ import { existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } fro
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
+import { Shim } from '@gantry/client';
 import { type CtrClient, CtrSession } from '../lib/clients.ts';
 import { containerd2, TestContainerd } from '../lib/containerd.ts';
 import { bin } from '../lib/daemon.ts';
@@ -231,6 +232,18 @@ for (const { version, containerd } of peers) {
     test('says of itself what it can do', { skip: version < 2 && '-info came with containerd 2' }, async () => {
       const info = await ctr.ok('plugins', 'inspect-runtime', '--runtime', 'io.containerd.gantry.v1');
       assert.match(info, /io\.gantry\.shim\.reuse/);
+    });
+
+    test('copies files into and out of a container', async () => {
+      await ctr.ok(...byName, '-d', image, 'c1', ...sleeper);
+      const [socket] = readdirSync(sockets).filter((name) => /^\w+$/.test(name));
+      await using shim = await Shim.connect(path.join(sockets, socket!), { namespace });
+      await shim.copyTo('c1', '/copied', shim.copyFrom('c1', '/etc/passwd'));
+      const inside = await ctr.ok('tasks', 'exec', '--exec-id', 'e', 'c1', 'cat', '/copied/passwd');
+      assert.equal(inside, await ctr.ok('tasks', 'exec', '--exec-id', 'e', 'c1', 'cat', '/etc/passwd'));
+      await end('c1');
+      await shim[Symbol.asyncDispose]();
+      await nothingLeft();
     });
 
     test('sandboxes and their members', { skip: version < 2 && 'ctr has sandboxes since containerd 1.7' }, async () => {

@@ -7,6 +7,8 @@ import { erofsLayer } from './erofs/erofs-layer.ts';
 import { nativeLayer } from './erofs/native-layer.ts';
 import { hashFile } from './hash-file.ts';
 import { type FromWorker, type JobContext, type JobFunction, type ToWorker, toFailure } from './job.ts';
+import { packTree } from './tree-copy/pack-tree.ts';
+import { unpackTree } from './tree-copy/unpack-tree.ts';
 
 const jobs: Record<string, JobFunction> = {
   'apply-layer': applyLayer,
@@ -15,6 +17,8 @@ const jobs: Record<string, JobFunction> = {
   'erofs-layer': erofsLayer,
   'hash-file': hashFile,
   'native-layer': nativeLayer,
+  'pack-tree': packTree,
+  'unpack-tree': unpackTree,
 };
 
 interface Running {

@@ -21,6 +21,7 @@ export {
 export type { Descriptor, Platform } from '@gantry/oci';
 export type { CallOptions, Client as ServiceClient, Transport } from '@gantry/rpc';
 export * from './client.ts';
+export type { CopyFromContainerOptions, CopyToContainerOptions } from './container-files.ts';
 export * from './containers.ts';
 export * from './content.ts';
 export * from './content-writer.ts';

@@ -1,8 +1,16 @@
 import { jsonAny, TypeUrl } from '@gantry/api';
 import { Task as TaskV2 } from '@gantry/api/gen/runtime/task/v2/shim_pb.js';
 import { type StateResponse, Task as TaskV3 } from '@gantry/api/gen/runtime/task/v3/shim_pb.js';
+import { Transfer } from '@gantry/api/gen/services/transfer/v1/transfer_pb.js';
 import { type CallOptions, type Client, createClient, type TtrpcTransport, ttrpcTransport } from '@gantry/rpc';
+import {
+  type CopyFromContainerOptions,
+  type CopyToContainerOptions,
+  copyFromContainer,
+  copyToContainer,
+} from './container-files.ts';
 import type { StdioPaths } from './fifos.ts';
+import type { DoTransfer } from './transfer-layers.ts';
 
 export interface ShimOptions {
   /** Default `default`. A shim of containers of one namespace may not care. */
@@ -67,6 +75,25 @@ export class Shim implements AsyncDisposable {
   async resize(id: string, execId: string, width: number, height: number, options?: CallOptions): Promise<void> {
     await this.#task.resizePty({ id, execId, width, height }, options);
   }
+
+  /** A path of a container as a tar, as `transfer.fromContainer`; for daemons that do not pass it on. Unimplemented by most shims. */
+  copyFrom(id: string, path: string, options: CopyFromContainerOptions = {}): AsyncGenerator<Uint8Array> {
+    return copyFromContainer(this.#transport, this.#transfer, id, path, { ...options, call: {} });
+  }
+
+  /** Unpacks a tar at a path of a container, as `transfer.toContainer`. */
+  copyTo(
+    id: string,
+    path: string,
+    archive: AsyncIterable<Uint8Array>,
+    options: CopyToContainerOptions = {},
+  ): Promise<void> {
+    return copyToContainer(this.#transport, this.#transfer, id, path, archive, { ...options, call: {} });
+  }
+
+  readonly #transfer: DoTransfer = async (source, destination, { signal }) => {
+    await createClient(Transfer, this.#transport).transfer({ source, destination }, { ...(signal && { signal }) });
+  };
 
   /** Ends the shim, if it has no container. */
   async shutdown(id = '', options?: CallOptions): Promise<void> {

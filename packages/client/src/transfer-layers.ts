@@ -52,7 +52,8 @@ export interface SnapshotDiff extends AsyncIterable<Uint8Array> {
   readonly layer: Promise<Descriptor>;
 }
 
-type DoTransfer = (source: Any, destination: Any, options: TransferOptions) => Promise<void>;
+/** Has the daemon do a transfer. */
+export type DoTransfer = (source: Any, destination: Any, options: TransferOptions) => Promise<void>;
 
 /** Passes progress on, and keeps the event that tells the outcome. */
 function outcomeOf(event: string, options: TransferOptions) {

@@ -16,6 +16,12 @@ import {
 } from '@gantry/api/gen/types/transfer/registry_pb.js';
 import { type Descriptor, defaultPlatform, fromWireDescriptor, type Platform } from '@gantry/oci';
 import { type CallOptions, type Client, createClient, type Transport } from '@gantry/rpc';
+import {
+  type CopyFromContainerOptions,
+  type CopyToContainerOptions,
+  copyFromContainer,
+  copyToContainer,
+} from './container-files.ts';
 import { toWirePlatform } from './platform.ts';
 import { NamedStream, receiveBytes, sendBytes, streamId } from './streams.ts';
 import {
@@ -303,6 +309,33 @@ export class Transfer {
   /** What a snapshot adds to its parent, as a layer that is made when its bytes are first asked for. Gantry only. */
   diffSnapshot(key: string, options: DiffSnapshotOptions = {}): SnapshotDiff {
     return diffSnapshot(this.#transport, (...all) => this.transfer(...all), key, {
+      ...options,
+      call: callOptions(options),
+    });
+  }
+
+  /**
+   * A path of a container as a tar, whose names begin with the path's last. Links are followed on the way to it and not at its end.
+   * Gantry only. @throws StatusError NotFound, of the path or of the container's task; Unimplemented if its shim cannot
+   */
+  fromContainer(containerId: string, path: string, options: CopyFromContainerOptions = {}): AsyncGenerator<Uint8Array> {
+    return copyFromContainer(this.#transport, (...all) => this.transfer(...all), containerId, path, {
+      ...options,
+      call: callOptions(options),
+    });
+  }
+
+  /**
+   * Unpacks a tar at a path of a container: in a directory, which is made if it is not there; or, if there is a file, over that. Gantry only.
+   * @throws StatusError InvalidArgument for what is not a tar or would lead out of the path, PermissionDenied where it is read-only
+   */
+  toContainer(
+    containerId: string,
+    path: string,
+    archive: AsyncIterable<Uint8Array>,
+    options: CopyToContainerOptions = {},
+  ): Promise<void> {
+    return copyToContainer(this.#transport, (...all) => this.transfer(...all), containerId, path, archive, {
       ...options,
       call: callOptions(options),
     });

@@ -50,6 +50,7 @@ import { overlayfsPlugin } from '@gantry/daemon/plugins/snapshot-overlayfs/overl
 import { streamingManager } from '@gantry/daemon/plugins/streaming/streaming-plugin.ts';
 import { taskMonitorPlugin } from '@gantry/daemon/plugins/task-monitor/task-monitor-plugin.ts';
 import { localTransfer } from '@gantry/daemon/plugins/transfer-local/transfer-plugin.ts';
+import { shimTransferPlugin } from '@gantry/daemon/plugins/transfer-shim/plugin.ts';
 import { bindirVerifierPlugin } from '@gantry/daemon/plugins/verify-bindir/plugin.ts';
 import { moduleVerifierPlugin } from '@gantry/daemon/plugins/verify-module/plugin.ts';
 import { policyVerifierPlugin } from '@gantry/daemon/plugins/verify-policy/plugin.ts';
@@ -118,6 +119,7 @@ export const builtinPlugins: readonly Plugin[] = [
   sandboxStorePlugin,
   shimSandboxControllerPlugin,
   localTransfer,
+  shimTransferPlugin,
   criImagesPlugin,
   criRuntimePlugin,
   podSandboxControllerPlugin,

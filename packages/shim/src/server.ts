@@ -25,6 +25,7 @@ import { adoptSandboxes } from './sandbox/adopt-sandboxes.ts';
 import { addSandboxService, Sandboxes } from './sandbox/sandbox-service.ts';
 import type { ShimContext } from './shim-context.ts';
 import { addTaskServices, Containers } from './task-service.ts';
+import { addTransferServices } from './transfer/transfer-service.ts';
 import { shimVersion } from './version.ts';
 
 const defaultLingerMs = 2000;
@@ -119,6 +120,7 @@ async function startServing(flags: ShimFlags): Promise<void> {
   const rpc = new TtrpcServer({ logger: log, interceptors: stopTracing ? [traceServerCalls] : [] });
   addTaskServices(rpc, context, containers, lifetime, flags.namespace);
   addSandboxService(rpc, sandboxes, lifetime, flags.namespace);
+  addTransferServices(rpc, containers, lifetime, flags.namespace);
   const listener = createServer((socket) => {
     lifetime.connected();
     keeper.connect();

@@ -165,9 +165,10 @@ export function fchmod(fd: number, mode: number): number {
   return answer(calls.fchmod(fd, mode));
 }
 
-/** Never follows a symbolic link. */
+/** Never follows a symbolic link. Name '' means `dirfd` itself, also if it is O_PATH. */
 export function chownAt(dirfd: number, name: ByteString, uid: number, gid: number): number {
-  return answer(calls.fchownat(dirfd, pathBytes(name), uid, gid, Flags.AT_SYMLINK_NOFOLLOW));
+  const flags = Flags.AT_SYMLINK_NOFOLLOW | (name === '' ? Flags.AT_EMPTY_PATH : 0);
+  return answer(calls.fchownat(dirfd, pathBytes(name), uid, gid, flags));
 }
 
 /** Follows a symbolic link, as the kernel has it: not for names that may be one. */

@@ -1,4 +1,5 @@
 import type { Command } from '../../command.ts';
+import { copy } from './copy.ts';
 import { exec } from './exec.ts';
 import { attach, checkpoint, kill, pause, remove, resume, start } from './lifecycle.ts';
 import { list, metrics, ps } from './look.ts';
@@ -8,5 +9,5 @@ export const tasks: Command = {
   aliases: ['t', 'task'],
   usage: 'manage running containers',
   example: 'ctr tasks ls',
-  commands: [attach, checkpoint, remove, exec, list, kill, metrics, pause, ps, resume, start],
+  commands: [attach, checkpoint, copy, remove, exec, list, kill, metrics, pause, ps, resume, start],
 };

@@ -43,6 +43,7 @@ import { type GroupFile, readGroupFile, writeGroupFile } from './group-file.ts';
 import { RootfsMounts } from './rootfs-mounts.ts';
 import { isOwn, type RuntimePath } from './runtime-path.ts';
 import { deleteByShim, shimInfo } from './shim-command.ts';
+import type { ShimConnection } from './shim-connection.ts';
 import type { ShimGroup } from './shim-group.ts';
 import type { ShimGroups } from './shim-groups.ts';
 import { ShimTask } from './shim-task.ts';
@@ -190,6 +191,11 @@ export class TaskManager implements TaskRuntime {
     const task = this.#tasks.get(key(ctx.namespace, id));
     if (!task) throw notFound(`task ${id} not found`);
     return task;
+  }
+
+  /** The connection to the shim of a container's task. @throws StatusError NotFound, Unavailable */
+  async shimOf(ctx: RequestContext, id: string): Promise<ShimConnection> {
+    return (this.get(ctx, id) as ShimTask).group.connection();
   }
 
   list(ctx: RequestContext): Task[] {

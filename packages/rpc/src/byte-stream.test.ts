@@ -5,7 +5,7 @@ import type { Any } from '@bufbuild/protobuf/wkt';
 import { packAny, unpackAny } from '@gantry/api';
 import { DataSchema, WindowUpdateSchema } from '@gantry/api/gen/types/transfer/streaming_pb.js';
 import { ByteSender } from './byte-stream.ts';
-import type { MessageStream } from './stream-manager.ts';
+import type { MessageStream } from './message-stream.ts';
 
 test('sent bytes are the Data messages that anybody reads, also when the source is overwritten and the window is narrow', async () => {
   const sent: Any[] = [];
