@@ -5,6 +5,8 @@ import { addressOf, check, native } from './libc.ts';
 const sendmsgCall = native('sendmsg', ['int', 'ptr', 'int'], 'long');
 const recvmsgCall = native('recvmsg', ['int', 'ptr', 'int'], 'long');
 const getsockoptCall = native('getsockopt', ['int', 'int', 'int', 'ptr', 'ptr']);
+const socketCall = native('socket', ['int', 'int', 'int']);
+const connectCall = native('connect', ['int', 'ptr', 'uint']);
 const socketpairCall = native('socketpair', ['int', 'int', 'int', 'ptr']);
 
 const SOL_SOCKET = 1;
@@ -94,4 +96,23 @@ export function socketpair(options: { nonblocking?: boolean } = {}): [number, nu
   const pair = Buffer.alloc(8);
   check('socketpair', socketpairCall(1, 1 | O.CLOEXEC | (options.nonblocking ? O.NONBLOCK : 0), 0, pair));
   return [pair.readInt32LE(0), pair.readInt32LE(4)];
+}
+
+export type SocketFamily = 'ipv4' | 'ipv6';
+
+const families: Record<SocketFamily, number> = { ipv4: 2, ipv6: 10 };
+
+/** A TCP socket, non-blocking, of the network namespace that this thread is in. */
+export function openSocket(family: SocketFamily): number {
+  return check('socket', socketCall(families[family], 1 | O.CLOEXEC | O.NONBLOCK, 0));
+}
+
+/** Connects to a loopback address. EINPROGRESS: ask again when it can be written to; EISCONN: it is connected. */
+export function connectSocket(fd: number, family: SocketFamily, address: '127.0.0.1' | '::1', port: number): void {
+  const struct = Buffer.alloc(family === 'ipv4' ? 16 : 28);
+  struct.writeUInt16LE(families[family], 0);
+  struct.writeUInt16BE(port, 2);
+  if (address === '127.0.0.1') struct.set([127, 0, 0, 1], 4);
+  else struct[23] = 1;
+  check('connect', connectCall(fd, struct, struct.length), `${address}:${port}`);
 }

@@ -1,0 +1,81 @@
+import type { Duplex } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { failedPrecondition, StatusError } from '@gantry/api';
+import { connectInside } from '../cni/connect-inside.ts';
+import { type Cri, criContext } from '../cri.ts';
+import type { CriContainer } from '../store/cri-container.ts';
+import type { RemoteStreams, StreamingRuntime } from '../streaming/streaming-server.ts';
+import { usesHostNetwork } from '../verbs/run-pod-sandbox.ts';
+import { execProcess, runningContainer } from './exec-process.ts';
+
+/** What clients of the streaming server get: processes, a container's own streams, and ports of pods. */
+export function streamingRuntime(cri: Cri): StreamingRuntime {
+  return {
+    exec: (containerId, command, streams) =>
+      execProcess(cri, runningContainer(cri, containerId), { ...streams, command }),
+    attach: (containerId, streams) => attach(cri, runningContainer(cri, containerId), streams),
+    portForward: (sandboxId, port, stream) => portForward(cri, sandboxId, port, stream),
+  };
+}
+
+async function attach(cri: Cri, container: CriContainer, streams: RemoteStreams): Promise<void> {
+  const { io, metadata } = container;
+  if (!io) throw failedPrecondition(`container "${container.id}" has no streams to attach to`);
+  const task = cri.tasks.get(criContext(), container.id);
+  const { promise: over, resolve: end } = Promise.withResolvers<void>();
+  const outputs = { stdout: streams.stdout, stderr: streams.stderr };
+  let last = Promise.resolve();
+  const stop = io.follow((name, bytes) => {
+    const take = outputs[name];
+    if (take) last = last.then(() => take(bytes)).catch(() => end());
+  }, end);
+  streams.signal.addEventListener('abort', () => end(), { once: true });
+  if (streams.signal.aborted) end();
+  void resize(streams, (width, height) => task.resizePty('', width, height));
+  const input = copyInput(container, streams).catch((error) =>
+    cri.log.debug('input of attach', { error, id: container.id }),
+  );
+  try {
+    // Without outputs it is over with its input.
+    await (streams.stdout || streams.stderr ? over : Promise.race([over, input]));
+    await last;
+  } finally {
+    stop();
+    if (metadata.config.stdinOnce && streams.stdin) io.closeStdin();
+  }
+}
+
+async function copyInput({ io, metadata }: CriContainer, { stdin }: RemoteStreams): Promise<void> {
+  if (!stdin || !io || !metadata.config.stdin) return;
+  for await (const bytes of stdin) await io.writeStdin(bytes);
+  if (metadata.config.stdinOnce) io.closeStdin();
+}
+
+async function resize(streams: RemoteStreams, apply: (width: number, height: number) => Promise<void>): Promise<void> {
+  if (!streams.resize) return;
+  try {
+    for await (const { width, height } of streams.resize) await apply(width, height).catch(() => undefined);
+  } catch {
+    // The client went.
+  }
+}
+
+async function portForward(cri: Cri, sandboxId: string, port: number, stream: Duplex): Promise<void> {
+  const sandbox = cri.sandboxes.get(sandboxId);
+  if (sandbox.status.state !== 'ready') throw failedPrecondition(`sandbox container "${sandbox.id}" is not running`);
+  const { netnsPath, config } = sandbox.metadata;
+  const where = usesHostNetwork(config) ? '' : netnsPath;
+  let inside: Duplex;
+  try {
+    inside = await connectInside(where, port);
+  } catch (error) {
+    throw StatusError.wrap(error, `failed to connect to localhost:${port} inside namespace "${sandbox.id}"`);
+  }
+  // Each way ends by itself: a client that has said all still hears the answer.
+  const ways = [pipeline(stream, inside), pipeline(inside, stream)];
+  try {
+    await Promise.all(ways);
+  } finally {
+    inside.destroy();
+  }
+}
