@@ -33,6 +33,8 @@ for (const { name, program, short, client } of [
     let lists: Record<string, string[]> = {};
     let processes: Record<string, string[]> = {};
     let files = '';
+    /** What runs on under this daemon's own shim when it has given back: the container, and the shim. */
+    let left: number[] = [];
     let seen = '';
 
     /** A client that stays with its container until it is killed. */
@@ -121,6 +123,7 @@ for (const { name, program, short, client } of [
 
     after(async () => {
       for (const child of clients) await endProcess(child, 'SIGKILL');
+      for (const pid of left) process.kill(pid, 'SIGKILL');
       await daemon.stop();
       await containerd.stop();
       await containerd.start();
@@ -229,6 +232,8 @@ for (const { name, program, short, client } of [
       await ctr.ok('tasks', 'start', 'box');
       assert.equal(await ctr.ok('run', '--rm', image, 'short', 'echo', 'new'), 'new\n');
       await ctr.ok('run', '-d', image, 'made', ...sleeper);
+      const { pid } = (await it.tasks(ctr))['made']!;
+      left = [pid, parentOf(pid)];
       await ctr.ok('containers', 'rm', 'plain');
       const ttrpc = `${containerd.address}.ttrpc`;
       assert.ok(existsSync(ttrpc));
@@ -245,6 +250,7 @@ for (const { name, program, short, client } of [
       const [, made = '', gone = ''] = /cannot see:\n(.*?)\n\n.*?will find ended:\n(.*?)\n\n/s.exec(stdout) ?? [];
       assert.match(made, new RegExp(`container ${it.namespace}/made\n`));
       assert.match(made, new RegExp(`task ${it.namespace}/made$`, 'm'));
+      assert.ok(existsSync(`/proc/${left[0]}`), 'it goes on');
       assert.match(gone, new RegExp(`container ${it.namespace}/plain\n`));
       assert.match(gone, new RegExp(`task ${it.namespace}/plain$`, 'm'));
       assert.equal(it.fingerprint(), files);
@@ -254,6 +260,14 @@ for (const { name, program, short, client } of [
       const { tasks: _, ...others } = { ...lists, tasks: [] };
       const now = await it.lists(it.before);
       for (const [list, rows] of Object.entries(others)) if (list !== 'tasks ls') assert.deepEqual(now[list], rows);
+    });
+
+    test('what both have made is not mixed', async () => {
+      await it.before.ok('containers', 'create', image, 'made', 'true');
+      await containerd.stop();
+      const { code, stderr } = await it.migrate();
+      assert.equal(code, 1);
+      assert.match(stderr, new RegExp(`one of each pair has to go first: container ${it.namespace}/made\n`));
     });
   });
 }

@@ -121,7 +121,15 @@ describe('a migration killed', {
       try {
         t.diagnostic(`round ${number}: ${await round()}`);
       } catch (error) {
-        throw new Error(`round ${number}, GANTRY_FAULT_SEED=${random.seed}: ${(error as Error).message}`, {
+        const told = [daemon.log(), containerd.log()].map((log) =>
+          log
+            .split('\n')
+            .filter((line) => !/loading plugin|garbage collected/.test(line))
+            .slice(-40)
+            .join('\n'),
+        );
+        const message = (error as Error).message;
+        throw new Error(`round ${number}, GANTRY_FAULT_SEED=${random.seed}: ${message}\n${told.join('\n---\n')}`, {
           cause: error,
         });
       }

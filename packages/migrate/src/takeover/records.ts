@@ -118,3 +118,16 @@ export function putTaken(store: MetadataStore, entries: Iterable<Entry>): Promis
 export function* takenKeys(tx: ReadTransaction): Generator<Key> {
   for (const { key } of tx.list([takenPrefix])) yield key.slice(1);
 }
+
+/** Containers and sandboxes of ours that containerd has too, and that did not come from there. */
+export function conflicts(tx: ReadTransaction, { namespaces }: theirs.ContainerdMetadata): string[] {
+  const found: string[] = [];
+  for (const { name: ns, containers, sandboxes } of namespaces) {
+    const check = (kind: string, id: string, key: Key) => {
+      if (tx.has(key) && !tx.has([takenPrefix, ...key])) found.push(`${kind} ${ns}/${id}`);
+    };
+    for (const { id } of containers) check('container', id, keys.container(ns, id));
+    for (const { id } of sandboxes) check('sandbox', id, keys.sandbox(ns, id));
+  }
+  return found;
+}

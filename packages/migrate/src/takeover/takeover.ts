@@ -17,8 +17,9 @@ import { BoltFile } from '../bolt/bolt-file.ts';
 import type { CarriedConfig } from '../carry-config.ts';
 import type { ContainerdPlace, GantryPlace } from '../places.ts';
 import { contentRootOf, metadataFileIn, type Survey, type SurveyOptions, surveyOf, unsoundKey } from '../survey.ts';
+import { assertApart } from './apart.ts';
 import { lockHolder } from './lock-holder.ts';
-import { namespaceEntries, putTaken } from './records.ts';
+import { conflicts, namespaceEntries, putTaken } from './records.ts';
 import { type TakenContent, takeContent } from './take-content.ts';
 import { type PlannedSnapshot, planSnapshots, takeable, takeSnapshots } from './take-snapshots.ts';
 import { planTasks, type TaskPlan, takeTasks } from './take-tasks.ts';
@@ -48,6 +49,7 @@ export interface TakeoverOptions {
  * @throws StatusError FailedPrecondition while it runs, while a daemon of ours runs there, or if this was done already
  */
 export async function takeOver({ from, to, dryRun, carryConfig }: TakeoverOptions): Promise<Takeover> {
+  assertApart(from, to);
   if (!dryRun) assertNotDone(to.root);
   await assertStopped(from);
   const file = metadataFileIn(from.root);
@@ -68,6 +70,7 @@ export async function takeOver({ from, to, dryRun, carryConfig }: TakeoverOption
       metadata: { file, fingerprint: fingerprintOf(file)! },
     };
     const result = plan(metadata, options, to);
+    await assertNoConflict(result.survey, to.metadataFile);
     writeTakeover(to.root, { ...state, phase: 'started', at: formatTime(now()) });
     result.content = await takeContent(digests(result.survey), contentRootOf(options), to.contentRoot);
     for (const snapshotter of takeable) {
@@ -97,6 +100,19 @@ function assertNotDone(root: string): void {
   throw failedPrecondition(
     `${root}: has been taken over from ${before.from.root} at ${before.at}; start gantryd on it, or go back with --back first`,
   );
+}
+
+/** @throws StatusError FailedPrecondition that names the containers and sandboxes that both have and that did not come from there */
+async function assertNoConflict({ metadata }: Survey, file: string): Promise<void> {
+  if (!existsSync(file)) return;
+  const store = await LmdbStore.open({ path: file });
+  try {
+    const both = store.view((tx) => conflicts(tx, metadata));
+    if (both.length > 0)
+      throw failedPrecondition(`both here and at containerd, so one of each pair has to go first: ${both.join(', ')}`);
+  } finally {
+    await store.close();
+  }
 }
 
 function plan(metadata: BoltFile, options: SurveyOptions, to: GantryPlace): Takeover {

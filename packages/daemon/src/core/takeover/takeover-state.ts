@@ -65,7 +65,7 @@ export function writeTakeover(root: string, state: TakeoverState): void {
 /** Changes with every write to the file; undefined if there is no such file. */
 export function fingerprintOf(file: string): string | undefined {
   const stat = statSync(file, { bigint: true, throwIfNoEntry: false });
-  return stat && `${stat.ino}:${stat.size}:${stat.mtimeNs}`;
+  return stat && `${stat.size}:${stat.mtimeNs}`;
 }
 
 /**
