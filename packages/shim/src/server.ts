@@ -24,6 +24,7 @@ import { ContainerIndex } from './record.ts';
 import { adoptSandboxes } from './sandbox/adopt-sandboxes.ts';
 import { addSandboxService, Sandboxes } from './sandbox/sandbox-service.ts';
 import type { ShimContext } from './shim-context.ts';
+import { finishing } from './stdio/pump.ts';
 import { addTaskServices, Containers } from './task-service.ts';
 import { addTransferServices } from './transfer/transfer-service.ts';
 import { shimVersion } from './version.ts';
@@ -103,11 +104,12 @@ async function startServing(flags: ShimFlags): Promise<void> {
     });
   };
   const lifetime = new Lifetime({
-    containers: () => containers.size + sandboxes.size,
+    containers: () => containers.size + sandboxes.size + finishing.size,
     lingerMs: numberFrom(process.env['GANTRY_SHIM_LINGER_MS'], defaultLingerMs),
     reservationMs,
     onEnd: end,
   });
+  finishing.onEmpty = () => lifetime.check();
   process.on('SIGTERM', () => lifetime.shutdown(true));
 
   reaper.start();

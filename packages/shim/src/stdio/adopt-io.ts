@@ -88,10 +88,12 @@ function addOutput(
       return;
     }
     const from = given ?? (running ? findPipe(pid, pipes[name]) : undefined);
-    if (from === undefined) return;
-    const to = kept.get(`${name}-to`) ?? openTargetAgain(target).fd;
+    const to = kept.get(`${name}-to`);
     kept.delete(`${name}-to`);
-    outputs.set(name, RelayedOutput.adopt(from, to, context.changed));
+    if (from !== undefined)
+      outputs.set(name, RelayedOutput.adopt(from, to ?? openTargetAgain(target).fd, context.changed));
+    // All of it is in the client's FIFO, for whoever will read that.
+    else if (to !== undefined) outputs.set(name, DirectOutput.adoptEnded(to));
   } catch (error) {
     log.warn('output of an adopted process is lost', { pid, name, error });
   }

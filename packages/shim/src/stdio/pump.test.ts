@@ -1,9 +1,19 @@
 import assert from 'node:assert/strict';
-import { closeSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
-import { hasErrno, O, pipe2 } from '@gantry/sys';
+import { hasErrno, mkfifo, O, pipe2, setNonblocking } from '@gantry/sys';
 import { Pump } from './pump.ts';
 
 const block = Buffer.alloc(30_000, 'x');
@@ -60,13 +70,48 @@ test('to a file', async () => {
   }
 });
 
-test('finish stops at once while somebody may still write', async () => {
+test('finish ends it for its reader while somebody may still write, who is held up by nothing', async () => {
   const [read, write] = pipe2();
   const [outRead, outWrite] = pipe2();
   const pump = new Pump(read, outWrite, { splice: true });
   pump.finish();
   await pump.done;
   assert.equal(readSome(outRead), 0);
+  setNonblocking(write, true);
+  let written = 0;
+  while (written < 40 * block.length) {
+    try {
+      written += writeSync(write, block);
+    } catch (error) {
+      if (!hasErrno(error, 'EAGAIN')) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+  }
+  const before = readdirSync('/proc/self/fd').length;
   closeSync(write);
   closeSync(outRead);
+  // The writer's, the reader's, and what was read from and written to behind them.
+  while (readdirSync('/proc/self/fd').length > before - 4) await new Promise((resolve) => setTimeout(resolve, 5));
+});
+
+test('what found no reader stays until the owner is done', async () => {
+  const directory = mkdtempSync(path.join(os.tmpdir(), 'gantry-shim-pump-'));
+  try {
+    const fifo = path.join(directory, 'fifo');
+    mkfifo(fifo, 0o600);
+    const [read, write] = pipe2();
+    const pump = new Pump(read, openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK), { splice: true });
+    writeSync(write, 'for later');
+    closeSync(write);
+    await pump.done;
+    const late = openSync(fifo, constants.O_RDONLY | constants.O_NONBLOCK);
+    const buffer = Buffer.alloc(20);
+    assert.equal(buffer.toString('utf8', 0, readSync(late, buffer)), 'for later');
+    assert.equal(readSome(late), -1);
+    pump.finish();
+    assert.equal(readSome(late), 0);
+    closeSync(late);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
 });

@@ -1,12 +1,17 @@
 import { fstatSync, readSync, writeSync } from 'node:fs';
 import {
+  AT_FDCWD,
   close,
+  dupFd,
   type FdWatch,
   fcntlSetPipeSize,
   hasErrno,
   ioctl,
+  O,
+  openat,
   POLL,
   poll,
+  reopen,
   SPLICE,
   setNonblocking,
   splice,
@@ -23,8 +28,9 @@ const pieceBytes = 4096;
 /** After so many bytes a stream is one of those that write a lot, and its pipes get this size: fewer turns for the same bytes. */
 const wideAfterBytes = 1 << 20;
 const widePipeBytes = 1 << 20;
-/** How long a reader may take nothing before the rest of an ended stream is given up. */
-const stalledMs = 10_000;
+/** How long the rest of an ended stream is kept for a reader that may yet come; and for one that is there but takes nothing. */
+const absentMs = 10_000;
+const stalledMs = 600_000;
 
 /** One buffer for every stream that cannot be spliced: what could not be written at once is kept in a copy. */
 const shared = Buffer.alloc(chunkBytes);
@@ -38,7 +44,7 @@ export class Pump {
   /** Resolves when everything was moved, or the pump was stopped, and both descriptors are closed. Never rejects. */
   readonly done: Promise<void>;
   readonly #from: number;
-  readonly #to: number;
+  #to: number;
   readonly #toFile: boolean;
   readonly #onEnd: () => void;
   #spliced: boolean;
@@ -46,6 +52,7 @@ export class Pump {
   #watch: FdWatch | undefined;
   #waiting: 'input' | 'output' = 'input';
   #ended = false;
+  #holding = false;
   #moved = 0;
   #wide = false;
   readonly #smallPieces: boolean;
@@ -68,37 +75,91 @@ export class Pump {
     this.#turn();
   }
 
-  /** Whether its descriptors are closed. */
+  /** Whether it moves nothing any more. */
   get ended(): boolean {
     return this.#ended;
   }
 
-  /** Ends it now; what was not moved is lost. */
+  /** Where its bytes go: a descriptor for as long as it is open, and it is open while there is something for a reader to come. */
+  get target(): number | undefined {
+    return this.#ended && !this.#holding ? undefined : this.#to;
+  }
+
+  /** Ends it now; what was not moved, or found no reader, is lost. */
   stop(): void {
+    if (!this.#ended) {
+      this.#ended = true;
+      this.#watch?.close();
+      close(this.#from);
+      close(this.#to);
+      this.#onEnd();
+    } else if (this.#holding) {
+      this.#holding = false;
+      close(this.#to);
+    }
+  }
+
+  /** The end of its input. A FIFO that nobody has read yet would be emptied by closing it: that waits for the owner to be done. */
+  #inputEnded(): void {
     if (this.#ended) return;
+    if (fstatSync(this.#to).isFIFO() && available(this.#to) > 0) {
+      this.#onlyWrite();
+      this.#holding = ((poll([{ fd: this.#to, events: 0 }])[0] ?? 0) & POLL.ERR) !== 0;
+    }
+    if (!this.#holding) {
+      this.stop();
+      return;
+    }
     this.#ended = true;
     this.#watch?.close();
     close(this.#from);
-    close(this.#to);
     this.#onEnd();
   }
 
   /**
-   * The owner is done with it. When nobody writes any more, what a slow reader has still to take goes on in the background for
-   * as long as it takes something; otherwise the pump stops.
+   * The owner is done with it. When nobody writes any more, what a slow reader has still to take goes on in the background for as long
+   * as there is a reader. While somebody still writes, the stream ends here, and what is written goes nowhere: who has a pipe O_RDWR
+   * would else wait for ever once it is full.
    */
   finish(): void {
-    if (this.#ended || ((poll([{ fd: this.#from, events: 0 }])[0] ?? 0) & POLL.HUP) === 0) {
+    if (this.#ended) {
       this.stop();
       return;
     }
+    if (((poll([{ fd: this.#from, events: 0 }])[0] ?? 0) & POLL.HUP) === 0) {
+      const rest = fstatSync(this.#from).isFIFO() ? dupFd(this.#from) : -1;
+      this.stop();
+      if (rest >= 0) new Pump(rest, openat(AT_FDCWD, '/dev/null', O.WRONLY), { splice: true });
+      return;
+    }
+    this.#onlyWrite();
+    this.#await();
+    const begun = performance.now();
     let seen = this.#moved;
+    let movedAt = begun;
     const timer = setInterval(() => {
-      if (this.#moved === seen) this.stop();
+      const now = performance.now();
+      if (this.#moved !== seen) movedAt = now;
       seen = this.#moved;
-    }, stalledMs);
+      const absent = ((poll([{ fd: this.#to, events: 0 }])[0] ?? 0) & POLL.ERR) !== 0;
+      if (now - movedAt > (absent ? absentMs : stalledMs)) this.stop();
+    }, 1000);
     timer.unref();
-    void this.done.then(() => clearInterval(timer));
+    finishing.add(this);
+    void this.done.then(() => {
+      clearInterval(timer);
+      finishing.remove(this);
+    });
+  }
+
+  /** Its own reader no more, so that it is seen when the last other one leaves. */
+  #onlyWrite(): void {
+    if (!fstatSync(this.#to).isFIFO()) return;
+    this.#watch?.close();
+    this.#watch = undefined;
+    const to = reopen(this.#to, O.WRONLY | O.NONBLOCK | O.NOCTTY);
+    close(this.#to);
+    this.#to = to;
   }
 
   #turn(): void {
@@ -110,11 +171,12 @@ export class Pump {
         this.#moved += Math.max(0, count);
       }
       if (!this.#wide && this.#moved >= wideAfterBytes) this.#widen();
-      if (count === 0) this.stop();
+      if (count === 0) this.#inputEnded();
       else this.#await();
-    } catch {
-      // The other side is gone (EPIPE), or a terminal hung up (EIO): the end of a stream, as a reader sees it.
-      this.stop();
+    } catch (error) {
+      // A terminal hung up (EIO): the end of a stream, as a reader sees it. Or the other side is gone (EPIPE).
+      if (hasErrno(error, 'EIO')) this.#inputEnded();
+      else this.stop();
     }
   }
 
@@ -180,6 +242,27 @@ export class Pump {
     this.#watch.unref();
   }
 }
+
+/** Streams whose processes were deleted before their readers had taken everything: as long as there are any, this process is needed. */
+class Finishing {
+  onEmpty: () => void = () => {};
+  readonly #pumps = new Set<Pump>();
+
+  get size(): number {
+    return this.#pumps.size;
+  }
+
+  add(pump: Pump): void {
+    this.#pumps.add(pump);
+  }
+
+  remove(pump: Pump): void {
+    this.#pumps.delete(pump);
+    if (this.#pumps.size === 0) this.onEmpty();
+  }
+}
+
+export const finishing = new Finishing();
 
 /** FIONREAD: how many bytes could be read from a pipe or a terminal. */
 function available(fd: number): number {

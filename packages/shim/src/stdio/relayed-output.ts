@@ -69,7 +69,9 @@ export class RelayedOutput implements Output {
   }
 
   kept(): { from?: number; to?: number } {
-    return this.#pump && !this.#pump.ended ? { from: this.#from, to: this.#to } : {};
+    if (!this.#pump) return {};
+    const { ended, target } = this.#pump;
+    return { ...(ended ? {} : { from: this.#from }), ...(target === undefined ? {} : { to: target }) };
   }
 
   /**

@@ -41,8 +41,6 @@ export class TerminalIo implements ProcessIo {
   #from = -1;
   #stdinHolder = -1;
   #resizer = -1;
-  /** The same, for as long as the output pump has it. */
-  #outputTo = -1;
   #input: Pump | undefined;
   #output: Pump | undefined;
 
@@ -145,7 +143,6 @@ export class TerminalIo implements ProcessIo {
     if (this.#from >= 0) this.#input = new Pump(this.#from, dupFd(master), { splice: true });
     this.#output = new Pump(master, this.#to, { splice: true, smallPieces: true });
     void this.#output.done.then(this.#changed);
-    this.#outputTo = this.#to;
     this.#from = this.#to = -1;
   }
 
@@ -153,7 +150,8 @@ export class TerminalIo implements ProcessIo {
     const kept = new Map<DescriptorKind, number>();
     if (this.#stdinHolder >= 0) kept.set('stdin', this.#stdinHolder);
     if (this.#resizer >= 0) kept.set('terminal', this.#resizer);
-    if (this.#output && !this.#output.ended) kept.set('stdout-to', this.#outputTo);
+    const target = this.#output?.target;
+    if (target !== undefined) kept.set('stdout-to', target);
     return kept;
   }
 
