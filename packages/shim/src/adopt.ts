@@ -1,12 +1,13 @@
 import { type DescriptorKind, now } from '@gantry/api';
 import { close, hasErrno, pidfdGetInfo, pidfdOpen } from '@gantry/sys';
-import { Container, isMissing } from './container.ts';
+import { Container } from './container.ts';
 import type { KeptDescriptors } from './descriptor-keeper.ts';
 import { endInFlight } from './in-flight.ts';
 import { log } from './log.ts';
 import { unknownExit } from './reaper.ts';
 import { type ContainerRecord, processStartTime, readRecord } from './record.ts';
 import { unmountRootfs } from './rootfs.ts';
+import { isMissing } from './runtime-answers.ts';
 import type { ShimContext } from './shim-context.ts';
 import { adoptProcessIo } from './stdio/adopt-io.ts';
 import { openProcessIo } from './stdio/open.ts';

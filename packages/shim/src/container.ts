@@ -1,4 +1,4 @@
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { alreadyExists, failedPrecondition, notFound, type Time, toTimestamp, unknown } from '@gantry/api';
 import {
@@ -16,38 +16,25 @@ import type { CheckpointOptions } from '@gantry/api/gen/types/runc/options/oci_p
 import { close, hasErrno, pidfdOpen, pidfdSendSignal } from '@gantry/sys';
 import { canCheckpoint, type RestoreSource, restoreArguments, writeCheckpoint } from './checkpoint.ts';
 import { ContainerCgroup } from './container-cgroup.ts';
+import type { ContainerIdentity } from './container-identity.ts';
+import { keepDescriptors } from './keep-descriptors.ts';
 import { log } from './log.ts';
-import { isNative, type RuntimeCommand, RuntimeError, runRuntime, runtimeStatus, type Stdio } from './oci-runtime.ts';
+import { isNative, runRuntime, runtimeStatus, type Stdio } from './oci-runtime.ts';
 import type { ProcessExit } from './reaper.ts';
 import { type ContainerRecord, processStartTime, recordName, writeRecord } from './record.ts';
 import { releaseInit } from './release-init.ts';
 import { removeState } from './remove-state.ts';
 import { unmountRootfs } from './rootfs.ts';
+import { isMissing, killStatus, readPid } from './runtime-answers.ts';
 import type { ShimContext } from './shim-context.ts';
 import { openProcessIo } from './stdio/open.ts';
 import type { StdioRequest } from './stdio/process-io.ts';
 import { TaskProcess } from './task-process.ts';
+import { withTimeout } from './with-timeout.ts';
 
 /** How long Delete waits for the end of a process that its runtime has just killed. */
 const endTimeoutMs = 10_000;
 const SIGKILL = 9;
-
-/** What a container is made of, before it has processes. */
-export interface ContainerIdentity {
-  namespace: string;
-  id: string;
-  bundle: string;
-  runtime: RuntimeCommand;
-  rootfsMounted: boolean;
-  ownPidNamespace: boolean;
-  noNewKeyring: boolean;
-  /** Kinds of hooks that its spec has. */
-  hooks: string[];
-  ioUid: number;
-  ioGid: number;
-  /** It comes from a checkpoint: its process exists once it is started. */
-  restore?: RestoreSource;
-}
 
 /** A container and its processes: what the task service's verbs do. One container's failures stay its own. */
 export class Container {
@@ -221,18 +208,10 @@ export class Container {
     this.#context.reaper.watch(process.pid, pidfd, at).then((exit) => this.ended(process, exit));
   }
 
-  /** Has the daemon keep what of a process would end with this shim; says nothing if that has not changed. */
+  /** Has the daemon keep what of a process would end with this shim. To be called whenever that may have changed. */
   keep(process: TaskProcess): void {
     if (this.#deleted || (process !== this.init && this.execs.get(process.execId) !== process)) return;
-    const descriptors = new Map(process.io?.kept());
-    const pidfd = process.exit ? undefined : this.#context.reaper.pidfdOf(process.pid);
-    if (pidfd !== undefined) descriptors.set('pidfd', pidfd);
-    const kinds = [...descriptors.keys()].join();
-    if (kinds === process.keptKinds) return;
-    process.keptKinds = kinds;
-    const { namespace, id } = this;
-    if (descriptors.size === 0) this.#context.keeper.drop(namespace, id, process.execId);
-    else this.#context.keeper.keep({ namespace, id, exec: process.execId }, descriptors);
+    keepDescriptors(this.#context, this.identity, process);
   }
 
   /** The daemon was started again and has nothing: everything is given once more. */
@@ -518,33 +497,3 @@ export class Container {
 }
 
 const neverStarted: ProcessExit = { exitStatus: 0, at: { seconds: 0n, nanos: 0 } };
-
-/** The pid that a runtime wrote. */
-export function readPid(file: string): number {
-  const pid = Number.parseInt(readFileSync(file, 'utf8'), 10);
-  if (!(pid > 0)) throw new Error(`no process id in ${file}`);
-  return pid;
-}
-
-/** Whether a runtime's failure says that it does not know the container. */
-export function isMissing(error: unknown): boolean {
-  return error instanceof RuntimeError && /does not exist|no such (file|container)|not found/i.test(error.message);
-}
-
-function killStatus(error: unknown, id: string): unknown {
-  const message = error instanceof Error ? error.message.toLowerCase() : '';
-  if (/process already finished|container not running|not running|no such process/.test(message))
-    return notFound('process already finished: not found', error);
-  if (isMissing(error)) return notFound(`no such container ${id}`, error);
-  return runtimeStatus(error, 'OCI runtime kill failed');
-}
-
-async function withTimeout<T>(promise: Promise<T>, timeoutMs: number, message: string): Promise<T> {
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(failedPrecondition(message)), timeoutMs);
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
