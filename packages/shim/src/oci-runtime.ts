@@ -115,6 +115,15 @@ function runtimeEnvironment(): Record<string, string | undefined> {
   return environment;
 }
 
+/**
+ * `runc exec` does one thing after the other: with one processor for its Go code it takes 5 % less of the processors. Its process gets the
+ * environment of its own document only, and unlike `create` it runs no hook that could inherit ours.
+ */
+function environmentOf(command: RuntimeCommand, verb: string | undefined): Record<string, string | undefined> {
+  const own = runtimeEnvironment();
+  return verb === 'exec' && path.basename(command.binary) === 'runc' ? { GOMAXPROCS: '1', ...own } : own;
+}
+
 /** A runtime call that failed: `message` is already the text for the client, without what was attempted. */
 export class RuntimeError extends Error {
   readonly exitStatus: number;
@@ -154,7 +163,7 @@ async function runToEnd(command: RuntimeCommand, args: readonly string[], option
       file,
       argv0: command.binary,
       args: [...global, ...args],
-      env: runtimeEnvironment(),
+      env: environmentOf(command, args[0]),
       stdio: output === undefined ? (options.stdio ?? [null, null, null]) : [null, output, output],
       ...(nofile ? { nofile } : {}),
     });
