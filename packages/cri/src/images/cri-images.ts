@@ -31,6 +31,8 @@ export class CriImages {
   readonly #options: CriImagesOptions;
   readonly #facts: ImageFactsReader;
   readonly #pulls = new KeyedLock();
+  /** What `list` answers until something changes. */
+  #list: Promise<CriImage[]> | undefined;
   readonly #legacy: ReturnType<typeof legacyRegistry>;
 
   constructor(options: CriImagesOptions) {
@@ -39,8 +41,21 @@ export class CriImages {
     this.#legacy = legacyRegistry(options.config.registry);
   }
 
+  /** Images have come, changed or gone. */
+  changed(): void {
+    this.#list = undefined;
+  }
+
   /** All images whose parts for this machine are there, in order of their first record. */
-  async list(ctx: RequestContext): Promise<CriImage[]> {
+  list(ctx: RequestContext): Promise<CriImage[]> {
+    if (this.#list) return this.#list;
+    const list = this.#read(ctx);
+    this.#list = list;
+    list.catch(() => this.changed());
+    return list;
+  }
+
+  async #read(ctx: RequestContext): Promise<CriImage[]> {
     const records = await this.#options.images.list(ctx);
     this.#facts.keep(new Set(records.map(({ target }) => target.digest)));
     const byId = new Map<string, CriImage>();

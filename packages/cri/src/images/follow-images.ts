@@ -5,11 +5,12 @@ import type { Logger } from '@gantry/daemon/core/log/logger.ts';
 import { kubernetesNamespace } from '../labels.ts';
 import type { CriImages } from './cri-images.ts';
 
-/** Makes images that came otherwise (by `ctr`, say) into such as CRI has. Returns how to stop. */
+/** Tells of changes, and makes images that came otherwise (by `ctr`, say) into such as CRI has. Returns how to stop. */
 export function followImages(images: CriImages, bus: EventExchange, log: Logger): () => Promise<void> {
   let last = Promise.resolve();
-  const stop = bus.listen(({ namespace, event }) => {
-    if (namespace !== kubernetesNamespace) return;
+  const stop = bus.listen(({ namespace, topic, event }) => {
+    if (namespace !== kubernetesNamespace || !topic.startsWith('/images/')) return;
+    images.changed();
     const name = isAny(event, ImageCreateSchema)
       ? unpackAny(ImageCreateSchema, event).name
       : isAny(event, ImageUpdateSchema)

@@ -31,7 +31,7 @@ export function watchContainer(cri: Cri, container: CriContainer, task: Task): v
 
 /** Removes the task, waits until its output is in the log, and keeps how it ended. */
 export async function noteExit(cri: Cri, container: CriContainer, exitCode: number, at: bigint): Promise<void> {
-  await removeTask(cri, container.id);
+  const removed = removeTask(cri, container.id);
   // One whose process never came to be has nobody at the other end.
   container.io?.started();
   container.io?.closeStdin();
@@ -39,6 +39,7 @@ export async function noteExit(cri: Cri, container: CriContainer, exitCode: numb
   await Promise.race([container.io?.drained, sleep(10_000, undefined, { ref: false })]);
   await container.io?.close();
   container.io = undefined;
+  await removed;
   const reason = container.status.reason || (exitCode === 0 ? 'Completed' : 'Error');
   container.status = { ...container.status, pid: 0, exitCode, finishedAt: at, reason, unknown: false };
   await writeStatus(dirs.containerRoot(cri, container.id), container.status);

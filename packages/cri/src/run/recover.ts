@@ -3,6 +3,7 @@ import { Code, hasCode, now } from '@gantry/api';
 import { ContainerState } from '@gantry/api/gen/cri/v1/api_pb.js';
 import type { Container } from '@gantry/daemon/core/containers/container-store.ts';
 import { removeAllBeneath, unmountRecursive } from '@gantry/mount';
+import { parseJson, type RuntimeSpec } from '@gantry/oci';
 import { MNT } from '@gantry/sys';
 import { type Cri, criContext, dirs } from '../cri.ts';
 import { CriLabel, Extension } from '../labels.ts';
@@ -81,6 +82,7 @@ async function loadContainer(cri: Cri, record: Container): Promise<void> {
   const container: CriContainer = {
     id,
     metadata,
+    user: record.spec && parseJson<RuntimeSpec>(record.spec.value).process?.user,
     status: kept ?? newStatus(nanosOf(record.createdAt)),
     exited: Promise.resolve(),
   };

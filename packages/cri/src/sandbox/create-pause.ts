@@ -56,7 +56,7 @@ export async function createPause(
     shm,
   });
   const packed = jsonAny(TypeUrl.RuntimeSpec, encodeJson(spec));
-  const mounts = await snapshotter.prepare(ctx, id, image.chainId, {
+  const mounts = await snapshotter.prepare({ ...ctx, step: true }, id, image.chainId, {
     labels: snapshotLabels(namespaces?.usernsOptions),
   });
   undoing('snapshot', () => snapshotter.remove(quiet, id));

@@ -1,7 +1,7 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
 import { jsonAny } from '@gantry/api';
 import { type ContainerConfig, ContainerConfigSchema, type PodSandboxConfig } from '@gantry/api/gen/cri/v1/api_pb.js';
-import { encodeJson, parseJson } from '@gantry/oci';
+import { encodeJson, parseJson, type SpecUser } from '@gantry/oci';
 import { ExtensionType } from '../labels.ts';
 import type { ContainerIo } from '../logs/container-logs.ts';
 import { fromJson, toJson } from '../wire-json.ts';
@@ -27,6 +27,8 @@ export interface ContainerMetadata {
 export interface CriContainer {
   readonly id: string;
   readonly metadata: ContainerMetadata;
+  /** Who its process runs as; absent if its specification does not say. */
+  user?: SpecUser | undefined;
   status: ContainerStatusRecord;
   /** Its input and output, from its start on. */
   io?: ContainerIo | undefined;

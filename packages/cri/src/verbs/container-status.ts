@@ -6,7 +6,7 @@ import {
   type ContainerStatusSchema,
   Signal,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
-import { parseJson, type RuntimeSpec, stringifyJson } from '@gantry/oci';
+import { parseJson, stringifyJson } from '@gantry/oci';
 import { type Cri, criContext } from '../cri.ts';
 import { stateOf } from '../store/container-status.ts';
 import type { CriContainer } from '../store/cri-container.ts';
@@ -31,7 +31,6 @@ export async function wireContainerStatus(
   const { config, imageRef } = metadata;
   const image = await cri.images.find(criContext(), imageRef);
   const name = image?.tags[0] ?? image?.digests[0] ?? imageRef;
-  const spec = await specOf(cri, id);
   return {
     id,
     ...(config.metadata && { metadata: config.metadata }),
@@ -53,12 +52,12 @@ export async function wireContainerStatus(
     mounts: config.mounts,
     logPath: metadata.logPath,
     ...(status.resources && { resources: { linux: status.resources } }),
-    ...(spec?.process && {
+    ...(container.user && {
       user: {
         linux: {
-          uid: BigInt(spec.process.user.uid),
-          gid: BigInt(spec.process.user.gid),
-          supplementalGroups: (spec.process.user.additionalGids ?? []).map(BigInt),
+          uid: BigInt(container.user.uid),
+          gid: BigInt(container.user.gid),
+          supplementalGroups: (container.user.additionalGids ?? []).map(BigInt),
         },
       },
     }),
@@ -71,11 +70,6 @@ function stopSignalOf(name: string): Signal {
   const upper = name.toUpperCase().replace('RTMIN+', 'RTMINPLUS').replace('RTMAX-', 'RTMAXMINUS');
   const key = upper.startsWith('SIG') ? upper : `SIG${upper}`;
   return (Signal as unknown as Record<string, Signal>)[key] ?? Signal.RUNTIME_DEFAULT;
-}
-
-async function specOf(cri: Cri, id: string): Promise<RuntimeSpec | undefined> {
-  const record = await cri.records.containers.get(criContext(), id).catch(() => undefined);
-  return record?.spec ? parseJson<RuntimeSpec>(record.spec.value) : undefined;
 }
 
 async function verboseInfo(cri: Cri, { id, metadata, status }: CriContainer): Promise<object> {

@@ -125,9 +125,13 @@ export async function createContainer(
     exited: Promise.resolve(),
   };
   await cri.hooks.createContainer(sandbox, container, spec);
+  container.user = spec.process?.user;
 
   const snapshotter = cri.snapshotters.get(ctx, snapshotterName);
-  const rootfs = await snapshotter.prepare(ctx, id, image.chainId, { labels: snapshotLabels(options?.usernsOptions) });
+  // The container's record, which is durable, comes after it.
+  const rootfs = await snapshotter.prepare({ ...ctx, step: true }, id, image.chainId, {
+    labels: snapshotLabels(options?.usernsOptions),
+  });
   undoing('snapshot', () => snapshotter.remove(quiet, id));
   await cri.volumes.copyUp(ctx, rootfs, volumes);
   await cri.records.containers.create(ctx, {

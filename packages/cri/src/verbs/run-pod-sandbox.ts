@@ -43,7 +43,8 @@ export async function runPodSandbox(
     throw invalidArgument(`sandbox controller "${handler.sandboxer}" of runtime "${handler.name}" is not there`);
   const ctx = criContext(signal, id);
   const quiet = criContext();
-  await cri.records.leases.create(quiet, { id, labels: { [CriLabel.sandboxLease]: 'true' } });
+  // The sandbox's record, which is durable, comes after it.
+  await cri.records.leases.create({ ...quiet, step: true }, { id, labels: { [CriLabel.sandboxLease]: 'true' } });
   undoing('lease', () => cri.records.leases.delete(quiet, id));
 
   const metadata: SandboxMetadata = {
