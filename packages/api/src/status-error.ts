@@ -16,7 +16,7 @@ export class StatusError extends Error {
     this.details = options.details ?? [];
   }
 
-  /** Any thrown value as a StatusError: itself, or code Unknown (AbortError: Canceled) around it. */
+  /** Any thrown value as a StatusError: itself, or code Unknown (AbortError: Canceled, a full disk: ResourceExhausted) around it. */
   static from(reason: unknown): StatusError {
     if (reason instanceof StatusError) return reason;
     // What went wrong first is what the caller asks about; that the clean-up failed too stays in the cause.
@@ -27,7 +27,9 @@ export class StatusError extends Error {
           ? Code.Canceled
           : reason.name === 'TimeoutError'
             ? Code.DeadlineExceeded
-            : Code.Unknown;
+            : outOfSpace.has((reason as NodeJS.ErrnoException).code)
+              ? Code.ResourceExhausted
+              : Code.Unknown;
       return new StatusError(code, reason.message, { cause: reason });
     }
     return new StatusError(Code.Unknown, String(reason), { cause: reason });
@@ -39,6 +41,8 @@ export class StatusError extends Error {
     return new StatusError(error.code, `${prefix}: ${error.message}`, { cause: reason, details: error.details });
   }
 }
+
+const outOfSpace = new Set<unknown>(['ENOSPC', 'EDQUOT']);
 
 const maker =
   (code: Code) =>

@@ -1,6 +1,7 @@
 import { mkdirSync } from 'node:fs';
+import { constants } from 'node:os';
 import path from 'node:path';
-import { failedPrecondition, unavailable } from '@gantry/api';
+import { failedPrecondition, internal, resourceExhausted, unavailable } from '@gantry/api';
 import { open, type RootDatabase, type Transaction } from 'lmdb';
 import { afterPrefix, decodeKey, encodeKey } from './key-codec.ts';
 import type { Key, MetadataStore, ReadTransaction, Value, WriteTransaction } from './metadata-store.ts';
@@ -60,6 +61,8 @@ export class LmdbStore implements MetadataStore {
       cache: false,
       noSync: options.noSync ?? false,
       ...safeRestore,
+      // A turn's transactions are written together all the same; with it, lmdb keeps a promise whose failure nobody could see to.
+      eventTurnBatching: false,
       // A daemon's metadata is small; the map grows by itself when it is not.
       mapSize: 64 << 20,
       maxReaders: 64,
@@ -99,7 +102,20 @@ export class LmdbStore implements MetadataStore {
   async update<T>(fn: (tx: WriteTransaction) => T, options: { step?: boolean | undefined } = {}): Promise<T> {
     this.#assertOpen();
     const done: (() => void)[] = [];
-    const result = await this.#db.childTransaction(() => fn(new LmdbWriteTransaction(this.#db, done)));
+    let failure: unknown;
+    const running = this.#db.childTransaction(() => {
+      try {
+        return fn(new LmdbWriteTransaction(this.#db, done));
+      } catch (error) {
+        failure = error;
+        throw error;
+      }
+    });
+    // lmdb has promises of its own for the same, which nobody else sees fail.
+    this.#db.committed.then(ignore, ignore);
+    const result = await running.catch(async (error) => {
+      throw failure ?? (await commitError(error));
+    });
     if (!this.#noSync && !options.step) await this.#db.flushed;
     for (const call of done) call();
     return result;
@@ -196,6 +212,19 @@ class LmdbWriteTransaction extends LmdbReadTransaction implements WriteTransacti
     this.#done.push(fn);
   }
 }
+
+/** What failed when a transaction could not be written. lmdb tells the reason in another promise. */
+async function commitError(error: Error & { commitError?: Promise<never> }): Promise<unknown> {
+  if (!error.commitError) return error;
+  const cause = await error.commitError.catch((reason: Error & { code?: unknown }) => reason);
+  const message = `metadata cannot be written: ${cause.message}`;
+  return outOfSpace.has(cause.code) ? resourceExhausted(message, cause) : internal(message, cause);
+}
+
+const ignore = (): void => undefined;
+
+/** ENOSPC, EDQUOT, and lmdb's own for a map that is full. */
+const outOfSpace = new Set<unknown>([constants.errno.ENOSPC, constants.errno.EDQUOT, -30792]);
 
 function isKeyed(value: Value): value is Keyed {
   return typeof value === 'object' && value !== null && '$key' in value;

@@ -1,5 +1,6 @@
 import { definePlugin } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
+import { thisBoot } from '../../core/sync/this-boot.ts';
 import { LocalContent } from './local-content.ts';
 
 /** `io.containerd.content.v1.content`: the content store on the local disk. */
@@ -8,6 +9,6 @@ export const localContentPlugin = definePlugin({
   id: 'content',
   async init(context) {
     context.meta.exports['root'] = context.root;
-    return await LocalContent.open(context.root);
+    return await LocalContent.open(context.root, await thisBoot(context.state));
   },
 });

@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { formatTime, fromMillis, now, parseTime, type Time } from '@gantry/api';
+
+import { syncPath } from '../../core/sync/filesystem-sync.ts';
 
 /** What an ingest's directory says about it. */
 export interface IngestRecord {
@@ -91,6 +93,28 @@ export class IngestFiles {
 
   setTotal(total: number): Promise<void> {
     return this.#put('total', String(total));
+  }
+
+  /** Notes how many bytes are known to be on disk. To be called when they are. */
+  setSynced(offset: number): Promise<void> {
+    return this.#put('synced', String(offset));
+  }
+
+  /** What is on disk is no longer what was noted. */
+  async forgetSynced(): Promise<void> {
+    await rm(path.join(this.dir, 'synced'), { force: true });
+    await syncPath(this.dir);
+  }
+
+  /**
+   * After the machine has stopped: bytes that were not synced may be zeros now, whatever the size says. Cuts the ingest to what was, or
+   * removes it.
+   */
+  async trust(): Promise<void> {
+    const synced = Number((await this.#get('synced')) ?? 0) || 0;
+    const { size } = await stat(this.data);
+    if (synced > size || synced === 0) await this.remove();
+    else if (synced < size) await truncate(this.data, synced);
   }
 
   remove(): Promise<void> {

@@ -55,4 +55,44 @@ describe('local content on disk', () => {
     assert.deepEqual(await readdir(path.join(root, 'ingest')), []);
     await rm(root, { recursive: true });
   });
+
+  it('after another boot trusts no more of an ingest than what was synced', async () => {
+    const root = await directory();
+    const write = async (store: LocalContent, ref: string, text: string) => {
+      const writer = await store.writer({ ref });
+      await writer.write(Buffer.from(text));
+      return writer;
+    };
+    const first = await LocalContent.open(root, 'first boot');
+    // Closed, so synced; then written on and cut off.
+    await (await write(first, 'both', 'synced')).close();
+    await write(first, 'both', ' and not');
+    await write(first, 'not', 'only written');
+    await (await write(first, 'shorter', 'all of it')).close();
+    const shorter = await first.writer({ ref: 'shorter' });
+    await shorter.truncate(3);
+    await shorter.write(Buffer.from(' else'));
+    const offsets = async (store: LocalContent) =>
+      Object.fromEntries((await store.listStatuses()).map(({ ref, offset }) => [ref, offset]));
+
+    assert.deepEqual(await offsets(await LocalContent.open(root, 'first boot')), { both: 14, not: 12, shorter: 8 });
+    const second = await LocalContent.open(root, 'second boot');
+    assert.deepEqual(await offsets(second), { both: 6 });
+    const writer = await write(second, 'both', ' again');
+    const { digest } = await writer.commit();
+    assert.equal(digest, `sha256:${createHash('sha256').update('synced again').digest('hex')}`);
+    await rm(root, { recursive: true });
+  });
+
+  it('drops an ingest whose files a power cut has emptied', async () => {
+    const root = await directory();
+    const store = await LocalContent.open(root, 'boot');
+    await (await store.writer({ ref: 'emptied' })).close();
+    const dir = path.join(root, 'ingest', createHash('sha256').update('emptied').digest('hex'));
+    await writeFile(path.join(dir, 'ref'), '');
+    assert.deepEqual(await store.listStatuses(), []);
+    await (await store.writer({ ref: 'emptied' })).close();
+    assert.equal(await readFile(path.join(dir, 'ref'), 'utf8'), 'emptied');
+    await rm(root, { recursive: true });
+  });
 });

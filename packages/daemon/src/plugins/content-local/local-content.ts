@@ -1,4 +1,15 @@
-import { type FileHandle, mkdir, open, readdir, rename, stat, unlink, utimes } from 'node:fs/promises';
+import {
+  type FileHandle,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  stat,
+  unlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import path from 'node:path';
 import { alreadyExists, fromMillis, invalidArgument, notFound, type Time, toMillis } from '@gantry/api';
 import type {
@@ -38,14 +49,21 @@ export class LocalContent implements ContentBackend, WriterHome {
     this.#root = root;
   }
 
-  /** Opens the store, making its directories, and removes halves of ingests that a killed daemon left. */
-  static async open(root: string): Promise<LocalContent> {
+  /**
+   * Opens the store, making its directories, and removes halves of ingests that a killed daemon left.
+   * @param boot see `thisBoot`: of what an earlier boot has left, only what was synced is trusted
+   */
+  static async open(root: string, boot = ''): Promise<LocalContent> {
     await mkdir(path.join(root, 'ingest'), { recursive: true, mode: 0o755 });
     await mkdir(path.join(root, 'blobs'), { recursive: true, mode: 0o755 });
     const store = new LocalContent(root);
+    const note = path.join(root, 'boot');
+    const sameBoot = (await contentOf(note)) === boot;
     for (const files of await store.#ingests()) {
       if ((await files.read()) === undefined) await files.remove();
+      else if (!sameBoot) await files.trust();
     }
+    if (!sameBoot) await writeFile(note, boot, { mode: 0o600 });
     return store;
   }
 
@@ -263,6 +281,16 @@ class LocalReader implements ContentReader {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+}
+
+/** '' if there is no such file. */
+async function contentOf(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (reason) {
+    if (isMissing(reason)) return '';
+    throw reason;
   }
 }
 

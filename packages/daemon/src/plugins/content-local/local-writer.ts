@@ -12,6 +12,9 @@ export interface WriterHome {
   closed(ref: string): void;
 }
 
+/** Bytes after which an ingest is brought to disk. */
+const syncEvery = 64 << 20;
+
 /** Writes one ingest: bytes go to the file and into the digest at the same time. */
 export class LocalWriter implements BackendWriter {
   readonly path: string;
@@ -22,6 +25,9 @@ export class LocalWriter implements BackendWriter {
   readonly #status: IngestStatus;
   #open = true;
   #dirty = false;
+  /** Bytes that are on disk, or were the last time that it was begun to bring them there. */
+  #synced: number;
+  #syncing: Promise<void> = Promise.resolve();
 
   constructor(
     home: WriterHome,
@@ -36,6 +42,7 @@ export class LocalWriter implements BackendWriter {
     this.#file = file;
     this.#digest = digest;
     this.#status = { ...record, expected };
+    this.#synced = record.offset;
     this.path = files.data;
   }
 
@@ -62,6 +69,21 @@ export class LocalWriter implements BackendWriter {
     this.#status.offset = offset + chunk.length;
     this.#status.updatedAt = now();
     this.#dirty = true;
+    if (this.#status.offset - this.#synced < syncEvery) return;
+    await this.#syncing;
+    this.#syncing = this.#sync();
+  }
+
+  /** Brings what is written so far to disk and notes it, so that a power cut costs no more than what comes after. */
+  async #sync(): Promise<void> {
+    const { offset } = this.#status;
+    this.#synced = offset;
+    try {
+      await this.#file.sync();
+      await this.#files.setSynced(offset);
+    } catch {
+      // Aborted meanwhile; or the disk is broken, which the commit will tell. Without the note nobody counts on the bytes.
+    }
   }
 
   async truncate(size: number): Promise<void> {
@@ -70,6 +92,11 @@ export class LocalWriter implements BackendWriter {
       throw invalidArgument(`cannot truncate ${this.#status.ref} to ${size}, it has ${this.#status.offset} bytes`);
     }
     if (size === this.#status.offset) return;
+    await this.#syncing;
+    if (size < this.#synced) {
+      await this.#files.forgetSynced();
+      this.#synced = size;
+    }
     await this.#file.truncate(size);
     this.#digest.restart(size);
     this.#status.offset = size;
@@ -106,6 +133,7 @@ export class LocalWriter implements BackendWriter {
           `unexpected commit digest ${digest}, expected ${options.expected}: failed precondition`,
         );
       }
+      await this.#syncing;
       await this.#file.chmod(0o444);
       await this.#file.sync();
       await this.#home.publish(digest, this.#files, this.#status);
@@ -124,7 +152,9 @@ export class LocalWriter implements BackendWriter {
 
   async #end(): Promise<void> {
     this.#digest.close();
+    await this.#syncing;
     try {
+      if (this.#dirty) await this.#sync();
       await this.#file.close();
       if (this.#dirty) await this.#files.touch(this.#status.updatedAt);
     } finally {

@@ -4,7 +4,7 @@ import { LmdbStore } from '../../core/metadata/lmdb-store.ts';
 import { field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin, PluginSkip } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
-import { thisBoot } from '../../core/snapshots/this-boot.ts';
+import { thisBoot } from '../../core/sync/this-boot.ts';
 import { OverlaySnapshotter } from './overlay-snapshotter.ts';
 
 /** `io.containerd.snapshotter.v1.overlayfs`, with containerd's settings. */

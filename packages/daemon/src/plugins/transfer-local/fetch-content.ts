@@ -75,10 +75,13 @@ export async function fetchContent(ctx: RequestContext, given: FetchRequest): Pr
   } catch (error) {
     growing?.fail(error);
     await writer.close();
-    // Bytes that do not match their digest must not be resumed.
-    if (!hasCode(error, Code.FailedPrecondition)) throw error;
-    await dropIngest(ctx, content, refKey(descriptor));
-    throw blame(error, source);
+    // Bytes that do not match their digest must not be resumed; and half a blob must not go on filling the disk.
+    const full = StatusError.from(error).code === Code.ResourceExhausted;
+    if (!full && !hasCode(error, Code.FailedPrecondition)) throw error;
+    await dropIngest(ctx, content, refKey(descriptor)).catch((second) => {
+      if (!full) throw second;
+    });
+    throw full ? error : blame(StatusError.from(error), source);
   }
   await writer.close();
   return fresh;

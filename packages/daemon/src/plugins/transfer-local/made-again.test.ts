@@ -22,6 +22,8 @@ import { daemonOptions, listing, tar } from './testing-daemon.ts';
  */
 const skip = process.getuid?.() === 0 ? false : 'needs root: snapshots are mounted and files get owners';
 const ctx = contextOf('default');
+/** The collector is at work from the start. */
+const held = { 'containerd.io/gc.root': 'yes' };
 const linux = { os: 'linux', architecture: 'amd64' };
 const layers = [
   tar([
@@ -46,7 +48,7 @@ async function open(directory: string, name: string) {
   const metadata = daemon.get(PluginTypes.Metadata, 'bolt');
   const snapshots = metadata.snapshotters.get(ctx, 'overlayfs');
   const seen = async (): Promise<string[]> => {
-    const mounts = await snapshots.view(ctx, 'look', chain.at(-1) ?? '');
+    const mounts = await snapshots.view(ctx, 'look', chain.at(-1) ?? '', { labels: held });
     const found = await withTempMount(mounts, path.join(directory, name), async (root) => listing(root));
     await snapshots.remove(ctx, 'look');
     return found;
@@ -75,8 +77,7 @@ describe('snapshots that were not on disk when the machine stopped', { skip }, (
     const unpacks = [{ platform: linux, snapshotter: 'overlayfs' }];
     const to = packAny(ImageStoreSchema, { name: 'image', platforms: [linux], unpacks });
     await daemon.get(PluginTypes.Transfer, 'local').transfer(ctx, packAny(OCIRegistrySchema, { reference }), to);
-    const labels = { 'containerd.io/gc.root': 'yes' };
-    await daemon.snapshots.prepare(ctx, 'active', chain.at(-1) ?? '', { labels });
+    await daemon.snapshots.prepare(ctx, 'active', chain.at(-1) ?? '', { labels: held });
     // Answered, and nothing has synced the snapshots: this is the moment.
     for (const name of ['cut', 'cut-without-layer', 'killed']) {
       execFileSync('mkdir', [path.join(directory, name)]);
