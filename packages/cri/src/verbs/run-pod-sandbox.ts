@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto';
-import { Code, hasCode, invalidArgument, StatusError } from '@gantry/api';
+import { Code, hasCode, invalidArgument, packAny, StatusError } from '@gantry/api';
 import {
   ContainerEventType,
   NamespaceMode,
   type PodSandboxConfig,
+  PodSandboxConfigSchema,
   type RunPodSandboxRequest,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { createNetns, defaultNetnsDirectory, keepNetnsOf, newNetnsPath, removeNetns } from '../cni/netns.ts';
@@ -82,7 +83,12 @@ export async function runPodSandbox(
     sandboxer: handler.sandboxer,
     exited: Promise.resolve(),
   };
-  await controller.create(ctx, record(), { netnsPath: metadata.netnsPath });
+  await controller.create(ctx, record(), {
+    netnsPath: metadata.netnsPath,
+    // What controllers of other runtimes make the sandbox by.
+    options: packAny(PodSandboxConfigSchema, config),
+    annotations: { ...config.annotations },
+  });
   undoing('sandbox', () => controller.shutdown(quiet, id));
   const connecting = () => (metadata.netnsPath === '' ? Promise.resolve() : connect(cri, metadata, undoing, signal));
   // The process does not care whether its network is there yet, so that both are made at once.

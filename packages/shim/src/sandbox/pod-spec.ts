@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fromBinary } from '@bufbuild/protobuf';
 import type { Any } from '@bufbuild/protobuf/wkt';
@@ -11,7 +12,16 @@ import {
 import type { RuntimeSpec, SpecNamespace } from '@gantry/oci';
 
 /** Pods' own processes go last when memory is short, as Kubernetes' runtimes have it. */
-const oomScoreAdj = -998;
+const lastToGo = -998;
+const CAP_SYS_RESOURCE = 24n;
+
+/** Without the capability a score can be raised only. */
+function oomScoreAdj(): number {
+  const status = readFileSync('/proc/self/status', 'latin1');
+  const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? '0'}`);
+  if ((effective >> CAP_SYS_RESOURCE) & 1n) return lastToGo;
+  return Math.max(lastToGo, Number(readFileSync('/proc/self/oom_score_adj', 'latin1')));
+}
 
 /**
  * What a pod's configuration asks of its sandbox: namespaces, hostname, kernel settings, cgroup. Loaded only for those who send one,
@@ -35,7 +45,7 @@ export function podSpec(id: string, options: Any, netns: string): RuntimeSpec {
       },
       cwd: '/',
       noNewPrivileges: true,
-      oomScoreAdj,
+      oomScoreAdj: oomScoreAdj(),
     },
     annotations: {
       ...config.annotations,
