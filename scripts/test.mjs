@@ -43,6 +43,11 @@ const libraries = {
   '/usr/include/stdio.h': 'libc6-dev',
   '/usr/bin/pkg-config': 'pkg-config',
   '/usr/lib/cni/bridge': 'containernetworking-plugins',
+  ...(process.env.GANTRY_CRITEST && {
+    '/usr/sbin/nginx': 'nginx-light',
+    '/usr/bin/pgrep': 'procps',
+    '/usr/bin/ipcs': 'util-linux',
+  }),
 };
 
 /** Go programs that the tests talk to, as modules of one version; by where they go, as some have the same name. */
@@ -89,6 +94,29 @@ function installPrograms() {
     const env = { ...process.env, GOBIN: folder, CGO_ENABLED: '0', GOFLAGS: '-mod=mod', ...goSettings[name] };
     const result = spawnSync(go, ['install', module], { stdio: ['ignore', 'ignore', 'inherit'], env });
     if (result.status !== 0) console.warn(`test: could not install ${module}; tests that need it will be skipped`);
+  }
+  compileCritest(bin, go);
+}
+
+/** critest is a test binary: it is compiled in a module of its own. Only for those who want its tests. */
+function compileCritest(bin, go) {
+  const file = path.join(bin, 'critest');
+  if (!process.env.GANTRY_CRITEST || existsSync(file) || !go) return;
+  const scratch = path.join(top, '.cache/critest');
+  mkdirSync(scratch, { recursive: true });
+  const module = 'sigs.k8s.io/cri-tools/cmd/critest';
+  const env = { ...process.env, CGO_ENABLED: '0', GOFLAGS: '-mod=mod' };
+  console.log(`go test -c ${module}@v1.36.0 ...`);
+  for (const args of [
+    ['mod', 'init', 'scratch'],
+    ['get', '-t', `${module}@v1.36.0`],
+    ['test', '-c', '-o', file, module],
+  ]) {
+    const made = args[0] === 'mod' && existsSync(path.join(scratch, 'go.mod'));
+    if (!made && spawnSync(go, args, { cwd: scratch, stdio: ['ignore', 'ignore', 'inherit'], env }).status !== 0) {
+      console.warn('test: could not compile critest; its tests will be skipped');
+      return;
+    }
   }
 }
 
