@@ -459,7 +459,13 @@ export class Container {
   }
 
   #run(args: readonly string[], stdio?: Stdio, capture = false): Promise<string> {
-    return runRuntime(this.identity.runtime, args, { logFile: this.logFile, capture, ...(stdio ? { stdio } : {}) });
+    const core = args[0] === 'exec' ? this.init.pid : args[0] === 'create' || args[0] === 'restore' ? 'new' : undefined;
+    return runRuntime(this.identity.runtime, args, {
+      logFile: this.logFile,
+      capture,
+      ...(stdio ? { stdio } : {}),
+      ...(core === undefined ? {} : { core }),
+    });
   }
 
   /** Has the record say that something is under way which a death of this process would leave half done. */

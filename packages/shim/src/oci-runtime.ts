@@ -15,7 +15,7 @@ import {
 } from 'node:fs';
 import path from 'node:path';
 import { StatusError, traced, unknown } from '@gantry/api';
-import { getrlimit, RLIMIT, type Rlimit, spawn, waitExit } from '@gantry/sys';
+import { type Child, getrlimit, inSchedCore, RLIMIT, type Rlimit, SysError, spawn, waitExit } from '@gantry/sys';
 import type { RuntimeOptions } from './runtime-options.ts';
 
 /** How to call one OCI runtime for the containers of one namespace. Plain data, so that it can be kept on disk. */
@@ -34,6 +34,8 @@ export interface RunOptions {
   stdio?: Stdio;
   /** Where the runtime writes its own errors; read again if it fails. */
   logFile: string;
+  /** A call that makes a process: in a core scheduling domain of its own, or in that of another process. */
+  core?: 'new' | number;
   /** A command that prints: its output is returned. */
   capture?: boolean;
 }
@@ -159,14 +161,16 @@ async function runToEnd(command: RuntimeCommand, args: readonly string[], option
       throw new RuntimeError(withoutLog(options.logFile, reason), -1);
     }
     makeRoot(command.root);
-    const child = spawn({
-      file,
-      argv0: command.binary,
-      args: [...global, ...args],
-      env: environmentOf(command, args[0]),
-      stdio: output === undefined ? (options.stdio ?? [null, null, null]) : [null, output, output],
-      ...(nofile ? { nofile } : {}),
-    });
+    const start = (): Child =>
+      spawn({
+        file,
+        argv0: command.binary,
+        args: [...global, ...args],
+        env: environmentOf(command, args[0]),
+        stdio: output === undefined ? (options.stdio ?? [null, null, null]) : [null, output, output],
+        ...(nofile ? { nofile } : {}),
+      });
+    const child = options.core === undefined || !process.env['SCHED_CORE'] ? start() : startInCore(options.core, start);
     const exit = await waitExit(child);
     if (exit.exitStatus === 0) return output === undefined ? '' : readAll(output);
     const said = output === undefined ? '' : readAll(output).trim();
@@ -180,6 +184,17 @@ async function runToEnd(command: RuntimeCommand, args: readonly string[], option
     );
   } finally {
     if (output !== undefined) closeSync(output);
+  }
+}
+
+/** With SCHED_CORE, containers never run beside each other on the threads of one core. */
+function startInCore(core: 'new' | number, start: () => Child): Child {
+  try {
+    return inSchedCore(core, start);
+  } catch (error) {
+    if (error instanceof SysError && error.syscall === 'prctl')
+      throw unknown(`enable sched core support: ${error.message}`, error);
+    throw error;
   }
 }
 

@@ -45,6 +45,8 @@ export interface BundleOptions {
   /** Namespaces that the container does not get: shared with the host. */
   without?: string[];
   annotations?: Record<string, string>;
+  /** Default: one of the lab's own. */
+  cgroupsPath?: string;
 }
 
 /**
@@ -165,7 +167,7 @@ export class ShimLab {
       ],
       linux: {
         namespaces: namespaces.map((type) => ({ type })),
-        cgroupsPath: `/gantry-shim-lab-${process.pid}/${id}`,
+        cgroupsPath: options.cgroupsPath ?? `/gantry-shim-lab-${process.pid}/${id}`,
         resources: { devices: [{ allow: true, access: 'rwm' }] },
       },
       annotations: options.annotations ?? {},

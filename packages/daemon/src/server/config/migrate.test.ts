@@ -81,6 +81,7 @@ test('version 2: the CRI plugin becomes three, runtimes and their snapshotters a
         },
       },
       'io.containerd.runtime.v2.task': { platforms: ['linux/amd64'] },
+      'io.containerd.shim.v1.manager': { env: ['SCHED_CORE=1'] },
     },
   });
 });

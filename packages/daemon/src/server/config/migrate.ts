@@ -154,6 +154,7 @@ function fromTwo(config: Table): void {
     const rest: Table = { ...plugins[task] };
     const manager: Table = {};
     move(rest, manager, ['env']);
+    if (rest['sched_core'] === true) manager['env'] = ['SCHED_CORE=1'];
     delete rest['sched_core'];
     delete plugins[task];
     put(plugins, task, rest);
