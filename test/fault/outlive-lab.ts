@@ -38,7 +38,10 @@ export const exitCodesKept = ((): boolean => {
 /** A daemon, its shim, and containers without images, on one root file system of busybox. */
 export class OutliveLab {
   readonly temp = makeTempDir('outlive');
-  readonly daemon = new TestDaemon(path.join(this.temp.path, 'd'));
+  readonly daemon = new TestDaemon(
+    path.join(this.temp.path, 'd'),
+    "[plugins.'io.containerd.shim.v1.manager']\n  idle_timeout = '1s'\n",
+  );
   readonly namespace = 'outlive';
   readonly cgroup = path.basename(this.temp.path);
   connection!: Connection;

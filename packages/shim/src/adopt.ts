@@ -4,6 +4,7 @@ import { Container } from './container.ts';
 import type { KeptDescriptors } from './descriptor-keeper.ts';
 import { endInFlight } from './in-flight.ts';
 import { log } from './log.ts';
+import { publishExit } from './publish-exit.ts';
 import { unknownExit } from './reaper.ts';
 import { type ContainerRecord, processStartTime, readRecord } from './record.ts';
 import { unmountRootfs } from './rootfs.ts';
@@ -128,6 +129,8 @@ function follow(context: ShimContext, container: Container, process: TaskProcess
   process.io = adoptProcessIo({ pid, running, stdio, direct, stdinClosed, pipes, kept: fds }, { socketDir, changed });
   if (watched !== undefined) container.follow(process, watched, kept?.exitedAt);
   else if (!process.exit) container.ended(process, { exitStatus: unknownExit, at: now() });
+  // Whether the dead shim had got as far as telling the daemon is not known: better twice than never.
+  else publishExit(context, container, process, process.exit);
 }
 
 function openAgain(process: TaskProcess): number | undefined {

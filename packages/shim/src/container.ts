@@ -6,7 +6,6 @@ import {
   TaskDeleteSchema,
   TaskExecAddedSchema,
   TaskExecStartedSchema,
-  TaskExitSchema,
   TaskOOMSchema,
   TaskPausedSchema,
   TaskResumedSchema,
@@ -20,6 +19,7 @@ import type { ContainerIdentity } from './container-identity.ts';
 import { keepDescriptors } from './keep-descriptors.ts';
 import { log } from './log.ts';
 import { isNative, runRuntime, runtimeStatus, type Stdio } from './oci-runtime.ts';
+import { publishExit } from './publish-exit.ts';
 import type { ProcessExit } from './reaper.ts';
 import { type ContainerRecord, processStartTime, recordName, writeRecord } from './record.ts';
 import { releaseInit } from './release-init.ts';
@@ -248,13 +248,7 @@ export class Container {
       this.keep(process);
     }
     await process.announced;
-    this.#context.publisher.publish(this.namespace, '/tasks/exit', TaskExitSchema, {
-      containerId: this.id,
-      id: process.execId || this.id,
-      pid: process.pid,
-      exitStatus: exit.exitStatus,
-      exitedAt: toTimestamp(exit.at),
-    });
+    publishExit(this.#context, this, process, exit);
   }
 
   /** Without a pid namespace of its own, what the init process left behind is ended here. */

@@ -1,9 +1,11 @@
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { hasErrno, kill } from '@gantry/sys';
+import { close, hasErrno, kill, pidfdOpen, watchProcess } from '@gantry/sys';
 import { log } from './log.ts';
 
+/** How long an OCI runtime whose shim has died may take to complete what it does. */
+const completeMs = 5000;
 /** How long a killed process may take to be gone. */
 const goneMs = 2000;
 
@@ -23,14 +25,17 @@ export function runtimesAtWork(bundle: string): number[] {
 }
 
 /**
- * Ends what an OCI runtime was doing for a container when its shim died, so that it does not complete behind the back of the next
- * one. Processes that an unfinished exec had already put into the container go too: nobody was ever told of them.
+ * Sees to the end of what an OCI runtime was doing for a container when its shim died, so that it does not complete behind the back of
+ * the next one. It is given time, because one that is killed leaves what it has not written down yet: a cgroup, a process. Processes that
+ * an unfinished exec had put into the container go: nobody was ever told of them.
  */
 export async function endInFlight(bundle: string, inFlight: string): Promise<void> {
-  for (const pid of runtimesAtWork(bundle)) {
-    log.info('ending an OCI runtime left at work', { pid, bundle, inFlight });
-    await killAndWait(pid);
-  }
+  await Promise.all(
+    runtimesAtWork(bundle).map(async (pid) => {
+      log.info('waiting for an OCI runtime left at work', { pid, bundle, inFlight });
+      if (!(await endsWithin(pid, completeMs))) await killAndWait(pid);
+    }),
+  );
   for (const name of inFlight.split(',')) {
     const execId = /^exec (.+)$/.exec(name)?.[1];
     if (execId === undefined) continue;
@@ -53,5 +58,23 @@ async function killAndWait(pid: number): Promise<void> {
     }
   } catch (error) {
     if (!hasErrno(error, 'ESRCH', 'ENOENT')) throw error;
+  }
+}
+
+async function endsWithin(pid: number, timeoutMs: number): Promise<boolean> {
+  let pidfd: number;
+  try {
+    pidfd = pidfdOpen(pid);
+  } catch (error) {
+    if (hasErrno(error, 'ESRCH')) return true;
+    throw error;
+  }
+  try {
+    await watchProcess(pidfd, { signal: AbortSignal.timeout(timeoutMs) });
+    return true;
+  } catch {
+    return false;
+  } finally {
+    close(pidfd);
   }
 }

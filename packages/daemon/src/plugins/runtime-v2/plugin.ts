@@ -2,6 +2,7 @@ import path from 'node:path';
 import { field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
+import { sweepDeadGroups } from './dead-socket.ts';
 import { DescriptorStore } from './descriptor-store.ts';
 import { ShimGroups } from './shim-groups.ts';
 import { TaskManager } from './task-manager.ts';
@@ -25,7 +26,7 @@ export const shimManager = definePlugin({
     /** Gantry: how long a shim of ours without containers is kept. */
     idle_timeout: field.duration('10s'),
   }),
-  init(context): ShimGroups {
+  async init(context): Promise<ShimGroups> {
     const { config, daemon } = context;
     const bin = path.resolve(daemon.programDir, '..', 'bin');
     let descriptors: DescriptorStore | undefined;
@@ -35,6 +36,8 @@ export const shimManager = definePlugin({
     } catch (error) {
       context.log.warn('no descriptors are kept: terminals end with the shim that has them', { error });
     }
+    const socketDir = config.socket_dir || path.join(daemon.state, 's');
+    await sweepDeadGroups(socketDir);
     const groups = new ShimGroups({
       descriptors,
       runtimes: {
@@ -54,7 +57,7 @@ export const shimManager = definePlugin({
             `GANTRY_LOG_FORMAT=${daemon.logFormat}`,
             ...(daemon.logTraceIds ? ['GANTRY_LOG_TRACE_ID=1'] : []),
           ],
-          socketDir: config.socket_dir || path.join(daemon.state, 's'),
+          socketDir,
           ...(descriptors && { descriptorStore: descriptors.path }),
         },
         loadTimeoutMs: daemon.timeout('io.containerd.timeout.shim.load'),

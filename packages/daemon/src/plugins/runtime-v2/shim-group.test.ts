@@ -1,7 +1,7 @@
 // Shims that are servers of this process.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
@@ -11,7 +11,7 @@ import { Task as TaskV3 } from '@gantry/api/gen/runtime/task/v3/shim_pb.js';
 import { GrpcServer, TtrpcServer } from '@gantry/rpc';
 import type { Logger } from '../../core/log/logger.ts';
 import type { Bootstrap } from './bootstrap.ts';
-import { removeDeadSocket } from './dead-socket.ts';
+import { removeDeadSocket, sweepDeadGroups } from './dead-socket.ts';
 import { ShimConnection } from './shim-connection.ts';
 import { ShimGroup } from './shim-group.ts';
 
@@ -105,6 +105,22 @@ test('the last task takes its shim with it, but not that of a sandbox', async ()
     assert.deepEqual(shim.asked, borrowed ? [] : ['shutdown web']);
     await shim.close();
   }
+});
+
+test('what a killed shim of ours leaves is removed, but not what it says of containers', async () => {
+  const folder = path.join(directory, 'groups');
+  mkdirSync(folder);
+  for (const name of ['empty', 'full']) {
+    const file = path.join(folder, name);
+    const listen = `require('net').createServer().listen(${JSON.stringify(file)}, () => process.kill(process.pid, 'SIGKILL'))`;
+    spawnSync(process.execPath, ['-e', listen]);
+    for (const end of ['.c', '.log']) writeFileSync(`${file}${end}`, '');
+    for (const end of ['.d', '.sb']) mkdirSync(`${file}${end}`);
+  }
+  writeFileSync(path.join(folder, 'full.d/ns+id'), '/bundle');
+  await sweepDeadGroups(folder);
+  assert.deepEqual(readdirSync(folder).sort(), ['full', 'full.c', 'full.d', 'full.log', 'full.sb']);
+  await sweepDeadGroups(path.join(folder, 'none'));
 });
 
 test('the socket of a dead shim is removed, that of a living one and what is no socket are not', async () => {

@@ -7,6 +7,7 @@ import { StatusError, unavailable } from '@gantry/api';
 import type { Logger } from '../../core/log/logger.ts';
 import { type Bootstrap, formatBootstrap } from './bootstrap.ts';
 import { type Bundle, shimBundle, writeBundleFile } from './bundle.ts';
+import { removeDeadGroup } from './dead-socket.ts';
 import type { RuntimePath } from './runtime-path.ts';
 import { type ShimEnvironment, startShim } from './shim-command.ts';
 import { ShimConnection } from './shim-connection.ts';
@@ -209,6 +210,7 @@ export class ShimGroup {
     this.#connection = undefined;
     if (this.members.size === 0) {
       this.#end();
+      if (this.runtime.own) await removeDeadGroup(connection.bootstrap.address);
       return;
     }
     log.warn('shim disconnected', { shim: connection.bootstrap.address, tasks: this.members.size });
