@@ -33,6 +33,8 @@ describe('sandboxes of shims', { skip: root }, () => {
   /** Our shim under a name that is not ours: the daemon treats it as any other that serves the Sandbox API. */
   const foreign = path.join(temp.path, 'containerd-shim-other-v1');
   const runtimes = { own: 'io.containerd.runc.v2', foreign };
+  /** The same behind gRPC. */
+  const grpc = path.join(temp.path, 'containerd-shim-grpc-v1');
 
   before(async () => {
     writeFileSync(
@@ -42,6 +44,10 @@ describe('sandboxes of shims', { skip: root }, () => {
         mode: 0o755,
       },
     );
+    const program = path.resolve(import.meta.dirname, '../lib/grpc-shim.ts');
+    writeFileSync(grpc, `#!/bin/sh\nREAL_SHIM='${foreign}' exec '${process.execPath}' '${program}' "$@"\n`, {
+      mode: 0o755,
+    });
     const { busybox } = await buildTestImages(path.join(temp.path, 'images'), { few: true });
     const archive = path.join(temp.path, 'busybox.tar');
     await run('skopeo', [
@@ -287,6 +293,15 @@ describe('sandboxes of shims', { skip: root }, () => {
     // The record is a client's to remove, as after a reboot.
     await ctr.ok('sandboxes', 'rm', '--force', 'gone');
     await ctr.ok('containers', 'rm', 'member');
+  });
+
+  test('a shim that speaks gRPC', async () => {
+    const sandbox = { id: 'g', labels: {}, runtime: { name: grpc }, sandboxer: 'shim', extensions: {} };
+    await controller.create(ctx, sandbox);
+    assert.match((await controller.start(ctx, 'g')).address, /^grpc\+unix:\/\/\//);
+    assert.equal((await controller.status(ctx, 'g')).state, 'SANDBOX_READY');
+    await controller.shutdown(ctx, 'g');
+    assert.deepEqual(readdirSync(state), []);
   });
 
   test('a shim without the Sandbox API says so, and nothing is left', async () => {

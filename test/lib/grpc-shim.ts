@@ -1,7 +1,8 @@
-// A shim that serves its task API over gRPC: a process in front of the real shim named by REAL_SHIM, which answers over ttrpc.
+// A shim that serves its task and sandbox API over gRPC: a process in front of the real shim named by REAL_SHIM, which answers over ttrpc.
 // It prints its address as JSON. Everything else (delete, -info) is the real one's.
 import { spawn, spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { Sandbox } from '@gantry/api/gen/runtime/sandbox/v1/sandbox_pb.js';
 import { Task as TaskV2 } from '@gantry/api/gen/runtime/task/v2/shim_pb.js';
 import { Task as TaskV3 } from '@gantry/api/gen/runtime/task/v3/shim_pb.js';
 import { type CallContext, type CallOptions, createClient, GrpcServer, ttrpcTransport } from '@gantry/rpc';
@@ -31,17 +32,18 @@ async function start(): Promise<void> {
 }
 
 async function serve({ version, address }: Bootstrap, socket: string): Promise<void> {
-  const service = version === 2 ? TaskV2 : TaskV3;
   const transport = ttrpcTransport(address);
   await transport.ready();
-  const client = createClient(service, transport) as unknown as Record<string, Forward>;
   const server = new GrpcServer();
-  const forwards = Object.keys(service.method).map((name) => [
-    name,
-    (request: unknown, { namespace, signal }: CallContext) =>
-      client[name]!(request, { signal, ...(namespace !== undefined && { namespace }) }),
-  ]);
-  server.add(service, Object.fromEntries(forwards));
+  for (const service of [version === 2 ? TaskV2 : TaskV3, Sandbox]) {
+    const client = createClient(service as typeof Sandbox, transport) as unknown as Record<string, Forward>;
+    const forwards = Object.keys(service.method).map((name) => [
+      name,
+      (request: unknown, { namespace, signal }: CallContext) =>
+        client[name]!(request, { signal, ...(namespace !== undefined && { namespace }) }),
+    ]);
+    server.add(service as typeof Sandbox, Object.fromEntries(forwards));
+  }
   await server.listenUnix(socket);
   // What is in front of it ends with the shim, in the manner of one that crashes.
   transport.onClose(() => process.exit());
