@@ -47,6 +47,7 @@ const libraries = {
     '/usr/sbin/nginx': 'nginx-light',
     '/usr/bin/pgrep': 'procps',
     '/usr/bin/ipcs': 'util-linux',
+    '/usr/sbin/iptables': 'iptables',
   }),
 };
 

@@ -13,6 +13,8 @@ const cniPlugins = '/usr/lib/cni';
 export interface LabNetwork {
   bridge: string;
   subnet: string;
+  /** Ports of the host lead to pods: by iptables. */
+  hostPorts?: boolean;
 }
 
 /** A daemon with CRI, a registry with the images that pods need, and a network of its own. */
@@ -67,7 +69,12 @@ ${extraConfig}
       JSON.stringify({
         cniVersion: '1.0.0',
         name: this.network.bridge,
-        plugins: [{ type: 'bridge', bridge: this.network.bridge, isGateway: true, ipam }],
+        plugins: this.network.hostPorts
+          ? [
+              { type: 'bridge', bridge: this.network.bridge, isGateway: true, ipMasq: true, promiscMode: true, ipam },
+              { type: 'portmap', capabilities: { portMappings: true } },
+            ]
+          : [{ type: 'bridge', bridge: this.network.bridge, isGateway: true, ipam }],
       }),
     );
     await this.daemon.start();

@@ -103,7 +103,7 @@ function wanted(compiled: string): Wanted[] {
     add(repository, ['latest', '1.29-2', '1.36', '1.36.1', '1.37.0'], shell);
   }
   for (const version of ['3.8', '3.9', '3.10', '3.10.1', '3.10.2']) {
-    add('pause', [version], { Entrypoint: ['/bin/sleep', '1000000'], User: '65535:65535' }, marked(version));
+    add('pause', [version], { Entrypoint: ['/bin/tail', '-f', '/dev/null'], User: '65535:65535' }, marked(version));
   }
   const serve = { ...env, Entrypoint: ['/usr/sbin/nginx'], Cmd: ['-c', '/etc/nginx/nginx.conf'] };
   add('e2e-test-images/nginx', ['1.14-2', '1.14-4', '1.15-4'], serve, nginx(80));
@@ -142,7 +142,14 @@ function wanted(compiled: string): Wanted[] {
 
 /** What is needed to make them, if it is not there. */
 export function missingForImages(): string | false {
-  for (const file of ['/usr/sbin/nginx', '/usr/bin/ipcs', '/usr/bin/pgrep', '/usr/bin/gcc', '/bin/busybox']) {
+  for (const file of [
+    '/usr/sbin/nginx',
+    '/usr/bin/ipcs',
+    '/usr/bin/pgrep',
+    '/usr/bin/gcc',
+    '/usr/sbin/iptables',
+    '/bin/busybox',
+  ]) {
     if (!existsSync(file)) return `${file} is not installed`;
   }
   return false;
@@ -158,7 +165,7 @@ export async function fillCritestImages(folder: string, registry: TestRegistry):
   const built = new Map<LayerBuilder, BuiltLayer>();
   for (const { repository, tags, layers, config } of wanted(compiled)) {
     for (const layer of layers) if (!built.has(layer)) built.set(layer, await buildLayer(layout, layer));
-    const name = repository.replaceAll('/', '-');
+    const name = `${repository.replaceAll('/', '-')}-${tags[0]}`;
     const parts = layers.map((layer) => built.get(layer)!);
     writeImage(layout, parts, config, name);
     for (const tag of tags) await registry.fill(layout, `${repository}:${tag}`, name);

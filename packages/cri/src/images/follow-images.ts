@@ -11,6 +11,8 @@ export function followImages(images: CriImages, bus: EventExchange, log: Logger)
   const stop = bus.listen(({ namespace, topic, event }) => {
     if (namespace !== kubernetesNamespace || !topic.startsWith('/images/')) return;
     images.changed();
+    // What is read in this same turn may be from before.
+    setImmediate(() => images.changed());
     const name = isAny(event, ImageCreateSchema)
       ? unpackAny(ImageCreateSchema, event).name
       : isAny(event, ImageUpdateSchema)
