@@ -1,7 +1,7 @@
 // The debug socket of gantryd, and gantry-shim's, asked by our ctr, by containerd's, and by hand.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -50,6 +50,7 @@ describe('asking daemon and shim what they do', { skip: skip || (own!.missing ??
   const socket = path.join(directory, 'debug.sock');
   const daemon = new TestDaemon(directory, `[debug]\n  address = '${socket}'\n`);
   const ctr = new CtrSession(own!, daemon.address, 'debugging');
+  const released = path.join(temp.path, 'released');
   let shimSocket = '';
   let shimPid = 0;
 
@@ -63,9 +64,19 @@ describe('asking daemon and shim what they do', { skip: skip || (own!.missing ??
       `oci:${busybox}:latest`,
       `oci-archive:${archive}:x/busybox:1`,
     ]);
+    // Daemon and shim are brought to spin by a signal that means nothing to them.
+    const spinner = path.join(temp.path, 'spinner.mjs');
+    writeFileSync(
+      spinner,
+      `import { existsSync } from 'node:fs';
+       function spinsForEver() { while (!existsSync(${JSON.stringify(released)})) for (let i = 0, s = 0; i < 1e6; i++) s += Math.sqrt(i); }
+       process.on('SIGPWR', spinsForEver);`,
+    );
+    process.env['NODE_OPTIONS'] = `--import=${spinner}`;
     await daemon.start();
     await ctr.ok('images', 'import', archive);
     await ctr.ok('run', '-d', 'x/busybox:1', 'web', 'sleep', '1000');
+    delete process.env['NODE_OPTIONS'];
     const { bundle } = JSON.parse(await ctr.ok('shim', '--id', 'web', 'state')) as { bundle: string };
     const { address } = JSON.parse(readFileSync(path.join(bundle, 'bootstrap.json'), 'utf8')) as { address: string };
     shimSocket = address.replace('unix://', '');
@@ -183,5 +194,34 @@ describe('asking daemon and shim what they do', { skip: skip || (own!.missing ??
     }
     // The shim's own protocol goes on as before.
     assert.match(await ctr.ok('run', '--rm', 'x/busybox:1', 'second', 'echo', 'still here'), /still here/);
+  });
+
+  test('a main thread that does not come back is found where it is, of daemon and shim', async () => {
+    for (const [args, pid, log] of [
+      [['pprof', '-d', socket], daemon.pid, daemon.logFile],
+      [['shim', '--id', 'web', 'pprof'], shimPid, `${shimSocket}.log`],
+    ] as const) {
+      const watch = args[0] === 'pprof' ? `${socket}.watch` : `${shimSocket}.w`;
+      assert.equal(statSync(watch).mode & 0o777, 0o600);
+      // Snapshots, before, have held it up as well.
+      const logged = (): string => readFileSync(log, 'utf8').split('spinsForEver').slice(1).join('');
+      process.kill(pid, 'SIGPWR');
+      await eventually(
+        'it is in the log, with what it does',
+        () => readFileSync(log, 'utf8').includes('spinsForEver') || undefined,
+        60_000,
+      );
+      const address = args[0] === 'pprof' ? args : ['shim', '--shim-address', `unix://${shimSocket}`, 'pprof'];
+      const { stdout, stderr } = await ctr.try(...address, 'stacks');
+      assert.match(stderr, /the main thread does not answer; asking the thread that watches it/);
+      assert.match(stdout, new RegExp(`^main thread \\(pid ${pid}\\): has not answered for \\d+`));
+      assert.match(stdout, /^ {4}at spinsForEver \(/m);
+      checkProfile(await ctr.ok(...address, 'profile', '--seconds', '200ms'));
+      writeFileSync(released, '');
+      await eventually('it answers again', () => logged().includes('main thread answers again') || undefined, 60_000);
+      rmSync(released);
+      assert.match(await ctr.ok(...args, 'stacks'), new RegExp(`^main thread \\(pid ${pid}\\): answers`));
+    }
+    assert.match(await ctr.ok('tasks', 'ls'), /web +\d+ +RUNNING/);
   });
 });

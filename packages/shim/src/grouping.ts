@@ -13,6 +13,8 @@ export interface GroupPaths {
   socket: string;
   /** The control socket: reservations from `start`. */
   control: string;
+  /** The socket of the thread that watches the main one, if there is one. */
+  watch: string;
   /** Log of the server process. */
   log: string;
   /** One file for each container of the group; its content is the container's bundle. */
@@ -72,6 +74,7 @@ function pathsOf(socketDir: string, digest: string): GroupPaths {
     key,
     socket: base,
     control: `${base}.c`,
+    watch: `${base}.w`,
     log: `${base}.log`,
     containers: `${base}.d`,
     sandboxes: `${base}.sb`,

@@ -6,8 +6,8 @@ export type LogFields = Record<string, unknown>;
 let debugging = false;
 let further: ((line: string) => void) | undefined;
 /** As the daemon's own log, if it is one of ours that tells. */
-const format = process.env['GANTRY_LOG_FORMAT'] === 'json' ? 'json' : 'text';
-const withIds = format === 'json' || process.env['GANTRY_LOG_TRACE_ID'] === '1';
+export const logFormat = process.env['GANTRY_LOG_FORMAT'] === 'json' ? 'json' : 'text';
+const withIds = logFormat === 'json' || process.env['GANTRY_LOG_TRACE_ID'] === '1';
 
 /** Whether `debug` lines are written (-debug). */
 export function setDebug(on: boolean): void {
@@ -23,7 +23,7 @@ function write(level: string, message: string, given: LogFields = {}): void {
   const fields = Object.fromEntries(Object.entries(given).map(([name, value]) => [name, withStack(value)]));
   const ids = withIds ? tracing()?.ids() : undefined;
   if (ids) Object.assign(fields, { trace_id: ids.traceId, span_id: ids.spanId });
-  const line = logLine(format, { level, message, fields, time: now() });
+  const line = logLine(logFormat, { level, message, fields, time: now() });
   process.stderr.write(line);
   further?.(line);
 }

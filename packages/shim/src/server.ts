@@ -16,7 +16,7 @@ import { DescriptorKeeper } from './descriptor-keeper.ts';
 import type { ShimFlags } from './flags.ts';
 import { groupPathsOfSocket, takenMessage } from './grouping.ts';
 import { Lifetime } from './lifetime.ts';
-import { alsoLogTo, log, setDebug } from './log.ts';
+import { alsoLogTo, log, logFormat, setDebug } from './log.ts';
 import { removeEmptyRoots } from './oci-runtime.ts';
 import { Publisher } from './publisher.ts';
 import { Reaper } from './reaper.ts';
@@ -99,7 +99,7 @@ async function startServing(flags: ShimFlags): Promise<void> {
       index.dispose();
       sandboxes.context.index.dispose();
       removeEmptyRoots();
-      for (const file of [paths.socket, paths.control, paths.log]) rmSync(file, { force: true });
+      for (const file of [paths.socket, paths.control, paths.watch, paths.log]) rmSync(file, { force: true });
       process.kill(process.pid, 'SIGKILL');
     });
   };
@@ -148,6 +148,7 @@ async function startServing(flags: ShimFlags): Promise<void> {
       sandboxes: sandboxes.size,
     }),
   });
+  void watchThread(paths.watch);
   returnMemoryWhenIdle();
   if (!isHere(flags.namespace, flags.id)) lifetime.reserve(flags.namespace, flags.id);
   log.info('shim serves', { address: paths.socket, namespace: flags.namespace, pid: process.pid });
@@ -175,5 +176,17 @@ async function startTracing(): Promise<(() => Promise<void>) | undefined> {
     // Containers matter more than what is told of them.
     log.error('no traces', { error });
     return undefined;
+  }
+}
+
+/** Where the daemon has a debug socket, a thread of ours can tell where the main one is when that answers nobody. */
+async function watchThread(socket: string): Promise<void> {
+  const setting = process.env['GANTRY_SHIM_WATCH_MS'];
+  if (!setting) return;
+  try {
+    const { watchMainThread } = await import('@gantry/sys/debug/thread-watch.ts');
+    await watchMainThread({ socket, blockedAfterMs: numberFrom(setting, 0), logFormat });
+  } catch (error) {
+    log.warn('the main thread is not watched', { error });
   }
 }

@@ -67,7 +67,7 @@ async function startServer(flags: ShimFlags, parameters: StartParameters, paths:
       if (found === 'reserved') return;
       // A starter that was killed may have left a server that is still coming up: it is waited for, not doubled.
       if (lock && found === 'absent' && (await isFree(paths.serving))) {
-        for (const stale of [paths.socket, paths.control]) rmSync(stale, { force: true });
+        for (const stale of [paths.socket, paths.control, paths.watch]) rmSync(stale, { force: true });
         if (await launch(flags, parameters, paths)) return;
       }
     } finally {

@@ -92,6 +92,13 @@ function addressIn(config: LoadedConfig, plugins: readonly Plugin[], id: string)
   return plugin ? ((config.pluginConfig(plugin) as { address?: string }).address ?? '') : '';
 }
 
+/** Where there is a debug socket, threads are watched. */
+function watchSetting(config: LoadedConfig, plugins: readonly Plugin[]): number | undefined {
+  const plugin = plugins.find((one) => one.type === PluginTypes.Server && one.id === 'debug');
+  const table = plugin && (config.pluginConfig(plugin) as { address: string; blocked_after: number });
+  return table && table.address !== '' ? table.blocked_after : undefined;
+}
+
 /** Whether the configuration itself says where the ttrpc socket is. */
 function ownTtrpcAddress(config: LoadedConfig): boolean {
   const tables = config.raw['plugins'] as Record<string, { address?: unknown }> | undefined;
@@ -229,6 +236,7 @@ class AssembledDaemon implements Daemon {
       logLevel: parseLogLevel(server.debug.level) ?? 'info',
       logFormat: server.debug.format === 'json' ? 'json' : 'text',
       logTraceIds: server.debug.log_trace_id,
+      watchThreadsMs: watchSetting(this.config, this.#options.plugins),
       temp,
       timeout: (name) => server.timeouts[name] ?? 0,
       streamProcessors: Object.fromEntries(processors),

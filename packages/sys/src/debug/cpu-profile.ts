@@ -34,7 +34,8 @@ export async function cpuProfile(
   }
 }
 
-async function record(call: Call, seconds: number, signal: AbortSignal): Promise<Profiler.Profile> {
+/** Profiles whatever answers these calls. */
+export async function record(call: Call, seconds: number, signal: AbortSignal): Promise<Profiler.Profile> {
   await call('Profiler.enable');
   await call('Profiler.start');
   await waited(seconds, signal);

@@ -11,13 +11,13 @@ import { stacks } from './stacks.ts';
 import { trace } from './trace.ts';
 
 /** What a request answers: text (JSON, if it says so), an object for people and programs to read as JSON, a descriptor to read a file from (and to close), or a refusal. */
-type Answer =
+export type Answer =
   | { readonly text: string; readonly isJson?: true }
   | { readonly json: unknown }
   | { readonly fd: number }
   | { readonly refused: string; readonly status: number };
 
-interface Request {
+export interface Request {
   readonly seconds: number;
   readonly thread: number;
   /** Nobody waits for the answer any more. */
@@ -25,7 +25,7 @@ interface Request {
   readonly sources: DebugSources;
 }
 
-interface Route {
+export interface Route {
   readonly about: string;
   /** Where a duration may be given: the one that is meant if none is. */
   readonly seconds?: number;
@@ -88,6 +88,11 @@ const routes: Record<string, Route> = {
 
 /** Answers requests for what the process does. To be served on a socket of root's alone: heaps hold secrets. */
 export function debugListener(sources: DebugSources): RequestListener {
+  return answerRoutes(routes, sources);
+}
+
+/** Answers what a table of paths says. */
+export function answerRoutes(routes: Readonly<Record<string, Route>>, sources: DebugSources): RequestListener {
   let alone = false;
   return async (request, response) => {
     const controller = new AbortController();
@@ -98,7 +103,7 @@ export function debugListener(sources: DebugSources): RequestListener {
       const refused = refusal(request, pathname, route, searchParams) ?? (route?.alone && alone ? busy : undefined);
       if (refused) return await send(response, refused);
       if (pathname === '/debug/vars') return await send(response, { json: sources.variables() });
-      if (!route) return await send(response, { text: index() });
+      if (!route) return await send(response, { text: index(routes) });
       const seconds = Number(searchParams.get('seconds') ?? route.seconds);
       const thread = Number(searchParams.get('thread') ?? 0);
       if (route.alone) alone = true;
@@ -137,7 +142,7 @@ function refusal(
   return undefined;
 }
 
-function index(): string {
+function index(routes: Readonly<Record<string, Route>>): string {
   const all = [...Object.entries(routes), ['/debug/vars', { about: 'counts, memory and plugins' }] as const];
   return all.map(([name, { about }]) => `${name.padEnd(26)} ${about}\n`).join('');
 }

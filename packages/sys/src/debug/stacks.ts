@@ -58,7 +58,8 @@ export function describeHandle(handle: object): string {
   return `${kind}${peer} fd ${socket.fd ?? socket._handle?.fd ?? '-'}, ${socket.bytesRead} bytes read, ${socket.bytesWritten} written`;
 }
 
-async function stackOf(worker: InspectedWorker): Promise<string[]> {
+/** The stack of a thread, a line for each frame, or why there is none. The thread is stopped for the moment that it is read. */
+export async function stackOf(worker: InspectedWorker): Promise<string[]> {
   const scripts = new Map<string, string>();
   worker.on('Debugger.scriptParsed', (params) => {
     const { scriptId, url } = params as { scriptId: string; url: string };

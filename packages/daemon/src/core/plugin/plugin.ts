@@ -36,6 +36,8 @@ export interface PluginContext<Config> {
     readonly logFormat: 'text' | 'json';
     /** Lines of text tell where they stand in a trace, too. */
     readonly logTraceIds: boolean;
+    /** Main threads are watched, those of shims too: after how many milliseconds a blocked one is told of (0: never). */
+    readonly watchThreadsMs: number | undefined;
     /** Directory for temporary mounts and files, emptied at start. */
     readonly temp: string;
     /** Timeouts of `[timeouts]`, milliseconds. */

@@ -56,6 +56,7 @@ export const shimManager = definePlugin({
             `GANTRY_SHIM_GROUPING=${config.grouping}`,
             `GANTRY_LOG_FORMAT=${daemon.logFormat}`,
             ...(daemon.logTraceIds ? ['GANTRY_LOG_TRACE_ID=1'] : []),
+            ...(daemon.watchThreadsMs === undefined ? [] : [`GANTRY_SHIM_WATCH_MS=${daemon.watchThreadsMs}`]),
           ],
           socketDir,
           ...(descriptors && { descriptorStore: descriptors.path }),

@@ -75,12 +75,18 @@ export const debugServerPlugin = definePlugin({
   type: PluginTypes.Server,
   id: 'debug',
   requires: [PluginTypes.Metrics],
-  config: schema({ address: field.path(), uid: field.integer(), gid: field.integer() }),
+  config: schema({
+    address: field.path(),
+    uid: field.integer(),
+    gid: field.integer(),
+    /** Gantry: after how long a main thread that does not come back from what it does has its stack logged; 0 for never. */
+    blocked_after: field.duration('1s'),
+  }),
   init: (context): unknown => {
     const { address, uid, gid } = context.config;
     if (address === '') throw new PluginSkip('no address');
     let listener: Promise<RequestListener> | undefined;
-    return serve(context, address, { uid, gid }, async (request, response) => {
+    const server = serve(context, address, { uid, gid }, async (request, response) => {
       // Loaded for the first who asks: most daemons are never asked.
       listener ??= import('@gantry/sys/debug/debug-http.ts').then(({ debugListener }) =>
         debugListener({
@@ -90,5 +96,24 @@ export const debugServerPlugin = definePlugin({
       );
       (await listener)(request, response);
     });
+    return {
+      ...server,
+      start: async () => {
+        await server.start();
+        startWatch(context, `${address}.watch`, context.config.blocked_after);
+      },
+    } satisfies ServerInstance;
   },
 });
+
+/** A second socket beside the first, for when the main thread answers nobody. That there is none is no reason not to have the first. */
+function startWatch(context: PluginContext<unknown>, socket: string, blockedAfterMs: number): void {
+  // Nobody waits for it: the daemon is ready without.
+  const starting = import('@gantry/sys/debug/thread-watch.ts')
+    .then(({ watchMainThread }) => watchMainThread({ socket, blockedAfterMs, logFormat: context.daemon.logFormat }))
+    .catch((error: unknown) => {
+      context.log.warn('the main thread is not watched', { error, socket });
+      return undefined;
+    });
+  context.onClose(async () => (await starting)?.());
+}
