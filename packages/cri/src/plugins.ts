@@ -24,13 +24,14 @@ import { ImageVolumes } from './run/image-volumes.ts';
 import { lookAtMachine, type Machine } from './run/machine.ts';
 import { recover } from './run/recover.ts';
 import { RuntimeHandlers } from './run/runtime-handlers.ts';
+import { streamingRuntime } from './run/streaming-runtime.ts';
 import { runtimeService } from './runtime-service.ts';
 import { PodSandboxController } from './sandbox/pod-sandbox-controller.ts';
 import { DiskStats } from './stats/disk-stats.ts';
 import { CriEvents } from './store/cri-events.ts';
 import { IdMap } from './store/id-map.ts';
 import { NameIndex } from './store/name-index.ts';
-import { noStreaming } from './streaming/no-server.ts';
+import { HttpStreamingServer } from './streaming/http-streaming-server.ts';
 
 /** What the plugins `cri.v1` give each other. */
 export interface CriImagesInstance {
@@ -164,7 +165,7 @@ export const criGrpcPlugin = definePlugin({
       events: new CriEvents(),
       network: new CniNetwork(runtime.config.cni, runtime.config.containerd.runtimes, context.log),
       logs: new DirectLogs(context.log),
-      streaming: noStreaming,
+      streaming: new HttpStreamingServer(context.config, () => streamingRuntime(cri), context.log),
       stats: new DiskStats(
         snapshotters,
         config.snapshotter,

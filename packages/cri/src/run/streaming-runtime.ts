@@ -1,12 +1,15 @@
 import type { Duplex } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { failedPrecondition, StatusError } from '@gantry/api';
+import { failedPrecondition, StatusError, unavailable } from '@gantry/api';
 import { connectInside } from '../cni/connect-inside.ts';
 import { type Cri, criContext } from '../cri.ts';
 import type { CriContainer } from '../store/cri-container.ts';
 import type { RemoteStreams, StreamingRuntime } from '../streaming/streaming-server.ts';
 import { usesHostNetwork } from '../verbs/run-pod-sandbox.ts';
 import { execProcess, runningContainer } from './exec-process.ts';
+
+/** How far a client may be behind its container, bytes: one that does not read must hold up neither container nor log. */
+const mostBehind = 16 << 20;
 
 /** What clients of the streaming server get: processes, a container's own streams, and ports of pods. */
 export function streamingRuntime(cri: Cri): StreamingRuntime {
@@ -22,12 +25,24 @@ async function attach(cri: Cri, container: CriContainer, streams: RemoteStreams)
   const { io, metadata } = container;
   if (!io) throw failedPrecondition(`container "${container.id}" has no streams to attach to`);
   const task = cri.tasks.get(criContext(), container.id);
-  const { promise: over, resolve: end } = Promise.withResolvers<void>();
+  const { promise: over, resolve, reject } = Promise.withResolvers<void>();
+  const end = (reason?: Error): void => (reason ? reject(reason) : resolve());
+  let behind = 0;
   const outputs = { stdout: streams.stdout, stderr: streams.stderr };
   let last = Promise.resolve();
   const stop = io.follow((name, bytes) => {
     const take = outputs[name];
-    if (take) last = last.then(() => take(bytes)).catch(() => end());
+    if (!take) return;
+    behind += bytes.length;
+    if (behind > mostBehind) return end(unavailable('the client does not read what the container writes'));
+    last = last
+      .then(() => take(bytes))
+      .then(
+        () => {
+          behind -= bytes.length;
+        },
+        () => end(),
+      );
   }, end);
   streams.signal.addEventListener('abort', () => end(), { once: true });
   if (streams.signal.aborted) end();
@@ -71,10 +86,13 @@ async function portForward(cri: Cri, sandboxId: string, port: number, stream: Du
   } catch (error) {
     throw StatusError.wrap(error, `failed to connect to localhost:${port} inside namespace "${sandbox.id}"`);
   }
-  // Each way ends by itself: a client that has said all still hears the answer.
-  const ways = [pipeline(stream, inside), pipeline(inside, stream)];
+  // Each way ends by itself: a client that has said all still hears the answer, and with the answer all is said.
+  pipeline(stream, inside).catch(() => undefined);
   try {
-    await Promise.all(ways);
+    await pipeline(inside, stream);
+  } catch (error) {
+    // The client went, or the program inside did in the middle: the connection ends, which is all there is to say.
+    cri.log.debug('port-forward', { error, id: sandbox.id, port });
   } finally {
     inside.destroy();
   }
