@@ -14,16 +14,16 @@ export class Migration {
   readonly namespace: string;
   readonly #client: CtrClient;
 
-  /** @param namespace of this run alone: containerd's shims keep containers of all daemons in one place. @param more environment and configuration of containerd */
+  /** @param namespace of this run alone: containerd's shims keep containers of all daemons in one place. @param more environment and configuration of containerd, and the daemon's own configuration */
   constructor(
     directory: string,
     program: string,
     namespace: string,
     client: CtrClient,
-    more: { env?: Record<string, string>; config?: string } = {},
+    more: { env?: Record<string, string>; config?: string; ours?: string } = {},
   ) {
     this.containerd = new TestContainerd(path.join(directory, 'c'), program, more.env, more.config);
-    this.daemon = new TestDaemon(path.join(directory, 'd'));
+    this.daemon = new TestDaemon(path.join(directory, 'd'), more.ours);
     this.namespace = namespace;
     this.#client = client;
   }

@@ -1,7 +1,9 @@
+import { existsSync } from 'node:fs';
 import { mkdir, readdir } from 'node:fs/promises';
 import { Code, hasCode, now } from '@gantry/api';
 import { ContainerState } from '@gantry/api/gen/cri/v1/api_pb.js';
 import type { Container } from '@gantry/daemon/core/containers/container-store.ts';
+import type { TaskIo } from '@gantry/daemon/core/tasks/task-runtime.ts';
 import { removeAllBeneath, unmountRecursive } from '@gantry/mount';
 import { parseJson, type RuntimeSpec } from '@gantry/oci';
 import { MNT } from '@gantry/sys';
@@ -106,7 +108,7 @@ async function loadContainer(cri: Cri, record: Container): Promise<void> {
     await cri.tasks.delete(criContext(), id);
     return;
   }
-  await follow(cri, container);
+  await follow(cri, container, state);
   if (state.status !== Running.stopped && container.status.startedAt === 0n) {
     container.status = { ...container.status, pid: state.pid, startedAt: nanosOf(now()) };
     await writeStatus(dirs.containerRoot(cri, id), container.status);
@@ -114,15 +116,17 @@ async function loadContainer(cri: Cri, record: Container): Promise<void> {
   watchContainer(cri, container, task);
 }
 
-/** Goes on with its log. */
-async function follow(cri: Cri, container: CriContainer): Promise<void> {
+/** Goes on with its log. One that was taken over from containerd has its FIFOs where that made them. */
+async function follow(cri: Cri, container: CriContainer, task: TaskIo): Promise<void> {
   const { id, metadata } = container;
   const { config } = metadata;
-  const fifos = await makeFifos(`${dirs.containerState(cri, id)}/io`, id, {
-    stdin: config.stdin,
-    stdout: true,
-    stderr: !config.tty,
-  });
+  const fifos = existsSync(task.stdout)
+    ? { stdin: task.stdin, stdout: task.stdout, stderr: task.stderr }
+    : await makeFifos(`${dirs.containerState(cri, id)}/io`, id, {
+        stdin: config.stdin,
+        stdout: true,
+        stderr: !config.tty,
+      });
   container.io = await cri.logs.open(
     {
       containerId: id,

@@ -10,6 +10,7 @@ import { readMetadata } from '../containerd/metadata.ts';
 import type { GantryPlace } from '../places.ts';
 import { bundlesIn } from '../survey.ts';
 import { type Difference, differences } from './differences.ts';
+import { dropTakenPods } from './take-pods.ts';
 import { dropTakenTasks, ownTasks } from './take-tasks.ts';
 import { openMetadata } from './takeover.ts';
 
@@ -44,6 +45,7 @@ export async function giveBack(to: GantryPlace): Promise<GivenBack> {
       ? await withStore(to.metadataFile, (store) => store.view((tx) => differences(tx, metadata, tasks, ended)))
       : [];
     dropTakenTasks(to);
+    await dropTakenPods(metadata, to);
     return { from: before.from, stopped, differences: found };
   } finally {
     unlock();

@@ -83,11 +83,11 @@ export function* namespaceEntries(
     yield [keys.snapshot(ns, snapshotter, key), record];
     if (parent !== '') yield [keys.snapshotChild(ns, snapshotter, parent, key), {}];
   }
-  for (const { id, createdAt, labels, resources } of namespace.leases) {
+  for (const { id, createdAt, labels, resources } of leasesOf(namespace)) {
     yield [keys.lease(ns, id), { createdAt: createdAt ?? never, labels } satisfies LeaseRecord];
     for (const { type, id: resource } of resources) yield [keys.leaseResource(ns, id, type, resource), {}];
   }
-  for (const { id, labels, spec, sandboxer, ...rest } of namespace.sandboxes) {
+  for (const { id, labels, spec, sandboxer, ...rest } of sandboxesOf(namespace)) {
     const record: SandboxRecord = {
       labels,
       runtime: runtime(rest.runtime),
@@ -98,6 +98,35 @@ export function* namespaceEntries(
     };
     yield [keys.sandbox(ns, id), record];
   }
+}
+
+/** Where the CRI plugin looks for a pod's metadata; in containerd's sandbox records they have another name than in its containers. */
+const podMetadata = 'io.cri-containerd.sandbox.metadata';
+
+/** Sandboxes, with those that releases without a sandbox store (1.6) have as records of their pause containers only. */
+function sandboxesOf({ containers, sandboxes }: theirs.NamespaceRecord): theirs.SandboxRecord[] {
+  const known = new Set(sandboxes.map(({ id }) => id));
+  const more = containers
+    .filter(({ id, labels }) => labels['io.cri-containerd.kind'] === 'sandbox' && !known.has(id))
+    .flatMap(({ id, labels, spec, createdAt, updatedAt, ...rest }) => {
+      const metadata = rest.extensions[podMetadata];
+      if (!metadata) return [];
+      const extensions = { metadata };
+      return [{ id, labels, runtime: rest.runtime, spec, sandboxer: 'podsandbox', extensions, createdAt, updatedAt }];
+    });
+  return [...sandboxes, ...more].map((one) => {
+    const { metadata } = one.extensions;
+    if (one.sandboxer !== 'podsandbox' || !metadata || podMetadata in one.extensions) return one;
+    return { ...one, extensions: { ...one.extensions, [podMetadata]: metadata } };
+  });
+}
+
+/** Leases, with those that pods have here and had not in early releases. */
+function leasesOf(namespace: theirs.NamespaceRecord): theirs.LeaseRecord[] {
+  const known = new Set(namespace.leases.map(({ id }) => id));
+  const pods = sandboxesOf(namespace).filter(({ id, sandboxer }) => sandboxer === 'podsandbox' && !known.has(id));
+  const labels = { 'io.gantry.cri.sandbox': 'true' };
+  return [...namespace.leases, ...pods.map(({ id, createdAt }) => ({ id, createdAt, labels, resources: [] }))];
 }
 
 /** Has these records of containerd's and no others, in one transaction. Those of this daemon's own stay, unless they have the same key. */

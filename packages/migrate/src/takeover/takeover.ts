@@ -21,6 +21,7 @@ import { assertApart } from './apart.ts';
 import { lockHolder } from './lock-holder.ts';
 import { conflicts, namespaceEntries, putTaken } from './records.ts';
 import { type TakenContent, takeContent } from './take-content.ts';
+import { takePods } from './take-pods.ts';
 import { type PlannedSnapshot, planSnapshots, takeable, takeSnapshots } from './take-snapshots.ts';
 import { planTasks, type TaskPlan, takeTasks } from './take-tasks.ts';
 
@@ -83,6 +84,7 @@ export async function takeOver({ from, to, dryRun, carryConfig }: TakeoverOption
     }
     await writeRecords(result, to.metadataFile);
     takeTasks(result.tasks, to, from.ttrpcAddress);
+    await takePods(result.survey.metadata, from, to);
     result.config = carryConfig?.();
     // Any of them may be a filesystem of its own.
     const places = [to.root, to.contentRoot, ...takeable.map((name) => to.snapshotterRoot(name))];
