@@ -34,9 +34,10 @@ export interface GroupMember {
 
 /** Waits before each attempt to start a dead shim again, milliseconds. */
 const restartDelays = [0, 100, 500, 1000, 2000];
-/** A shim that dies more often than this within `deathWindowMs` is given up. */
+/** A shim that dies more often than this within `deathWindowMs` is not started again at once: its containers can wait, the machine cannot. */
 const deathsMax = 5;
 const deathWindowMs = 10_000;
+const crashLoopMs = 2000;
 
 /**
  * One shim process and the tasks in it. When the connection breaks, a shim of our own is started again (it finds its
@@ -216,9 +217,9 @@ export class ShimGroup {
     log.warn('shim disconnected', { shim: connection.bootstrap.address, tasks: this.members.size });
     const nowMs = performance.now();
     this.#deaths = [...this.#deaths.filter((at) => nowMs - at < deathWindowMs), nowMs];
-    if (this.runtime.own && this.#deaths.length <= deathsMax) {
+    if (this.runtime.own) {
       // Calls wait for this meanwhile. Should the new one die too, its own end brings us here again.
-      const reviving = this.#revive();
+      const reviving = this.#revive(this.#deaths.length > deathsMax ? crashLoopMs : 0);
       this.#connection = reviving;
       try {
         await this.#readopt(await reviving);
@@ -239,9 +240,10 @@ export class ShimGroup {
   }
 
   /** Starts the shim again, for whichever of its tasks it can be started. @throws what went wrong the last time */
-  async #revive(): Promise<ShimConnection> {
+  async #revive(delayMs: number): Promise<ShimConnection> {
     const { log } = this.#settings;
     let failure: unknown;
+    await sleep(delayMs);
     for (const delay of restartDelays) {
       if (delay > 0) await sleep(delay);
       // A task that is being deleted may take its bundle away under the starting shim.
