@@ -19,7 +19,7 @@ const SOCK_SEQPACKET = 5;
 const flags = O.CLOEXEC | O.NONBLOCK;
 
 /** The most bytes and descriptors that one packet may carry. */
-export const packetBytesMax = 16384;
+export const packetBytesMax = 4096;
 export const packetFdsMax = 32;
 /** What may wait here for a peer that does not read, before the connection is given up. */
 const queueMax = 4096;
