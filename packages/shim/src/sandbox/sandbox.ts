@@ -128,7 +128,8 @@ export class Sandbox {
     return this.#mutex.run(async () => {
       if (this.#record.state !== 'created')
         throw failedPrecondition(`sandbox ${this.id} cannot be started: it is ${this.#record.state}`);
-      await this.#container?.start('');
+      // It may run already, if the shim was killed over an earlier call.
+      if (this.#container && !this.#container.init.started) await this.#container.start('');
       this.#enter('ready');
     });
   }

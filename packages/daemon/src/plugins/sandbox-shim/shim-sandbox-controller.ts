@@ -9,6 +9,7 @@ import {
   now,
   StatusError,
 } from '@gantry/api';
+import type { StartSandboxResponse } from '@gantry/api/gen/runtime/sandbox/v1/sandbox_pb.js';
 import type { Platform } from '@gantry/oci';
 import type { Logger } from '../../core/log/logger.ts';
 import type { RequestContext } from '../../core/request-context.ts';
@@ -132,9 +133,7 @@ export class ShimSandboxController implements SandboxController {
   async start(ctx: RequestContext, id: string): Promise<SandboxInstance> {
     const sandbox = this.#get(ctx, id);
     try {
-      const { pid, createdAt, spec } = await sandbox.call((client, options) =>
-        client.startSandbox({ sandboxId: id }, options),
-      );
+      const { pid, createdAt, spec } = await this.#startInShim(sandbox);
       const connection = await sandbox.group.connection();
       return { id, pid, createdAt: fromTimestamp(createdAt) ?? now(), labels: {}, ...endpoint(connection), spec };
     } catch (error) {
@@ -142,6 +141,23 @@ export class ShimSandboxController implements SandboxController {
       await this.#discard(sandbox);
       throw StatusError.wrap(error, `failed to start sandbox ${id}`);
     }
+  }
+
+  /** If a shim of ours is killed over it, the next one is asked what has come of it, and to do it if it was not done. */
+  async #startInShim(
+    sandbox: ShimSandbox,
+  ): Promise<Pick<StartSandboxResponse, 'pid'> & Partial<Pick<StartSandboxResponse, 'createdAt' | 'spec'>>> {
+    const request = { sandboxId: sandbox.id };
+    const connection = await sandbox.group.connection();
+    try {
+      return await sandbox.call((client, options) => client.startSandbox(request, options));
+    } catch (error) {
+      if (connection.open || !sandbox.group.runtime.own) throw error;
+      await connection.closed;
+    }
+    const { state, pid, createdAt } = await sandbox.ask((client, options) => client.sandboxStatus(request, options));
+    if (state === 'SANDBOX_READY') return { pid, ...(createdAt && { createdAt }) };
+    return sandbox.call((client, options) => client.startSandbox(request, options));
   }
 
   async platform(ctx: RequestContext, id: string): Promise<Platform> {
