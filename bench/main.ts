@@ -110,7 +110,8 @@ try {
   }
   const runtimeCases = casesOf('runtime');
   if (runtimeCases) {
-    const crunToo = (runtimeCases.size === 0 || runtimeCases.has('crun')) && lookPath('crun') !== undefined;
+    const wantsCrun = runtimeCases.size === 0 || runtimeCases.has('crun') || runtimeCases.has('exec');
+    const crunToo = wantsCrun && lookPath('crun') !== undefined;
     if (crunToo) {
       crun = Peer.gantry(path.join(temp.path, 'gc'));
       crun.legacyCgroups = true;

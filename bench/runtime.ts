@@ -74,16 +74,24 @@ async function* containers(bench: RuntimeBench, withCrun: boolean): AsyncGenerat
   }
 }
 
-async function* execs({ gantry, containerd, template, quick }: RuntimeBench): AsyncGenerator<Row> {
+async function* execs({ gantry, containerd, crun, template, quick }: RuntimeBench): AsyncGenerator<Row> {
+  const theirs = new Map<number, Rate>();
+  const measure = async (peer: Peer, parallel: number) =>
+    rate(peer, parallel, quick ? 4 : 8, (name) => execOnce(peer, 'exec', `e${name}`));
   for (const peer of [gantry, containerd]) await startSleeper(peer, template, 'exec');
   for (const parallel of [1, 4]) {
-    const rates: Rate[] = [];
-    for (const peer of [gantry, containerd]) {
-      rates.push(await rate(peer, parallel, quick ? 4 : 8, (name) => execOnce(peer, 'exec', `e${name}`)));
-    }
-    yield* rows(`execs, ${parallel} at a time`, rates[0]!, rates[1]!, 2);
+    const ours = await measure(gantry, parallel);
+    theirs.set(parallel, await measure(containerd, parallel));
+    yield* rows(`execs, ${parallel} at a time (${template.runtime})`, ours, theirs.get(parallel)!, 2);
   }
   for (const peer of [gantry, containerd]) await killTask(peer, 'exec');
+  if (!crun) return;
+  await startSleeper(crun, { ...template, runtime: 'crun' }, 'exec');
+  for (const parallel of [1, 4]) {
+    const what = `execs, ${parallel} at a time (crun; containerd ${template.runtime})`;
+    yield* rows(what, await measure(crun, parallel), theirs.get(parallel)!, 2);
+  }
+  await killTask(crun, 'exec');
 }
 
 async function* firstByte({ gantry, containerd, template, image, ctr, quick }: RuntimeBench): AsyncGenerator<Row> {
