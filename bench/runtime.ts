@@ -26,6 +26,9 @@ export interface RuntimeBench {
 
 const megabyte = 1e6;
 
+/** Daemons run for weeks: JavaScript is compiled in the first seconds. Both daemons get this before a rate is measured. */
+const warmUpSeconds = 3;
+
 /** The cases of `runtime`, each measured with both daemons in turns. */
 export async function* benchRuntime(bench: RuntimeBench): AsyncGenerator<Row> {
   const wanted = (name: string): boolean => bench.only.size === 0 || bench.only.has(name);
@@ -49,7 +52,8 @@ async function* containers(bench: RuntimeBench, withCrun: boolean): AsyncGenerat
   const { template, crun } = bench;
   const seconds = bench.quick ? 4 : 10;
   const measure = async (peer: Peer, parallel: number, { runtime, parents }: Template): Promise<Rate> => {
-    await runOnce(peer, { runtime, parents }, 'warm-up');
+    if (parallel === 1)
+      await rate(peer, 4, warmUpSeconds, (name) => runOnce(peer, { runtime, parents }, `warm${name}`));
     const result = await rate(peer, parallel, seconds, (name) => runOnce(peer, { runtime, parents }, name));
     console.error(
       `  ${parallel} at a time: ${peer.name} with ${runtime} ${result.perSecond.toFixed(1)} /s, CPU ${result.cpuMs.toFixed(1)} ms`,
@@ -76,8 +80,10 @@ async function* containers(bench: RuntimeBench, withCrun: boolean): AsyncGenerat
 
 async function* execs({ gantry, containerd, crun, template, quick }: RuntimeBench): AsyncGenerator<Row> {
   const theirs = new Map<number, Rate>();
-  const measure = async (peer: Peer, parallel: number) =>
-    rate(peer, parallel, quick ? 4 : 8, (name) => execOnce(peer, 'exec', `e${name}`));
+  const measure = async (peer: Peer, parallel: number) => {
+    if (parallel === 1) await rate(peer, 4, warmUpSeconds, (name) => execOnce(peer, 'exec', `warm${name}`));
+    return rate(peer, parallel, quick ? 4 : 8, (name) => execOnce(peer, 'exec', `e${name}`));
+  };
   for (const peer of [gantry, containerd]) await startSleeper(peer, template, 'exec');
   for (const parallel of [1, 4]) {
     const ours = await measure(gantry, parallel);
