@@ -16,14 +16,17 @@ export class CpuAccount {
   constructor(name: string) {
     this.path = `/${name}`;
     this.#v1 = existsSync(path.join(top, 'cpuacct'));
-    mkdirSync(path.dirname(this.procs), { recursive: true });
+    for (const file of this.procs) mkdirSync(path.dirname(file), { recursive: true });
   }
 
-  /** The file that a process joins by. In version 2 only leaves may have processes, where there are controllers. */
-  get procs(): string {
+  /**
+   * The files that a process joins by. In version 2 only leaves may have processes, where there are controllers. It joins the group by which
+   * processors are shared too, as a service of systemd does: else the kernel may share them by session, and each daemon has its own way there.
+   */
+  get procs(): string[] {
     return this.#v1
-      ? path.join(top, 'cpuacct', this.path, 'cgroup.procs')
-      : path.join(top, this.path, 'daemon', 'cgroup.procs');
+      ? ['cpuacct', 'cpu'].map((controller) => path.join(top, controller, this.path, 'cgroup.procs'))
+      : [path.join(top, this.path, 'daemon', 'cgroup.procs')];
   }
 
   /** Seconds of processor time so far. */

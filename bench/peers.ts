@@ -95,7 +95,7 @@ ${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  add
     );
     const log = openSync(path.join(this.directory, 'log'), 'a');
     const startedAt = performance.now();
-    const command = ['-c', joinGroup, this.account.procs, this.#command, '--config', config];
+    const command = ['-c', joinGroups, this.account.procs.join(' '), this.#command, '--config', config];
     const child = spawn(
       this.legacyCgroups ? 'unshare' : 'sh',
       this.legacyCgroups ? ['--mount', 'sh', '-c', legacyLayout, 'sh', ...command] : command,
@@ -214,8 +214,8 @@ ${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  add
   }
 }
 
-/** Joins a cgroup (its `cgroup.procs` is $0) and becomes the rest of the arguments. */
-const joinGroup = 'echo $$ > "$0"; exec "$@"';
+/** Joins cgroups (their `cgroup.procs` are $0, apart by spaces) and becomes the rest of the arguments. */
+const joinGroups = 'for file in $0; do echo $$ > "$file"; done; exec "$@"';
 
 /** Leaves of /sys/fs/cgroup the version 1 hierarchies only, for this mount namespace, and becomes the shell of its arguments. */
 const legacyLayout = `set -e
