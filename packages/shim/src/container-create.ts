@@ -1,6 +1,7 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { create } from '@bufbuild/protobuf';
+import { StatusError } from '@gantry/api';
 import { TaskCreateSchema } from '@gantry/api/gen/events/task_pb.js';
 import type { CreateTaskRequest } from '@gantry/api/gen/runtime/task/v3/shim_pb.js';
 import { MountSchema } from '@gantry/api/gen/types/mount_pb.js';
@@ -88,6 +89,8 @@ export async function createContainer(
         freezable,
         socketDir: context.socketDir,
         changed: () => container.keep(init),
+      }).catch((error: unknown) => {
+        throw StatusError.wrap(error, 'failed to create init process I/O');
       });
       if (restore) return;
       const pidFile = path.join(bundle, 'init.pid');

@@ -262,7 +262,7 @@ export class Container {
 
   /** Adds a process, to be started by Start. */
   addExec(execId: string, stdio: StdioRequest, spec: Uint8Array): void {
-    if (this.execs.has(execId)) throw alreadyExists(`id ${execId}`);
+    if (this.execs.has(execId)) throw alreadyExists(`id ${execId}: already exists`);
     if (this.paused) throw failedPrecondition('cannot exec in a paused state');
     if (this.init.exit) throw failedPrecondition('cannot exec in a stopped state');
     const process = new TaskProcess(execId, stdio);

@@ -1,4 +1,5 @@
-import { fstatSync, openSync } from 'node:fs';
+import { fstatSync, mkdirSync, openSync } from 'node:fs';
+import path from 'node:path';
 import { invalidArgument } from '@gantry/api';
 import { AT_FDCWD, close, hasErrno, O, openat } from '@gantry/sys';
 import { log } from '../log.ts';
@@ -12,7 +13,10 @@ export interface Target {
 /** Opens a path, `fifo://` or `file://`, without ever waiting. @throws StatusError InvalidArgument for other schemes, SysError */
 export function openTarget(target: string): Target {
   const file = filePath(target);
-  if (file !== undefined) return { fd: openSync(file, 'a', 0o640), fifo: false };
+  if (file !== undefined) {
+    mkdirSync(path.dirname(file), { recursive: true, mode: 0o755 });
+    return { fd: openSync(file, 'a', 0o644), fifo: false };
+  }
   const name = fifoPath(target);
   const fd = openat(AT_FDCWD, name, O.RDWR | O.NONBLOCK | O.NOCTTY);
   if (fstatSync(fd).isFIFO()) return { fd, fifo: true };
