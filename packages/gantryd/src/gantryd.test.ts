@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { closeSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, closeSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
+import { text } from 'node:stream/consumers';
 import { after, test } from 'node:test';
 import { promisify } from 'node:util';
 import { create, toBinary } from '@bufbuild/protobuf';
@@ -160,6 +162,73 @@ test('a daemon serves, tells what it is made of, refuses a second one, and ends 
   }
   assert.equal(await exit, 0);
   assert.ok(!existsSync(address));
+});
+
+/** What a running containerd 2.3.4 shows before anything was done to it, but for its Kubernetes side and for Go's own numbers. */
+const metricNames = {
+  containerd_build_info_total: 'counter',
+  containerd_gc_collections_total: 'counter',
+  containerd_gc_gc_seconds: 'histogram',
+  grpc_server_handled_total: 'counter',
+  grpc_server_msg_received_total: 'counter',
+  grpc_server_msg_sent_total: 'counter',
+  grpc_server_started_total: 'counter',
+  process_cpu_seconds_total: 'counter',
+  process_max_fds: 'gauge',
+  process_network_receive_bytes_total: 'counter',
+  process_network_transmit_bytes_total: 'counter',
+  process_open_fds: 'gauge',
+  process_resident_memory_bytes: 'gauge',
+  process_start_time_seconds: 'gauge',
+  process_virtual_memory_bytes: 'gauge',
+  process_virtual_memory_max_bytes: 'gauge',
+  promhttp_metric_handler_requests_in_flight: 'gauge',
+  promhttp_metric_handler_requests_total: 'counter',
+};
+
+test("metrics have containerd's names and types, and count streams while they last", async () => {
+  const { args, address } = daemonArgs('metrics');
+  const socketPath = path.join(dir, 'prometheus.sock');
+  appendFileSync(args[2]!, `[plugins.'io.containerd.server.v1.metrics']\naddress = '${socketPath}'\n`);
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'inherit'] });
+  const exit = ended(child);
+  const transport = grpcTransport(address);
+  const ask = async (): Promise<string> => {
+    const response = await new Promise<http.IncomingMessage>((resolve, reject) => {
+      http.get({ socketPath, path: '/v1/metrics', agent: false }, resolve).on('error', reject);
+    });
+    return await text(response);
+  };
+  try {
+    await answers(address);
+    await createClient(Version, transport).version({});
+    const watching = new AbortController();
+    const service = createClient(Health, transport);
+    const watch = service.watch({}, { signal: watching.signal })[Symbol.asyncIterator]();
+    await watch.next();
+    const labels = 'grpc_type="server_stream",grpc_service="grpc.health.v1.Health",grpc_method="Watch"';
+    let shown = await ask();
+    assert.ok(shown.includes(`grpc_server_started_total{${labels}} 1\n`), shown);
+    assert.ok(!shown.includes(`grpc_server_handled_total{${labels}`));
+    watching.abort();
+    await watch.next().catch(() => undefined);
+    for (let tries = 0; ; tries++) {
+      shown = await ask();
+      if (shown.includes(`grpc_server_msg_sent_total{${labels}} 1\n`) && shown.includes('containerd_gc_gc_seconds'))
+        break;
+      assert.ok(tries < 600, shown);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    assert.match(shown, /^containerd_gc_collections_total\{status="success"\} \d+$/m);
+    const types = Object.fromEntries(
+      [...shown.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name, type]) => [name, type]),
+    );
+    for (const [name, type] of Object.entries(metricNames)) assert.equal(types[name], type, name);
+  } finally {
+    await transport.close();
+    child.kill('SIGTERM');
+  }
+  assert.equal(await exit, 0);
 });
 
 test('after kill -9 the next daemon takes over at once', async () => {

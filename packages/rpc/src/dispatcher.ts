@@ -65,6 +65,7 @@ export class Dispatcher implements ServiceRegistrar {
    */
   run(call: ServerCall, bound: BoundMethod, input: Uint8Array | MessageQueue<Uint8Array>, responder: Responder): void {
     const started = this.#options.onCall ? performance.now() : 0;
+    this.#options.onBegin?.(call);
     const streams = call.kind === 'server_streaming' || call.kind === 'bidi_streaming';
     if (this.#interceptors.length > 0 || streams) {
       const body = () =>
@@ -81,7 +82,7 @@ export class Dispatcher implements ServiceRegistrar {
     try {
       result = this.#invoke(call, bound, input);
       if (!isPromise(result)) {
-        send(responder, bound, result);
+        send(call, responder, bound, result);
         this.#end(call, responder, started);
         return;
       }
@@ -93,7 +94,7 @@ export class Dispatcher implements ServiceRegistrar {
     result.then(
       (value) => {
         try {
-          send(responder, bound, value);
+          send(call, responder, bound, value);
         } catch (reason) {
           this.#end(call, responder, started, reason);
           return;
@@ -116,7 +117,9 @@ export class Dispatcher implements ServiceRegistrar {
 
   #invoke(call: ServerCall, bound: BoundMethod, input: Uint8Array | MessageQueue<Uint8Array>): unknown {
     if (!bound.handler) throw unimplemented(`unknown method ${bound.desc.name} for service ${bound.service}`);
-    const request = input instanceof Uint8Array ? decode(bound.desc.input, input) : decodeAll(bound.desc.input, input);
+    if (input instanceof Uint8Array) call.received++;
+    const request =
+      input instanceof Uint8Array ? decode(bound.desc.input, input) : decodeAll(call, bound.desc.input, input);
     return bound.handler(request, call);
   }
 
@@ -126,7 +129,7 @@ export class Dispatcher implements ServiceRegistrar {
     input: Uint8Array | MessageQueue<Uint8Array>,
     responder: Responder,
   ): Promise<void> {
-    send(responder, bound, await this.#invoke(call, bound, input));
+    send(call, responder, bound, await this.#invoke(call, bound, input));
   }
 
   async #answerMany(
@@ -141,7 +144,7 @@ export class Dispatcher implements ServiceRegistrar {
       for (;;) {
         const { done, value } = await untilCancelled(call, iterator.next());
         if (done) return;
-        const full = send(responder, bound, value);
+        const full = send(call, responder, bound, value);
         if (full) await untilCancelled(call, full);
       }
     } catch (reason) {
@@ -172,6 +175,8 @@ export class Dispatcher implements ServiceRegistrar {
       kind: call.kind,
       code: error?.code ?? Code.Ok,
       durationMs: performance.now() - started,
+      received: call.received,
+      sent: call.sent,
       error,
     });
   }
@@ -201,7 +206,8 @@ function isPromise(value: unknown): value is Promise<unknown> {
   return typeof (value as { then?: unknown } | undefined)?.then === 'function';
 }
 
-function send(responder: Responder, bound: BoundMethod, value: unknown): Promise<void> | undefined {
+function send(call: ServerCall, responder: Responder, bound: BoundMethod, value: unknown): Promise<void> | undefined {
+  call.sent++;
   return encodeMessage(bound.desc.output, value, (head, tail) => responder.send(head, tail));
 }
 
@@ -213,11 +219,13 @@ function decode(schema: DescMessage, bytes: Uint8Array): unknown {
   }
 }
 
-function decodeAll(schema: DescMessage, queue: MessageQueue<Uint8Array>): AsyncIterable<unknown> {
+function decodeAll(call: ServerCall, schema: DescMessage, queue: MessageQueue<Uint8Array>): AsyncIterable<unknown> {
   const iterator: AsyncIterableIterator<unknown> = {
     next: async () => {
       const result = await queue.next();
-      return result.done ? { done: true, value: undefined } : { done: false, value: decode(schema, result.value) };
+      if (result.done) return { done: true, value: undefined };
+      call.received++;
+      return { done: false, value: decode(schema, result.value) };
     },
     return: () => queue.return(),
     [Symbol.asyncIterator]: () => iterator,

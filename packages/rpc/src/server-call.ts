@@ -25,6 +25,9 @@ export interface CallReport {
   readonly kind: MethodKind;
   readonly code: Code;
   readonly durationMs: number;
+  /** Messages of the caller that the handler took, and those that it gave. */
+  readonly received: number;
+  readonly sent: number;
   /** The error that the caller got, with its cause. */
   readonly error: StatusError | undefined;
 }
@@ -38,6 +41,8 @@ export interface RpcLogger {
 /** Options of both servers. */
 export interface ServerOptions {
   interceptors?: readonly Interceptor[];
+  /** Called when a call has come in, before its handler runs. Must not throw. */
+  onBegin?: (call: { readonly service: string; readonly method: string; readonly kind: MethodKind }) => void;
   /** Called once for each call, after its answer went out. Must not throw. */
   onCall?: (report: CallReport) => void;
   logger?: RpcLogger;
@@ -49,6 +54,9 @@ export abstract class ServerCall implements InterceptedCall {
   readonly service: string;
   readonly method: string;
   readonly kind: MethodKind;
+  /** Messages so far. */
+  received = 0;
+  sent = 0;
   #controller: AbortController | undefined;
   #reason: StatusError | undefined;
   #over = false;

@@ -13,4 +13,6 @@ export interface GarbageCollector {
   collect(): Promise<CollectionStats>;
   /** Tells of a change (deletion or mutation), so that the scheduler can decide. */
   mutated(deletion: boolean): void;
+  /** Has a listener told of each collection that has ended, whether it worked and how many milliseconds it took. */
+  onCollection?(listener: (ok: boolean, totalMs: number) => void): void;
 }

@@ -39,6 +39,7 @@ export class GcScheduler implements GarbageCollector {
   #intervalMs = 1000;
   #averageLockMs = 0;
   #closed = false;
+  #onCollection: ((ok: boolean, totalMs: number) => void) | undefined;
 
   constructor(log: Logger) {
     this.#log = log;
@@ -47,6 +48,10 @@ export class GcScheduler implements GarbageCollector {
   /** Sets what one collection is. */
   use(run: () => Promise<CollectionStats>): void {
     this.#run = run;
+  }
+
+  onCollection(listener: (ok: boolean, totalMs: number) => void): void {
+    this.#onCollection = listener;
   }
 
   /** Begins scheduling: the first collection comes after the start-up delay. */
@@ -103,7 +108,12 @@ export class GcScheduler implements GarbageCollector {
     this.#deletions = 0;
     this.#mutations = 0;
     this.#running = this.#run!()
+      .catch((error: unknown) => {
+        this.#onCollection?.(false, 0);
+        throw error;
+      })
       .then((stats) => {
+        this.#onCollection?.(true, stats.totalMs);
         this.#log.debug('garbage collected', {
           d: `${stats.totalMs.toFixed(1)}ms`,
           locked: `${stats.lockMs.toFixed(1)}ms`,

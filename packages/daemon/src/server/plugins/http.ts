@@ -1,6 +1,7 @@
 // The two servers that speak HTTP: metrics for Prometheus, and the debug socket for whoever is root.
 import type { RequestListener, Server } from 'node:http';
 import { callsInFlight, formatCall, listenUnix } from '@gantry/rpc';
+import { Counter, Gauge } from '../../core/metrics/metrics-registry.ts';
 import { field, schema } from '../../core/plugin/config-schema.ts';
 import { definePlugin, type PluginContext, PluginSkip } from '../../core/plugin/plugin.ts';
 import { PluginTypes } from '../../core/plugin/plugin-types.ts';
@@ -63,10 +64,31 @@ export const metricsServerPlugin = definePlugin({
     if (address === '') throw new PluginSkip('no address');
     const metrics = callMetrics(context);
     if (!metrics) throw new PluginSkip('metrics are disabled');
+    const { registry } = metrics;
+    const asked = registry.register(
+      new Counter(
+        'promhttp_metric_handler_requests_total',
+        'Times that the metrics were asked for, by what was answered.',
+      ),
+    );
+    for (const code of ['200', '500', '503']) asked.cell({ code });
+    let inFlight = 0;
+    registry.register(
+      new Gauge(
+        'promhttp_metric_handler_requests_in_flight',
+        'How many ask for the metrics right now.',
+        () => inFlight,
+      ),
+    );
     return serve(context, address, { uid: 0, gid: 0 }, async (request, response) => {
       if (request.url?.split('?')[0] !== '/v1/metrics') return void response.writeHead(404).end();
+      inFlight++;
+      response.on('close', () => {
+        inFlight--;
+        asked.add({ code: String(response.statusCode) });
+      });
       response.setHeader('content-type', 'text/plain; version=0.0.4; charset=utf-8');
-      response.end(await metrics.registry.render());
+      response.end(await registry.render());
     });
   },
 });

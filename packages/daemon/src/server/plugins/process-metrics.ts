@@ -18,6 +18,17 @@ function virtualBytes(): number {
   return Number(readFileSync('/proc/self/statm', 'utf8').split(' ')[0]) * 4096;
 }
 
+/** What a process without a limit of its own has, as others print it: the largest 64-bit number. */
+const noLimit = 2 ** 64;
+
+/** Bytes that came in and went out by IP in this network namespace. */
+function networkBytes(name: 'InOctets' | 'OutOctets'): number {
+  const lines = readFileSync('/proc/self/net/netstat', 'utf8').split('\n');
+  const at = lines.findIndex((line) => line.startsWith('IpExt:'));
+  const names = lines[at]?.split(' ') ?? [];
+  return Number(lines[at + 1]?.split(' ')[names.indexOf(name)] ?? 0);
+}
+
 export function registerProcessMetrics(registry: MetricsRegistry): void {
   const startedAt = Date.now() / 1000 - process.uptime();
   // By iteration: no timer that wakes a resting daemon, and no stall falls between two ticks.
@@ -34,6 +45,23 @@ export function registerProcessMetrics(registry: MetricsRegistry): void {
     ],
     ['process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss()],
     ['process_virtual_memory_bytes', 'Virtual memory.', virtualBytes],
+    [
+      'process_virtual_memory_max_bytes',
+      'The limit on virtual memory.',
+      () => Math.min(softLimit('Max address space'), noLimit),
+    ],
+    [
+      'process_network_receive_bytes_total',
+      'Bytes received over the network, by all of its namespace.',
+      () => networkBytes('InOctets'),
+      'counter',
+    ],
+    [
+      'process_network_transmit_bytes_total',
+      'Bytes sent over the network, by all of its namespace.',
+      () => networkBytes('OutOctets'),
+      'counter',
+    ],
     ['process_open_fds', 'Open file descriptors.', () => readdirSync('/proc/self/fd').length],
     ['process_max_fds', 'The limit on open file descriptors.', () => softLimit('Max open files')],
     ['process_start_time_seconds', 'When the process started, in seconds since 1970.', () => startedAt],
