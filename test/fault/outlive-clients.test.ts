@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { CtrSession, ctrClients } from '../lib/clients.ts';
 import { eventually } from '../lib/processes.ts';
 import { Terminal } from '../lib/terminal.ts';
-import { OutliveLab } from './outlive-lab.ts';
+import { exitCodesKept, OutliveLab, unknownExit } from './outlive-lab.ts';
 
 /** A person at a terminal, with containerd's own clients, while the shim or the daemon is killed. */
 const skip = process.getuid?.() === 0 ? false : 'containers need root';
@@ -107,5 +108,38 @@ describe('clients whose shim or daemon is killed', { skip }, () => {
     });
   }
 
+  // A terminal writes to a FIFO or a logger.
+  for (const [kind, terminal] of [
+    ['file', false],
+    ['binary', false],
+    ['binary', true],
+  ] as const) {
+    test(`a ${kind} that takes the output of ${terminal ? 'a terminal' : 'a process'} has all of it`, async () => {
+      const id = `log-${kind}-${terminal}`;
+      const file = path.join(lab.directory, `${id}.txt`);
+      const logger = path.join(lab.directory, 'logger');
+      writeFileSync(logger, '#!/bin/sh\nexec 5>&-\ncat <&3 > "$2"\n', { mode: 0o755 });
+      const script = 'i=0; while [ $i -lt 60 ]; do echo $i; i=$((i+1)); sleep 0.03; done; exit 6';
+      const stdout = kind === 'file' ? `file://${file}` : `binary://${logger}?out=${file}`;
+      await lab.create(id, script, { stdout, terminal });
+      const { tasks, containers } = lab.connection;
+      const exited = tasks.wait({ containerId: id });
+      await tasks.start({ containerId: id });
+      await eventually('some output', () => (lines(file).length > 5 ? true : undefined));
+      await killShim();
+      const { exitStatus } = await exited;
+      assert.ok(exitStatus === 6 || (!exitCodesKept && exitStatus === unknownExit), `exit status ${exitStatus}`);
+      await tasks.delete({ containerId: id });
+      await containers.delete({ id });
+      const expected = Array.from({ length: 60 }, (_, number) => String(number));
+      await eventually('all output', () => (lines(file).length >= 60 ? true : undefined));
+      assert.deepEqual(lines(file), expected);
+    });
+  }
+
   test('leaves nothing behind', () => lab.leavesNothing());
 });
+
+function lines(file: string): string[] {
+  return existsSync(file) ? readFileSync(file, 'utf8').split(/\r?\n/).slice(0, -1) : [];
+}

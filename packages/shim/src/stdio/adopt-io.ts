@@ -5,6 +5,7 @@ import { log } from '../log.ts';
 import { DirectOutput } from './direct-output.ts';
 import { FifoIo, type Outputs } from './fifo-io.ts';
 import { Input } from './input.ts';
+import { isLogger } from './logger-io.ts';
 import type { IoContext, PipeInodes, ProcessIo, StdioRequest } from './process-io.ts';
 import { RelayedOutput } from './relayed-output.ts';
 import { openTarget, openTargetAgain } from './targets.ts';
@@ -37,7 +38,7 @@ export function adoptProcessIo(streams: AdoptedStreams, context: Pick<IoContext,
     return terminal;
   }
   const outputs: Outputs = new Map();
-  if (!stdio.terminal && !stdio.stdout.startsWith('binary://')) {
+  if (!stdio.terminal && !isLogger(stdio.stdout)) {
     addOutput('stdout', streams, context, kept, outputs);
     if (stdio.stderr !== stdio.stdout) addOutput('stderr', streams, context, kept, outputs);
   }
