@@ -52,6 +52,19 @@ describe('garbage collection', () => {
     assert.equal(meta.bytesBelow.snapshots.size, 0);
   });
 
+  it('keeps a snapshot that was there already for the lease of who goes on from it', async () => {
+    await meta.layer(ctx, 'there');
+    await meta.layer(ctx, 'on it', 'there');
+    await meta.leases.create(ctx, { id: 'pull', labels: {} });
+    const leased = contextOf('ns', 'pull');
+    assert.equal(await meta.snapshotters.get(ctx, 'memory').hold(leased, 'on it'), true);
+    assert.equal(await meta.snapshotters.get(ctx, 'memory').hold(leased, 'nowhere'), false);
+    assert.deepEqual(await kept(), ['on it', 'there']);
+    await meta.leases.delete(ctx, 'pull');
+    assert.deepEqual(await kept(), []);
+    assert.equal(await meta.snapshotters.get(ctx, 'memory').hold(ctx, 'on it'), false);
+  });
+
   it('keeps what a label calls a root, or what is not to expire yet', async () => {
     const root = await meta.blob(ctx, 'root', { 'containerd.io/gc.root': past });
     const young = await meta.blob(ctx, 'young', { 'containerd.io/gc.expire': future });

@@ -85,6 +85,7 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
   readonly #start = `${Date.now().toString(36)}-${process.pid.toString(36)}`;
   #number = 0;
   #settleTimer: NodeJS.Timeout | undefined;
+  #closing = false;
 
   constructor(name: string, backend: Snapshotter, settings: MetadataSnapshotterSettings) {
     this.name = name;
@@ -108,6 +109,14 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
 
   async stat(ctx: RequestContext, key: string): Promise<SnapshotInfo> {
     return infoOf(key, this.#get(ctx, key));
+  }
+
+  async hold(ctx: RequestContext, key: string): Promise<boolean> {
+    return await this.#settings.store.update((tx) => {
+      if (!tx.has(keys.snapshot(ctx.namespace, this.name, key))) return false;
+      addToLease(tx, ctx, ResourceType.snapshot(this.name), key);
+      return true;
+    }, ctx);
   }
 
   async update(
@@ -312,6 +321,7 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
   /** Brings what steps committed to disk, once nothing has been committed for a moment. */
   settleSoon(): void {
     clearTimeout(this.#settleTimer);
+    if (this.#closing) return;
     this.#settleTimer = setTimeout(() => {
       this.settle().catch((error) =>
         this.#settings.log.error('snapshots cannot be brought to disk', { error, snapshotter: this.name }),
@@ -338,6 +348,12 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
       },
       { step: true },
     );
+  }
+
+  /** The store is about to be closed. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    await this.settle();
   }
 
   #unsettled(): Unsettled[] {

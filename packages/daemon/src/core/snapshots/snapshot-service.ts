@@ -31,6 +31,8 @@ export interface NamespacedSnapshotter {
   cleanup(ctx: RequestContext): Promise<void>;
   /** For callers that took steps: brings to disk what the snapshotter itself keeps of them. Records follow with the next durable change. */
   flush(): Promise<void>;
+  /** Whether there is such a snapshot; then the caller's lease keeps it from now on. */
+  hold?(ctx: RequestContext, key: string): Promise<boolean>;
   /** See MetadataSnapshotter. */
   remake?(
     collect: () => Promise<unknown>,

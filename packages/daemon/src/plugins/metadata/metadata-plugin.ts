@@ -69,6 +69,11 @@ export const metadataPlugin = definePlugin({
     context.onClose(async () => {
       collector.stop();
       await gc.close();
+      for (const snapshotter of snapshotters.values()) {
+        await snapshotter
+          .close()
+          .catch((error) => log.warn('snapshots cannot be brought to disk', { error, snapshotter: snapshotter.name }));
+      }
       await store.close();
     });
     return {

@@ -297,7 +297,9 @@ function plain({ mediaType, digest, size }: Descriptor): SnapshotLayer {
   return { mediaType, digest, size };
 }
 
+/** What is there is the transfer's from now on: nobody else may refer to it, and a collection may be under way. */
 async function exists(ctx: RequestContext, snapshotter: NamespacedSnapshotter, name: string): Promise<boolean> {
+  if (snapshotter.hold) return await snapshotter.hold(ctx, name);
   try {
     await snapshotter.stat(ctx, name);
     return true;
