@@ -27,7 +27,8 @@ import { RuntimeHandlers } from './run/runtime-handlers.ts';
 import { streamingRuntime } from './run/streaming-runtime.ts';
 import { runtimeService } from './runtime-service.ts';
 import { PodSandboxController } from './sandbox/pod-sandbox-controller.ts';
-import { DiskStats } from './stats/disk-stats.ts';
+import { CgroupStats } from './stats/cgroup-stats.ts';
+import { SnapshotDisk } from './stats/disk-usage.ts';
 import { CriEvents } from './store/cri-events.ts';
 import { IdMap } from './store/id-map.ts';
 import { NameIndex } from './store/name-index.ts';
@@ -166,11 +167,13 @@ export const criGrpcPlugin = definePlugin({
       network: new CniNetwork(runtime.config.cni, runtime.config.containerd.runtimes, context.log),
       logs: new DirectLogs(context.log),
       streaming: new HttpStreamingServer(context.config, () => streamingRuntime(cri), context.log),
-      stats: new DiskStats(
-        snapshotters,
-        config.snapshotter,
-        `${root}/${PluginTypes.Snapshotter}.${config.snapshotter}`,
-      ),
+      stats: new CgroupStats({
+        tasks,
+        containers,
+        disk: new SnapshotDisk(snapshotters, config.snapshotter, config.stats_collect_period * 1000),
+        snapshotterRoot: (name) => `${root}/${PluginTypes.Snapshotter}.${name}`,
+        log: context.log,
+      }),
       hooks: noHooks,
       cdi: new CdiDirectories(runtime.config.cdi_spec_dirs, (file, problem) =>
         context.log.warn('CDI: a specification is not used', { file, problem }),

@@ -3,7 +3,6 @@ import { version } from '@gantry/daemon';
 import type { Implementation } from '@gantry/rpc';
 import type { Cri } from './cri.ts';
 import { usesSystemdCgroups } from './run/runtime-handlers.ts';
-import { DiskStats } from './stats/disk-stats.ts';
 import { containerStatus } from './verbs/container-status.ts';
 import { createContainer } from './verbs/create-container.ts';
 import { execSync } from './verbs/exec-sync.ts';
@@ -63,7 +62,7 @@ export function runtimeService(cri: Cri): Implementation<typeof RuntimeService> 
     reopenContainerLog: (request) => reopenContainerLog(cri, request),
     execSync: (request, { signal }) => execSync(cri, request, signal),
     ...streamingMethods(cri),
-    ...(!(cri.stats instanceof DiskStats) && statsMethods(cri)),
+    ...statsMethods(cri),
     async updateRuntimeConfig({ runtimeConfig }) {
       const cidr = runtimeConfig?.networkConfig?.podCidr ?? '';
       if (cidr !== '') await cri.network.updatePodCidr(cidr);

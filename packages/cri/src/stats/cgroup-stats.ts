@@ -1,0 +1,178 @@
+import { create } from '@bufbuild/protobuf';
+import { Code, hasCode, now } from '@gantry/api';
+import {
+  type ContainerStats,
+  ContainerStatsSchema,
+  type FilesystemUsage,
+  FilesystemUsageSchema,
+  type MetricDescriptor,
+  type PodSandboxMetrics,
+  type PodSandboxStats,
+  PodSandboxStatsSchema,
+} from '@gantry/api/gen/cri/v1/api_pb.js';
+import { loadCgroup } from '@gantry/cgroups';
+import type { ContainerStore } from '@gantry/daemon/core/containers/container-store.ts';
+import type { Logger } from '@gantry/daemon/core/log/logger.ts';
+import type { TaskRuntime } from '@gantry/daemon/core/tasks/task-runtime.ts';
+import { criContext } from '../cri.ts';
+import type { CriContainer } from '../store/cri-container.ts';
+import type { PodSandbox } from '../store/pod-sandbox.ts';
+import { nanosOf } from '../time.ts';
+import { type CgroupUsage, usageOf } from './cgroup-usage.ts';
+import { CpuRates } from './cpu-rates.ts';
+import type { SnapshotDisk } from './disk-usage.ts';
+import { metricDescriptors, podMetrics } from './metrics.ts';
+import { type InterfaceUsage, networkUsage } from './network-usage.ts';
+import type { StatsCollector } from './stats-collector.ts';
+import { wireCpu, wireIo, wireMemory, wireSwap } from './wire-usage.ts';
+
+export interface CgroupStatsOptions {
+  tasks: TaskRuntime;
+  containers: ContainerStore;
+  disk: SnapshotDisk;
+  /** Where a snapshotter keeps its files. */
+  snapshotterRoot(name: string): string;
+  log: Logger;
+}
+
+/** Asks shims and the kernel at each call; nothing is collected in between but rates. */
+export class CgroupStats implements StatsCollector {
+  readonly #options: CgroupStatsOptions;
+  readonly #rates = new CpuRates();
+
+  constructor(options: CgroupStatsOptions) {
+    this.#options = options;
+  }
+
+  /** undefined for what does not run. */
+  async #usage(id: string): Promise<CgroupUsage | undefined> {
+    try {
+      return usageOf(await this.#options.tasks.get(criContext(), id).stats());
+    } catch (error) {
+      if (!hasCode(error, Code.NotFound)) this.#options.log.warn('no metrics', { error, id });
+      return undefined;
+    }
+  }
+
+  async containerStats(container: CriContainer): Promise<ContainerStats | undefined> {
+    const { id, metadata } = container;
+    const usage = container.status.pid > 0 ? await this.#usage(id) : undefined;
+    const timestamp = nanosOf(now());
+    const { config } = metadata;
+    const swap = usage && wireSwap(usage, timestamp);
+    const io = usage && wireIo(usage, timestamp);
+    const writableLayer = await this.#writableLayer(id);
+    return create(ContainerStatsSchema, {
+      attributes: {
+        id,
+        ...(config.metadata && { metadata: config.metadata }),
+        labels: config.labels,
+        annotations: config.annotations,
+      },
+      ...(usage && {
+        cpu: wireCpu(usage, timestamp, this.#rates.next(id, timestamp, usage.cpu.total)),
+        memory: wireMemory(usage, timestamp),
+      }),
+      ...(swap && { swap }),
+      ...(io && { io }),
+      ...(writableLayer && { writableLayer }),
+    });
+  }
+
+  async #writableLayer(id: string): Promise<FilesystemUsage | undefined> {
+    const { containers, disk, snapshotterRoot } = this.#options;
+    try {
+      const { snapshotter, snapshotKey } = await containers.get(criContext(), id);
+      const { timestamp, bytes, inodes } = await disk.of(snapshotter, snapshotKey);
+      return filesystem(snapshotterRoot(snapshotter), timestamp, bytes, inodes);
+    } catch (error) {
+      if (hasCode(error, Code.NotFound)) return undefined;
+      throw error;
+    }
+  }
+
+  async podStats(sandbox: PodSandbox, members: readonly CriContainer[]): Promise<PodSandboxStats | undefined> {
+    const { id, metadata, status } = sandbox;
+    if (status.state !== 'ready') return undefined;
+    const { config } = metadata;
+    const usage = await this.#podUsage(sandbox);
+    const timestamp = nanosOf(now());
+    const interfaces = metadata.netnsPath === '' ? [] : (await networkUsage(status.pid)).map(wireInterface);
+    const running = members.filter((member) => member.status.pid > 0);
+    const stats = await Promise.all(running.map((member) => this.containerStats(member)));
+    const main = interfaces.find(({ name }) => name === 'eth0');
+    const io = usage && wireIo(usage, timestamp);
+    return create(PodSandboxStatsSchema, {
+      attributes: {
+        id,
+        ...(config.metadata && { metadata: config.metadata }),
+        labels: config.labels,
+        annotations: config.annotations,
+      },
+      linux: {
+        ...(usage && {
+          cpu: wireCpu(usage, timestamp, this.#rates.next(id, timestamp, usage.cpu.total) ?? 0n),
+          memory: wireMemory(usage, timestamp),
+          process: { timestamp, processCount: { value: usage.processes } },
+        }),
+        ...(io && { io }),
+        network: { timestamp, interfaces, ...(main && { defaultInterface: main }) },
+        containers: stats.filter((one) => one !== undefined),
+      },
+    });
+  }
+
+  /** The pod's own cgroup tells of all in it; without one only its first process is told of. */
+  async #podUsage({ id, metadata }: PodSandbox): Promise<CgroupUsage | undefined> {
+    const parent = metadata.config.linux?.cgroupParent ?? '';
+    // Under systemd the parent is a slice, whose directory only systemd's naming tells.
+    if (parent === '' || parent.endsWith('.slice')) return await this.#usage(id);
+    try {
+      return usageOf(await (await loadCgroup(parent)).stats());
+    } catch (error) {
+      if (hasCode(error, Code.NotFound)) return await this.#usage(id);
+      throw error;
+    }
+  }
+
+  async imageFilesystems(): Promise<FilesystemUsage[]> {
+    const { disk, snapshotterRoot } = this.#options;
+    const { timestamp, bytes, inodes } = await disk.all();
+    return [filesystem(snapshotterRoot(disk.snapshotter), timestamp, bytes, inodes)];
+  }
+
+  metricDescriptors(): MetricDescriptor[] {
+    return metricDescriptors();
+  }
+
+  async podMetrics(sandbox: PodSandbox, members: readonly CriContainer[]): Promise<PodSandboxMetrics | undefined> {
+    if (sandbox.status.state !== 'ready') return undefined;
+    const running = members.filter((member) => member.status.pid > 0);
+    const usages = await Promise.all(
+      running.map(async (container) => ({ container, usage: await this.#usage(container.id) })),
+    );
+    const network = sandbox.metadata.netnsPath === '' ? [] : await networkUsage(sandbox.status.pid);
+    return podMetrics(sandbox, await this.#podUsage(sandbox), network, usages, nanosOf(now()));
+  }
+
+  async close(): Promise<void> {}
+}
+
+function filesystem(mountpoint: string, timestamp: bigint, bytes: bigint, inodes: bigint): FilesystemUsage {
+  return create(FilesystemUsageSchema, {
+    timestamp,
+    fsId: { mountpoint },
+    usedBytes: { value: bytes },
+    inodesUsed: { value: inodes },
+  });
+}
+
+function wireInterface({ name, rx, tx }: InterfaceUsage) {
+  return {
+    name,
+    rxBytes: { value: rx.bytes },
+    rxErrors: { value: rx.errors },
+    txBytes: { value: tx.bytes },
+    txErrors: { value: tx.errors },
+  };
+}

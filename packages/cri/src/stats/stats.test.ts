@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { create } from '@bufbuild/protobuf';
+import { packAny } from '@gantry/api';
+import { MetricsSchema as MetricsV1Schema } from '@gantry/api/gen/cgroups/v1/metrics_pb.js';
+import { MetricsSchema as MetricsV2Schema } from '@gantry/api/gen/cgroups/v2/metrics_pb.js';
+import { ContainerConfigSchema, PodSandboxConfigSchema } from '@gantry/api/gen/cri/v1/api_pb.js';
+import { newStatus } from '../store/container-status.ts';
+import type { PodSandbox } from '../store/pod-sandbox.ts';
+import { usageOf } from './cgroup-usage.ts';
+import { CpuRates } from './cpu-rates.ts';
+import { metricDescriptors, podMetrics } from './metrics.ts';
+import { parseNetDev } from './network-usage.ts';
+import { wireMemory, wireSwap } from './wire-usage.ts';
+
+const MiB = 1n << 20n;
+
+test('memory of version 1: what is available and swapped follows from limits that count both', () => {
+  const usage = usageOf(
+    packAny(MetricsV1Schema, {
+      memory: {
+        usage: { usage: 30n * MiB, limit: 100n * MiB },
+        swap: { usage: 35n * MiB, limit: 120n * MiB },
+        totalInactiveFile: 10n * MiB,
+      },
+    }),
+  )!;
+  const memory = wireMemory(usage, 1n);
+  assert.deepEqual([memory.workingSetBytes?.value, memory.availableBytes?.value], [20n * MiB, 80n * MiB]);
+  const swap = wireSwap(usage, 1n);
+  assert.deepEqual([swap?.swapUsageBytes?.value, swap?.swapAvailableBytes?.value], [5n * MiB, 15n * MiB]);
+});
+
+test('no limit is no memory available, in either version', () => {
+  const none = 9_223_372_036_854_771_712n;
+  const first = usageOf(packAny(MetricsV1Schema, { memory: { usage: { usage: 1n, limit: none } } }))!;
+  const second = usageOf(
+    packAny(MetricsV2Schema, { memory: { usage: 1n, usageLimit: (1n << 64n) - 1n }, cpu: { usageUsec: 7n } }),
+  )!;
+  for (const usage of [first, second]) assert.equal(wireMemory(usage, 1n).availableBytes?.value, 0n);
+  assert.equal(second.cpu.total, 7000n);
+});
+
+test('rates are of the time between samples, and begin anew when a counter does', () => {
+  const rates = new CpuRates();
+  const second = 1_000_000_000n;
+  assert.equal(rates.next('a', 10n * second, second), undefined);
+  assert.equal(rates.next('a', 12n * second, 2n * second), second / 2n);
+  assert.equal(rates.next('a', 12n * second + 1n, 9n * second), second / 2n);
+  assert.equal(rates.next('a', 14n * second, 1n), undefined);
+});
+
+test('interfaces are read as the kernel prints them', () => {
+  const text = `Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:       1       1    0    0    0     0          0         0        1       1    0    0    0     0       0          0
+  eth0:     576       8    1    2    0     0          0         0      472       6    3    4    0     0       0          0
+`;
+  assert.deepEqual(parseNetDev(text), [
+    {
+      name: 'eth0',
+      rx: { bytes: 576n, packets: 8n, errors: 1n, dropped: 2n },
+      tx: { bytes: 472n, packets: 6n, errors: 3n, dropped: 4n },
+    },
+  ]);
+});
+
+test('every metric that is told has a descriptor with as many labels', () => {
+  const usage = usageOf(packAny(MetricsV1Schema, {}))!;
+  const config = create(PodSandboxConfigSchema, { metadata: { name: 'p' } });
+  const sandbox = {
+    id: 's',
+    metadata: {
+      id: 's',
+      name: 'p',
+      config,
+      netnsPath: '/n',
+      ip: '',
+      additionalIps: [],
+      runtimeHandler: '',
+      processLabel: '',
+    },
+    status: { state: 'ready' as const, pid: 1, createdAt: 1n, exitedAt: 0n, exitStatus: 0 },
+    sandboxer: 'podsandbox',
+    exited: Promise.resolve(),
+  } satisfies PodSandbox;
+  const container = {
+    id: 'c',
+    metadata: {
+      id: 'c',
+      name: 'c',
+      sandboxId: 's',
+      config: create(ContainerConfigSchema, {}),
+      imageRef: '',
+      logPath: '',
+      stopSignal: '',
+      processLabel: '',
+    },
+    status: newStatus(1n),
+    exited: Promise.resolve(),
+  };
+  const [network] = parseNetDev('eth0: 1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0');
+  const { metrics, containerMetrics } = podMetrics(sandbox, usage, [network!], [{ container, usage }], 5n);
+  const labels = new Map(metricDescriptors().map(({ name, labelKeys }) => [name, labelKeys.length]));
+  const told = [...metrics, ...containerMetrics.flatMap((one) => one.metrics)];
+  for (const { name, labelValues } of told) assert.equal(labelValues.length, labels.get(name), name);
+  assert.deepEqual([...new Set(told.map(({ name }) => name))].sort(), [...labels.keys()].sort());
+});
