@@ -26,6 +26,7 @@ describe('sandboxes of shims', { skip: root }, () => {
   const daemon = new TestDaemon(directory, settings);
   const clients = ctrClients().filter(({ name, missing }) => !missing && ['our ctr', 'ctr 2.3.4'].includes(name));
   const ctr = new CtrSession(clients.at(-1)!, daemon.address, namespace);
+  const ours = new CtrSession(clients[0]!, daemon.address, namespace);
   const connection = new ProxyConnection('shim', daemon.address);
   const controller = new ProxySandboxController(connection, 'shim');
   const ctx = contextOf(namespace);
@@ -291,7 +292,7 @@ describe('sandboxes of shims', { skip: root }, () => {
     assert.deepEqual(mountsBeneath(state), []);
     assert.equal((await ctr.ok('tasks', 'ls')).trim().split('\n').length, 1);
     // The record is a client's to remove, as after a reboot.
-    await ctr.ok('sandboxes', 'rm', '--force', 'gone');
+    await ours.ok('sandboxes', 'rm', 'gone');
     await ctr.ok('containers', 'rm', 'member');
   });
 

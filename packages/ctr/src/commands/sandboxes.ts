@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { formatTime, jsonAny, plainAny, StatusError, TypeUrl } from '@gantry/client';
+import { Code, formatTime, hasCode, jsonAny, plainAny, StatusError, TypeUrl } from '@gantry/client';
 import { parseJson } from '@gantry/oci';
 import type { Command } from '../command.ts';
 import { forEachName, print, printJson, printTable } from '../output.ts';
@@ -79,7 +79,8 @@ const remove: Command = {
         await client.sandboxes.stop(id, { sandboxer });
         await client.sandboxes.shutdown(id, { sandboxer });
       } catch (reason) {
-        if (!force) throw reason;
+        // One that is gone, with the machine's last boot say, leaves a record only.
+        if (!force && !hasCode(reason, Code.NotFound)) throw reason;
       }
       await client.sandboxes.delete(id);
       print(`${id}\n`);
