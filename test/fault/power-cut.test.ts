@@ -3,6 +3,7 @@ import { rmdirSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { missingBtrfs } from '../../packages/daemon/src/plugins/snapshot-btrfs/testing-filesystem.ts';
 import { bin, TestDaemon } from '../lib/daemon.ts';
 import { run } from '../lib/processes.ts';
 import { TestRegistry } from '../lib/registry.ts';
@@ -31,7 +32,7 @@ import { createTask, pullImage, removeTask, startTask, Workload, type World, wri
  * daemon started on each clone has what was answered before, shows nothing half-made, and its records and its disk agree.
  */
 const rounds = faultRounds(3);
-const skip = process.getuid?.() === 0 ? false : 'mounts need root';
+const skip = missingBtrfs();
 /** The most cuts in one burst of work; they are looked at when it is over. */
 const atOnce = 4;
 
