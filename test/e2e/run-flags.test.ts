@@ -133,6 +133,32 @@ devices:
       assert.match(profile.stderr, /apparmor\/profiles: no such file or directory/);
     });
 
+    test('classes of block I/O, and GPUs that are not there', async () => {
+      const classes = path.join(temp.path, `classes-${client.own}.yaml`);
+      writeFileSync(
+        classes,
+        "Classes:\n  slow:\n  - Weight: '80'\n  - Devices: ['/dev/vd[a-z]', '/dev/null']\n    ThrottleReadBps: 60M\n",
+      );
+      const blockIo = ['--blockio-config-file', classes, '--blockio-class'];
+      await ctr.ok('containers', 'create', ...blockIo, 'slow', image, 'io', 'true');
+      const spec = JSON.parse(await ctr.ok('containers', 'info', '--spec', 'io')) as {
+        linux: { resources: { blockIO: { weight: number; throttleReadBpsDevice?: { rate: number }[] } } };
+      };
+      assert.equal(spec.linux.resources.blockIO.weight, 80);
+      for (const { rate } of spec.linux.resources.blockIO.throttleReadBpsDevice ?? []) assert.equal(rate, 60_000_000);
+      await ctr.ok('containers', 'rm', 'io');
+      const fails = async (reason: RegExp, ...flags: string[]): Promise<void> => {
+        const { code, stderr } = await ctr.try('run', '--rm', ...flags, image, 'bad', 'true');
+        assert.equal(code, 1);
+        assert.match(stderr, reason);
+        await ctr.try('snapshots', 'rm', 'bad');
+      };
+      await fails(/no OCI BlockIO parameters for class "fast"/, ...blockIo, 'fast');
+      await fails(/failed to read config file "\/nope": open \/nope: no such file/, '--blockio-config-file', '/nope');
+      if (!existsSync('/etc/cdi') && !existsSync('/var/run/cdi'))
+        await fails(/no known GPU vendor detected/, '--gpus', '0');
+    });
+
     test('a network by CNI', { skip: existsSync('/usr/lib/cni/bridge') ? false : 'no CNI plugins' }, async () => {
       const bridge = `gantry${process.pid % 10_000}${client.own ? 'o' : 't'}`;
       const lab = path.join(temp.path, `cni-${client.own}`);

@@ -119,10 +119,6 @@ test('user namespaces', async () => {
   await assert.rejects(specOf(['--uidmap', '0-1000', '--gidmap', '0:0:1']), /invalid mapping/);
 });
 
-test('flags that are not built say so', async () => {
-  await assert.rejects(specOf(['--gpus', '0']), /^Error: not yet: --gpus/);
-});
-
 test('devices by their CDI name', async () => {
   await assert.rejects(
     specOf(['--device', 'no-such-vendor.com/gpu=0']),

@@ -29,10 +29,11 @@ import {
 import { CdiDirectories } from '@gantry/oci/cdi/cdi-directories.ts';
 import { isDeviceName } from '@gantry/oci/cdi/device-name.ts';
 import type { Invocation } from '../command.ts';
-import { notYet } from '../not-yet.ts';
 import { parseLabels } from '../units.ts';
 import { loadDefaultProfile } from './apparmor.ts';
+import { blockIoOfClass } from './block-io.ts';
 import { hostDevice, hostDevices } from './devices.ts';
+import { gpuDevices } from './gpus.ts';
 import { parseMount } from './mount-flag.ts';
 import { orderSpec } from './spec-order.ts';
 import { additionalGroups, type FileReader, lookUpUser } from './user.ts';
@@ -51,8 +52,6 @@ export async function specFromFlags(
   args: readonly string[],
   files: FilesAccess,
 ): Promise<RuntimeSpec> {
-  for (const flag of ['gpus', 'blockio-config-file', 'blockio-class'])
-    if (invocation.isSet(flag)) throw notYet(`--${flag}`);
   const spec = defaultSpec(names.namespace, names.id);
   const envFile = invocation.string('env-file');
   if (envFile) withEnvironment(spec, environmentLines(readFileSync(envFile, 'utf8')));
@@ -83,7 +82,11 @@ export async function specFromFlags(
   const devices = invocation.strings('device');
   for (const device of devices) if (!isDeviceName(device)) addDevice(spec, device);
   const cdi = new CdiDirectories(undefined, (file, problem) => console.error(`ctr: ${file}: ${problem}`));
-  await cdi.inject(spec, devices.filter(isDeviceName));
+  const gpus = invocation.strings('gpus');
+  const named = devices.filter(isDeviceName);
+  await cdi.inject(spec, gpus.length > 0 ? [...named, ...gpuDevices(await cdi.list(), gpus)] : named);
+  const blockIo = await blockIoOfClass(invocation.string('blockio-config-file'), invocation.string('blockio-class'));
+  if (blockIo) resourcesOf(spec).blockIO = blockIo;
   const propagation = invocation.string('rootfs-propagation');
   if (propagation) linuxOf(spec).rootfsPropagation = propagation;
   return orderSpec(spec);

@@ -9,6 +9,7 @@ import type { CdiRegistry } from './cdi-registry.ts';
 import type { CdiDevice, CdiSpec } from './cdi-spec.ts';
 import { parseDeviceName } from './device-name.ts';
 import { readSpec } from './read-spec.ts';
+import { parseYaml } from './yaml.ts';
 
 /** A file larger than this is no specification. */
 const largestFile = 16 << 20;
@@ -151,9 +152,7 @@ export class CdiDirectories implements CdiRegistry {
 
 async function parse(file: string, text: string): Promise<unknown> {
   if (file.endsWith('.json')) return parseJson(text);
-  // Few machines have any: not loaded before. By its default export, the one that is there in a bundle too.
-  const { default: yaml } = await import('yaml');
-  return yaml.parse(text, { maxAliasCount: 100 });
+  return parseYaml(text);
 }
 
 async function filesIn(directory: string, problems: Map<string, string>): Promise<string[]> {
