@@ -168,8 +168,17 @@ try {
     for await (const row of bench) rows.push(row);
   }
   console.log(report(rows));
+} catch (error) {
+  // Told before the tidying up, which may fail for it, and with what was measured until then.
+  console.error(error);
+  if (rows.length > 0) console.log(report(rows));
+  process.exitCode = 1;
 } finally {
-  for (const peer of [...peers, ...(crun ? [crun] : [])]) await peer.dispose();
+  for (const peer of [...peers, ...(crun ? [crun] : [])])
+    await peer.dispose().catch((error: unknown) => {
+      console.error(error);
+      process.exitCode = 1;
+    });
   await registry?.close();
   await temp.remove();
 }

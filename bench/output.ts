@@ -66,8 +66,14 @@ export async function outputRate(
 /** What processes have used so far, by the nanosecond clock of their threads. */
 function processorSeconds(pids: readonly number[]): number {
   let nanoseconds = 0;
-  for (const pid of pids)
-    for (const thread of readdirSync(`/proc/${pid}/task`))
-      nanoseconds += Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0]);
+  for (const pid of pids) for (const thread of readdirSync(`/proc/${pid}/task`)) nanoseconds += threadTime(pid, thread);
   return nanoseconds / 1e9;
+}
+
+function threadTime(pid: number, thread: string): number {
+  try {
+    return Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0]);
+  } catch {
+    return 0; // it ended between the two looks
+  }
 }
