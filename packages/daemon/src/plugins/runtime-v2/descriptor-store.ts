@@ -85,7 +85,8 @@ export class DescriptorStore {
     try {
       const { keep, drop, take } = JSON.parse(data.toString('utf8')) as DescriptorRequest;
       if (keep) {
-        this.#keep(connection, keep, fds.splice(0));
+        this.#keep(connection, keep, fds);
+        fds = [];
       } else if (drop) this.drop(drop.namespace, drop.id, drop.exec);
       else if (take) this.#give(connection, take);
       else throw new Error('unknown request');
@@ -97,10 +98,8 @@ export class DescriptorStore {
   }
 
   #keep(giver: PacketSocket, { namespace, id, exec, kinds }: NonNullable<DescriptorRequest['keep']>, fds: number[]) {
-    if (typeof namespace !== 'string' || typeof id !== 'string' || kinds.length !== fds.length) {
-      for (const fd of fds) close(fd);
+    if (![namespace, id, exec].every((name) => typeof name === 'string') || kinds?.length !== fds.length)
       throw new Error(`${fds.length} descriptors for ${JSON.stringify(kinds)}`);
-    }
     this.drop(namespace, id, exec);
     const key = keyOf(namespace, id);
     const processes = this.#kept.get(key) ?? new Map<string, Kept>();
