@@ -147,24 +147,6 @@ describe('cgroup v2 only', { skip: whyNot() }, () => {
     });
   }
 
-  test('the shim is in a cgroup of its own, beside its containers', async () => {
-    await ctr.ok('run', '-d', 'busybox:1', 'beside', 'sleep', '1000');
-    const group = await groupOf('beside');
-    const shim = processesMentioning(daemon.address).find(({ command }) => command.startsWith('gantry-shim'));
-    assert.ok(shim);
-    const its = readFileSync(`/proc/${shim.pid}/cgroup`, 'utf8')
-      .trim()
-      .replace(/^0::\//, '');
-    assert.notEqual(its, group);
-    assert.notEqual(
-      its,
-      readFileSync(`/proc/${daemon.pid}/cgroup`, 'utf8')
-        .trim()
-        .replace(/^0::\//, ''),
-    );
-    await remove('beside');
-  });
-
   function scrape(): Promise<string> {
     return new Promise((resolve, reject) => {
       http

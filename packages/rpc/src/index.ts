@@ -6,6 +6,7 @@ export * from './grpc-client.ts';
 export * from './grpc-server.ts';
 export * from './headers.ts';
 export * from './message-queue.ts';
+export { Multiplexer } from './multiplexer.ts';
 export type { CallReport, InterceptedCall, Interceptor, MethodKind, RpcLogger, ServerOptions } from './server-call.ts';
 export * from './service.ts';
 export { traceServerCalls } from './trace-calls.ts';
