@@ -1,6 +1,6 @@
 // Ways to run that need more than an image and a name, and programs that come as an image: ours and containerd's own ctr.
 import assert from 'node:assert/strict';
-import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { type CtrClient, CtrSession, ctrClients } from '../lib/clients.ts';
@@ -40,6 +40,7 @@ describe('flags of ctr run, and ctr install', { skip }, () => {
     await temp.remove();
   });
 
+  const dumps: string[] = [];
   const wanted = ctrClients().filter(({ name }) => name === 'our ctr' || name === 'ctr 2.3.4');
   for (const client of wanted) describe(client.name, { skip: client.missing ?? false }, () => clientTests(client));
 
@@ -131,6 +132,13 @@ devices:
       assert.match(stderr, /systemd not running on this host, cannot use systemd cgroups manager/);
       const profile = await ctr.try('run', '--rm', '--apparmor-default-profile', 'gantry-test', image, 'a', 'true');
       assert.match(profile.stderr, /apparmor\/profiles: no such file or directory/);
+    });
+
+    test('the spec in a file, and the container runs', async () => {
+      const file = path.join(temp.path, `spec-${client.own}.json`);
+      assert.equal(await ctr.ok('run', '--rm', '--dump-config', file, image, 'dump', 'echo', 'runs'), 'runs\n');
+      dumps.push(readFileSync(file, 'utf8').replaceAll(/"[^"]*\/dump"/g, '"of the container"'));
+      if (dumps.length === 2) assert.equal(dumps[0], dumps[1], 'to the letter');
     });
 
     test('classes of block I/O, and GPUs that are not there', async () => {

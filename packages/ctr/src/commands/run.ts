@@ -19,13 +19,12 @@ export const run: Command = {
     const { container, spec } = await createContainer(client, invocation);
     try {
       const dump = invocation.string('dump-config');
-      if (dump) {
-        const text = `${goJson(spec, 4)}\n`;
-        if (dump === '-') print(text);
-        else writeFileSync(dump, text);
+      if (dump === '-') {
+        print(`${goJson(spec, 2)}\n`);
         await removeContainer(client, container);
         return 0;
       }
+      if (dump) writeFileSync(dump, goJson(spec, 2));
       const network = invocation.bool('cni')
         ? await (await import('../run/cni.ts')).CniNetwork.load(client.namespace, container.id)
         : undefined;

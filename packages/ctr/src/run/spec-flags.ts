@@ -66,7 +66,7 @@ export const runFlags: readonly Flag[] = [
   { name: 'platform', kind: 'string', usage: 'run the image for this platform' },
   { name: 'cni', kind: 'bool', usage: 'connect it by CNI' },
   { name: 'sync-fs', kind: 'bool', usage: 'sync what was unpacked before going on' },
-  { name: 'dump-config', kind: 'string', usage: 'write the spec to this file (- prints it) and run nothing' },
+  { name: 'dump-config', kind: 'string', usage: 'write the spec to this file; - prints it and runs nothing' },
   { name: 'uidmap', kind: 'strings', usage: 'user ids: container-uid:host-uid:length' },
   { name: 'gidmap', kind: 'strings', usage: 'group ids: container-gid:host-gid:length' },
   { name: 'remap-labels', kind: 'bool', usage: 'let the snapshotter do the mapping, by labels' },
