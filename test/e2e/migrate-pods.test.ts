@@ -102,15 +102,23 @@ for (const { name, program, client } of [
         linux: { security_context: { namespace_options: { network: 2, pid: 1 } } },
       };
       podFile = file('pod.json', config);
-      await eventually('the CRI plugin knows the image', async () => {
-        return (await cri('images', '-q', image)) !== '' || undefined;
-      });
+      await eventually(
+        'the CRI plugin knows the image',
+        async () => {
+          return (await cri('images', '-q', image)) !== '' || undefined;
+        },
+        60_000,
+      );
       pod = await cri('runp', podFile);
       container = await cri('create', '--no-pull', pod, file('container.json', inside('main')), podFile);
       await cri('start', container);
-      await eventually('it has said something', () => {
-        return (existsSync(log) && readFileSync(log, 'utf8').includes('started')) || undefined;
-      });
+      await eventually(
+        'it has said something',
+        () => {
+          return (existsSync(log) && readFileSync(log, 'utf8').includes('started')) || undefined;
+        },
+        60_000,
+      );
       started = JSON.parse(await cri('inspect', container)).status;
       lists = await it.lists(it.before);
       tasks = await it.tasks(it.before);
@@ -170,11 +178,15 @@ for (const { name, program, client } of [
       at = containerd.address;
       assert.equal((await it.migrate('--back')).code, 0);
       await containerd.start();
-      await eventually('CRI answers', async () => {
-        const address = `unix://${containerd.address}`;
-        const { code } = await run(crictl, ['-r', address, '-i', address, 'version'], { mayFail: true });
-        return code === 0 || undefined;
-      });
+      await eventually(
+        'CRI answers',
+        async () => {
+          const address = `unix://${containerd.address}`;
+          const { code } = await run(crictl, ['-r', address, '-i', address, 'version'], { mayFail: true });
+          return code === 0 || undefined;
+        },
+        60_000,
+      );
       assert.equal(await cri('pods', '-q', '--no-trunc', '--state', 'Ready'), pod);
       assert.equal(await cri('ps', '-q', '--no-trunc'), container);
       assert.deepEqual(await it.tasks(it.before), tasks);

@@ -77,10 +77,14 @@ for (const { name, program, short, client } of [
       child.stdout.setEncoding('utf8').on('data', (text: string) => {
         seen += text;
       });
-      await eventually('events are listened to', async () => {
-        await ctr.ok('namespaces', 'label', it.namespace, 'probe=1');
-        return seen.includes('/namespaces/update') || undefined;
-      });
+      await eventually(
+        'events are listened to',
+        async () => {
+          await ctr.ok('namespaces', 'label', it.namespace, 'probe=1');
+          return seen.includes('/namespaces/update') || undefined;
+        },
+        patience,
+      );
     }
 
     function event(topic: string, ...parts: string[]): Promise<true> {
@@ -114,9 +118,13 @@ for (const { name, program, short, client } of [
       const key = ['snapshots', 'prepare', 'scratch', chain];
       await ctr.ok(...key);
       await ctr.ok('snapshots', 'label', 'scratch', 'containerd.io/gc.root=test');
-      await eventually('the task has ended', async () => {
-        return (await it.tasks(ctr))['ended']?.state === 'STOPPED' || undefined;
-      });
+      await eventually(
+        'the task has ended',
+        async () => {
+          return (await it.tasks(ctr))['ended']?.state === 'STOPPED' || undefined;
+        },
+        patience,
+      );
       lists = await it.lists(ctr);
       processes = await pids(ctr);
     });
