@@ -48,7 +48,12 @@ describe('asking daemon and shim what they do', { skip: skip || (own!.missing ??
   const temp = makeTempDir('debugging');
   const directory = path.join(temp.path, 'd');
   const socket = path.join(directory, 'debug.sock');
-  const daemon = new TestDaemon(directory, `[debug]\n  address = '${socket}'\n`);
+  // The CRI plugin has a port for streams, as containerd's has: here no port at all is expected.
+  const daemon = new TestDaemon(
+    directory,
+    `[debug]\n  address = '${socket}'\n`,
+    "disabled_plugins = ['io.containerd.grpc.v1.cri']",
+  );
   const ctr = new CtrSession(own!, daemon.address, 'debugging');
   const released = path.join(temp.path, 'released');
   let shimSocket = '';
