@@ -176,6 +176,11 @@ describe('crictl against the daemon', { skip: CriLab.missing() }, () => {
     assert.equal((await inspect(created)).status.state, 'CONTAINER_RUNNING');
     const again = await lab.crictl(['runp', pod], { mayFail: true });
     assert.match(again.stderr, /is reserved for/);
+    // The same after an end in order, which ends the daemon and nothing else.
+    await lab.daemon.stop();
+    await lab.daemon.start();
+    assert.equal((await inspect(running)).status.state, 'CONTAINER_RUNNING');
+    assert.equal((await inspectPod(podId)).status.state, 'SANDBOX_READY');
     await lab.ok('stop', '-t', '30', running);
     assert.equal((await inspect(running)).status.exitCode, 3);
     await lab.ok('rmp', '-f', podId);

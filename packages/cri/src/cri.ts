@@ -40,6 +40,8 @@ export interface Cri {
   /** `<state>/io.containerd.grpc.v1.cri`. */
   readonly state: string;
   readonly log: Logger;
+  /** Aborted when the daemon ends. */
+  readonly closing: AbortSignal;
   readonly records: {
     readonly containers: ContainerStore;
     readonly sandboxes: SandboxStore;

@@ -139,11 +139,13 @@ export const criGrpcPlugin = definePlugin({
     const { temp, root } = context.daemon;
     const bus = context.get(PluginTypes.Event);
     const tasks = context.get(PluginTypes.Runtime, 'task') as TaskRuntime;
+    const closing = new AbortController();
     const cri: Cri = {
       config: { images: config, runtime: runtime.config },
       root: runtime.root,
       state: runtime.state,
       log: context.log,
+      closing: closing.signal,
       records: {
         containers,
         sandboxes: context.get(PluginTypes.SandboxStore) as SandboxStore,
@@ -190,6 +192,10 @@ export const criGrpcPlugin = definePlugin({
     context.onClose(() => cri.cdi.close());
     context.onClose(() => cri.streaming.close());
     context.onClose(watchMemory(cri));
+    context.onClose(() => {
+      closing.abort();
+      pods.close();
+    });
     await recover(cri, (metadata) => pods.recover({ namespace: 'k8s.io' }, metadata));
     const known = new Set(cri.sandboxes.list().map(({ id }) => id));
     void cri.network.sweep(known).catch((error) => context.log.warn('networks of pods that are gone', { error }));

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Code, hasCode, isAny, now, unpackAny } from '@gantry/api';
+import { Code, hasCode, isAny, now, type Time, unpackAny } from '@gantry/api';
 import { ContainerEventType } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { TaskOOMSchema } from '@gantry/api/gen/events/task_pb.js';
 import type { Task } from '@gantry/daemon/core/tasks/task-runtime.ts';
@@ -20,13 +20,35 @@ const longestWaitMs = 60_000;
 /** Watches a container's process from its start on. */
 export function watchContainer(cri: Cri, container: CriContainer, task: Task): void {
   container.exited = (async () => {
-    const exit = await task.wait('').catch((error) => {
-      if (!hasCode(error, Code.NotFound)) cri.log.warn('container cannot be waited for', { error, id: container.id });
-      return { exitStatus: 255, exitedAt: now() };
-    });
+    const exit = await waitForEnd(task, cri.closing, (error) =>
+      cri.log.warn('container cannot be waited for', { error, id: container.id }),
+    );
+    // The daemon ends, and not the container: the next one goes on waiting.
+    if (!exit) return;
     await noteExit(cri, container, exit.exitStatus, nanosOf(exit.exitedAt ?? now()));
   })();
   container.exited.catch((error) => cri.log.error('end of a container cannot be noted', { error, id: container.id }));
+}
+
+/**
+ * How a process ended, however often the way to it breaks; one that is not there has ended, nobody knows how. undefined once `closing` is
+ * aborted.
+ */
+export async function waitForEnd(
+  task: Task,
+  closing: AbortSignal,
+  onError: (error: unknown) => void,
+): Promise<{ exitStatus: number; exitedAt?: Time | undefined } | undefined> {
+  for (;;) {
+    try {
+      return await task.wait('', closing);
+    } catch (error) {
+      if (closing.aborted) return undefined;
+      if (hasCode(error, Code.NotFound)) return { exitStatus: 255, exitedAt: now() };
+      onError(error);
+      await sleep(firstWaitMs, undefined, { ref: false });
+    }
+  }
 }
 
 /** Removes the task, waits until its output is in the log, and keeps how it ended. */
@@ -71,6 +93,7 @@ export function watchSandbox(cri: Cri, sandbox: PodSandbox): void {
       if (!hasCode(error, Code.NotFound)) cri.log.warn('sandbox cannot be waited for', { error, id: sandbox.id });
       return undefined;
     });
+    if (cri.closing.aborted) return;
     sandbox.status = {
       ...sandbox.status,
       state: 'notready',

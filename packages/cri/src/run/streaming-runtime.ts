@@ -47,7 +47,12 @@ async function attach(cri: Cri, container: CriContainer, streams: RemoteStreams)
   streams.signal.addEventListener('abort', () => end(), { once: true });
   if (streams.signal.aborted) end();
   void resize(streams, (width, height) => task.resizePty('', width, height));
-  const input = copyInput(container, streams).catch((error) =>
+  // The shim holds the other end open too, until it is told that there will be no more.
+  const closeInput = async (): Promise<void> => {
+    io.closeStdin();
+    await task.closeIo('', true).catch((error) => cri.log.debug('input is not closed', { error, id: container.id }));
+  };
+  const input = copyInput(container, streams, closeInput).catch((error) =>
     cri.log.debug('input of attach', { error, id: container.id }),
   );
   try {
@@ -56,14 +61,18 @@ async function attach(cri: Cri, container: CriContainer, streams: RemoteStreams)
     await last;
   } finally {
     stop();
-    if (metadata.config.stdinOnce && streams.stdin) io.closeStdin();
+    if (metadata.config.stdinOnce && streams.stdin) await closeInput();
   }
 }
 
-async function copyInput({ io, metadata }: CriContainer, { stdin }: RemoteStreams): Promise<void> {
+async function copyInput(
+  { io, metadata }: CriContainer,
+  { stdin }: RemoteStreams,
+  closeInput: () => Promise<void>,
+): Promise<void> {
   if (!stdin || !io || !metadata.config.stdin) return;
   for await (const bytes of stdin) await io.writeStdin(bytes);
-  if (metadata.config.stdinOnce) io.closeStdin();
+  if (metadata.config.stdinOnce) await closeInput();
 }
 
 async function resize(streams: RemoteStreams, apply: (width: number, height: number) => Promise<void>): Promise<void> {

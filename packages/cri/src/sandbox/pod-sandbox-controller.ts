@@ -23,6 +23,7 @@ import type { RuntimeConfig } from '../config/runtime-config.ts';
 import type { CriImages } from '../images/cri-images.ts';
 import type { ImageUserFiles } from '../images/user-files.ts';
 import { Extension } from '../labels.ts';
+import { waitForEnd } from '../run/exit-watch.ts';
 import type { RuntimeHandlers } from '../run/runtime-handlers.ts';
 import { readSandboxExtension, type SandboxMetadata } from '../store/pod-sandbox.ts';
 import { createPause } from './create-pause.ts';
@@ -60,6 +61,7 @@ export class PodSandboxController implements SandboxController {
   readonly #options: PodSandboxControllerOptions;
   readonly #entries = new Map<string, Entry>();
   readonly #locks = new KeyedLock();
+  readonly #closing = new AbortController();
 
   constructor(options: PodSandboxControllerOptions) {
     this.#options = options;
@@ -109,20 +111,23 @@ export class PodSandboxController implements SandboxController {
 
   #watch(ctx: RequestContext, id: string, entry: Entry, task: Task): void {
     const { tasks, log } = this.#options;
-    void task
-      .wait('')
-      .catch((error) => {
-        if (!hasCode(error, Code.NotFound)) log.warn('sandbox cannot be waited for', { error, id });
-        return { exitStatus: 255, exitedAt: now(), pid: entry.pid };
-      })
-      .then(async (exit) => {
+    const { signal } = this.#closing;
+    void waitForEnd(task, signal, (error) => log.warn('sandbox cannot be waited for', { error, id })).then(
+      async (exit) => {
+        if (!exit) return;
         await tasks.delete({ namespace: ctx.namespace }, id).catch((error) => {
           if (!hasCode(error, Code.NotFound)) log.warn('sandbox task cannot be removed', { error, id });
         });
         entry.pid = 0;
         entry.task = undefined;
         entry.settle({ exitStatus: exit.exitStatus, exitedAt: exit.exitedAt ?? now() });
-      });
+      },
+    );
+  }
+
+  /** Nothing is watched any more; what runs goes on. */
+  close(): void {
+    this.#closing.abort();
   }
 
   /** Finds the process of a sandbox that an earlier daemon started. One without is taken for ended. */
