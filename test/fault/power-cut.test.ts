@@ -280,8 +280,12 @@ for (const [kind, count] of [
   ['btrfs', Math.ceil(rounds / 5)],
 ] as const) {
   describe(`a power cut, root on ${kind}`, { skip }, () => {
-    const cuts = new PowerCuts(kind);
-    before(() => cuts.setUp());
+    // Not before it is sure to run: it makes a directory.
+    let cuts: PowerCuts;
+    before(async () => {
+      cuts = new PowerCuts(kind);
+      await cuts.setUp();
+    });
     after(() => cuts.tearDown());
     test(`${count} times at random moments`, (t) => cuts.run(t, count));
     test('leaves nothing behind', () => cuts.end());
