@@ -1,6 +1,7 @@
 /** Files and directories by descriptor: nothing here follows a path that somebody else can change under us unless told to. */
-import { readSync } from 'node:fs';
+import { readdirSync, readlinkSync, readSync } from 'node:fs';
 import { AT, AT_FDCWD, O, RESOLVE } from './constants.ts';
+import { hasErrno } from './error.ts';
 import { check, cstring, isArm64, lastErrno, native, type Path, sysError } from './libc.ts';
 
 /** A moment as the kernel keeps it. */
@@ -337,4 +338,16 @@ export function statfs(path: Path | number): FsStat {
 export async function ioctlAsync(fd: number, request: number, argument: number | Buffer): Promise<number> {
   const call = typeof argument === 'number' ? ioctlInt : ioctlPtr;
   return call.wait('ioctl', undefined, fd, request, argument);
+}
+
+/** Keeps descriptors that a library opened on files whose path begins so from the programs that this process starts. */
+export function closeOnExec(prefix: string): void {
+  for (const fd of readdirSync('/proc/self/fd')) {
+    try {
+      if (readlinkSync(`/proc/self/fd/${fd}`).startsWith(prefix)) fcntl(Number(fd), 2, 1); // F_SETFD, FD_CLOEXEC
+    } catch (error) {
+      // The one by which the list was read is gone already.
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' && !hasErrno(error, 'EBADF')) throw error;
+    }
+  }
 }

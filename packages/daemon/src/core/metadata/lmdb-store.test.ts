@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
@@ -26,6 +26,15 @@ metadataStoreContract('lmdb', async () => {
     close: () => under.store.close(),
   };
   return under;
+});
+
+test('programs that are started inherit nothing of it', async () => {
+  const file = fresh();
+  const store = await LmdbStore.open({ path: file });
+  const { stdout } = spawnSync('ls', ['-l', '/proc/self/fd'], { encoding: 'utf8' });
+  assert.match(stdout, / 1 -> /);
+  assert.ok(!stdout.includes(file), stdout);
+  await store.close();
 });
 
 test('migrations run once, in order, on older stores only; a newer store is refused', async () => {

@@ -1,7 +1,8 @@
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, realpathSync } from 'node:fs';
 import { constants } from 'node:os';
 import path from 'node:path';
 import { failedPrecondition, internal, resourceExhausted, unavailable } from '@gantry/api';
+import { closeOnExec } from '@gantry/sys';
 import { open, type RootDatabase, type Transaction } from 'lmdb';
 import { afterPrefix, decodeKey, encodeKey } from './key-codec.ts';
 import type { Key, MetadataStore, ReadTransaction, Value, WriteTransaction } from './metadata-store.ts';
@@ -67,6 +68,8 @@ export class LmdbStore implements MetadataStore {
       mapSize: 64 << 20,
       maxReaders: 64,
     });
+    // The library opens the file and its lock for children to inherit: shims would hold them for as long as they live.
+    closeOnExec(realpathSync(options.path));
     const store = new LmdbStore(db, options.noSync ?? false);
     await store.#migrate(options.migrations ?? [], options.path);
     return store;
