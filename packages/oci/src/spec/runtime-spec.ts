@@ -35,6 +35,16 @@ export interface SpecProcess {
   apparmorProfile?: string;
   oomScoreAdj?: number;
   selinuxLabel?: string;
+  ioPriority?: { class: string; priority: number };
+  scheduler?: {
+    policy: string;
+    nice?: number;
+    priority?: number;
+    flags?: string[];
+    runtime?: number;
+    deadline?: number;
+    period?: number;
+  };
 }
 
 export interface SpecCapabilities {
@@ -92,8 +102,26 @@ export interface SpecDeviceRule {
 
 export interface SpecResources {
   devices?: SpecDeviceRule[];
-  memory?: { limit?: number; reservation?: number; swap?: number; swappiness?: number; disableOOMKiller?: boolean };
-  cpu?: { shares?: number; quota?: number; period?: number; cpus?: string; mems?: string; idle?: number };
+  memory?: {
+    limit?: number;
+    reservation?: number;
+    swap?: number;
+    kernel?: number;
+    kernelTCP?: number;
+    swappiness?: number;
+    disableOOMKiller?: boolean;
+    useHierarchy?: boolean;
+  };
+  cpu?: {
+    shares?: number;
+    quota?: number;
+    period?: number;
+    realtimeRuntime?: number;
+    realtimePeriod?: number;
+    cpus?: string;
+    mems?: string;
+    idle?: number;
+  };
   pids?: { limit?: number };
   blockIO?: Record<string, unknown>;
   hugepageLimits?: { pageSize: string; limit: number }[];
@@ -105,6 +133,8 @@ export interface SpecSeccomp {
   defaultErrnoRet?: number;
   architectures?: string[];
   flags?: string[];
+  listenerPath?: string;
+  listenerMetadata?: string;
   syscalls?: SpecSyscall[];
 }
 
@@ -138,4 +168,6 @@ export interface SpecLinux {
   };
   /** Interfaces of the host's that are moved into the container, by their names there. */
   netDevices?: Record<string, { name?: string }>;
+  /** The memory policy that its processes begin with. */
+  memoryPolicy?: { mode: string; nodes?: string; flags?: string[] };
 }

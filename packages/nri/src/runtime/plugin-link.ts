@@ -1,0 +1,201 @@
+import type { Duplex } from 'node:stream';
+import { Code, deadlineExceeded, hasCode, invalidArgument, StatusError, unavailable } from '@gantry/api';
+import {
+  type Container,
+  type ContainerUpdate,
+  Event,
+  Plugin as PluginService,
+  type PodSandbox,
+  Runtime as RuntimeService,
+} from '@gantry/api/gen/nri/v1alpha1/api_pb.js';
+import { createClient, Multiplexer, TtrpcServer, ttrpcTransport } from '@gantry/rpc';
+import { nriVersion, PluginConnection, RuntimeConnection } from '../connection-numbers.ts';
+import { checkIdentity, type PluginIdentity } from '../plugin-name.ts';
+import { allEvents, hasEvent, type Notification, notifications, type PluginClient } from './plugin-calls.ts';
+import { synchronizeInChunks } from './synchronize.ts';
+
+export interface LinkOptions {
+  runtimeName: string;
+  runtimeVersion: string;
+  /** Milliseconds. */
+  registrationTimeout: number;
+  requestTimeout: number;
+  /** A plugin's request out of turn; answers those updates that failed. */
+  onUpdate: (updates: ContainerUpdate[], plugin: PluginLink) => Promise<ContainerUpdate[]>;
+  onClose: (plugin: PluginLink) => void;
+  warn: (message: string, fields: object) => void;
+}
+
+/** One connected plugin. Nothing that it does or leaves takes longer than the time-outs; one that hangs or breaks the protocol is cut off. */
+export class PluginLink {
+  readonly #multiplexer: Multiplexer;
+  readonly #options: LinkOptions;
+  readonly #client: PluginClient;
+  readonly #registered: Promise<void>;
+  readonly #before = new Set<Notification>();
+  #identity: PluginIdentity | undefined;
+  #events = 0;
+  #closed = false;
+
+  /** @param identity of one that was started by the runtime; others say who they are */
+  constructor(trunk: Duplex, options: LinkOptions, identity?: PluginIdentity) {
+    this.#options = options;
+    this.#identity = identity;
+    this.#multiplexer = new Multiplexer(trunk);
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#registered = promise;
+    promise.catch(() => undefined);
+    const server = new TtrpcServer();
+    server.add(RuntimeService, {
+      registerPlugin: async ({ pluginName, pluginIdx }) => {
+        try {
+          if (!identity) {
+            const told = { name: pluginName, index: pluginIdx };
+            checkIdentity(told);
+            this.#identity = told;
+          }
+          resolve();
+          return {};
+        } catch (reason) {
+          reject(reason);
+          throw reason;
+        }
+      },
+      updateContainers: async ({ update }) => ({ failed: await options.onUpdate(update, this) }),
+    });
+    const transport = ttrpcTransport(this.#multiplexer.open(PluginConnection));
+    this.#client = createClient(PluginService, transport);
+    transport.onClose(() => {
+      this.#closed = true;
+      this.#multiplexer.close();
+      reject(unavailable('failed to register plugin, connection closed'));
+      options.onClose(this);
+    });
+    server.serveConnection(this.#multiplexer.open(RuntimeConnection));
+  }
+
+  /** `10-logger`. */
+  get name(): string {
+    return `${this.index}-${this.baseName}`;
+  }
+
+  get index(): string {
+    return this.#identity?.index ?? '??';
+  }
+
+  get baseName(): string {
+    return this.#identity?.name ?? 'plugin';
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  wants(event: Event): boolean {
+    return !this.#closed && hasEvent(this.#events, event);
+  }
+
+  /** Waits until it has registered, and configures it. @param configFor the text of its configuration */
+  async start(configFor: (identity: PluginIdentity) => Promise<string>): Promise<void> {
+    try {
+      const { registrationTimeout } = this.#options;
+      await within(registrationTimeout, this.#registered, 'plugin registration timed out');
+      await this.#configure(await configFor(this.#identity!));
+    } catch (reason) {
+      this.close();
+      throw reason;
+    }
+  }
+
+  async #configure(config: string): Promise<void> {
+    const { runtimeName, runtimeVersion, registrationTimeout, requestTimeout } = this.#options;
+    const { events } = await this.#client.configure(
+      {
+        config,
+        runtimeName,
+        runtimeVersion,
+        registrationTimeout: BigInt(registrationTimeout),
+        requestTimeout: BigInt(requestTimeout),
+        NRIVersion: nriVersion,
+      },
+      { timeoutMs: requestTimeout },
+    );
+    const unknown = events & ~allEvents;
+    if (unknown !== 0) throw invalidArgument(`invalid plugin events: 0x${(unknown >>> 0).toString(16)}`);
+    this.#events = events === 0 ? allEvents : events;
+  }
+
+  async synchronize(pods: readonly PodSandbox[], containers: readonly Container[]): Promise<ContainerUpdate[]> {
+    const timeoutMs = this.#options.requestTimeout;
+    try {
+      return await synchronizeInChunks(pods, containers, (request) =>
+        this.#client.synchronize(request, { timeoutMs }),
+      );
+    } catch (reason) {
+      this.close();
+      throw reason;
+    }
+  }
+
+  /** Asks it, if it wants that event. Answers nothing for one that is cut off for not answering. @throws what the plugin objects to */
+  async ask<T>(
+    event: Event,
+    call: (client: PluginClient, options: { timeoutMs: number }) => Promise<T>,
+  ): Promise<T | undefined> {
+    if (!this.wants(event)) return undefined;
+    try {
+      return await call(this.#client, { timeoutMs: this.#options.requestTimeout });
+    } catch (reason) {
+      if (this.#isOver(reason)) {
+        this.#options.warn('NRI plugin is cut off: it did not answer', { plugin: this.name, event: Event[event], reason });
+        this.close();
+        return undefined;
+      }
+      throw StatusError.wrap(reason, `NRI plugin ${JSON.stringify(this.name)}`);
+    }
+  }
+
+  /** Tells it. Plugins from before 0.12 know one call for all of these events. */
+  async notify(name: Notification, pod: PodSandbox, container?: Container): Promise<void> {
+    const event = notifications[name];
+    await this.ask(event, async (client, options) => {
+      const message = { pod, ...(container && { container }) };
+      if (!this.#before.has(name)) {
+        try {
+          await client[name](message, options);
+          return;
+        } catch (reason) {
+          if (!hasCode(reason, Code.Unimplemented)) throw reason;
+          this.#before.add(name);
+        }
+      }
+      await client.stateChange({ event, ...message }, options);
+    });
+  }
+
+  /** Asks it to end, and does not wait long for that. */
+  async shutdown(): Promise<void> {
+    if (!this.#closed) await this.#client.shutdown({}, { timeoutMs: 500 }).catch(() => undefined);
+    this.close();
+  }
+
+  close(): void {
+    this.#multiplexer.close();
+  }
+
+  #isOver(reason: unknown): boolean {
+    return this.#closed || hasCode(reason, Code.DeadlineExceeded) || hasCode(reason, Code.Unavailable);
+  }
+}
+
+async function within<T>(milliseconds: number, work: Promise<T>, message: string): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(deadlineExceeded(message)), milliseconds);
+  });
+  try {
+    return await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
