@@ -19,6 +19,8 @@ export class TestDaemon {
   readonly directory: string;
   readonly address: string;
   readonly logFile: string;
+  /** More keys of the table for NRI's plugins. */
+  nri = '';
   #child: ChildProcess | undefined;
   #extraConfig: string;
   readonly #topLevel: string;
@@ -65,7 +67,11 @@ ${this.#topLevel}
   address = '${this.address}'
 [plugins.'io.containerd.internal.v1.opt']
   path = '${this.directory}/opt'
-${this.#extraConfig}
+[plugins.'io.containerd.nri.v1.nri']
+  socket_path = '${this.directory}/nri.sock'
+  plugin_path = '${this.directory}/nri/plugins'
+  plugin_config_path = '${this.directory}/nri/conf.d'
+${this.nri}${this.#extraConfig}
 `,
     );
     const log = createWriteStream(this.logFile, { flags: 'a' });

@@ -16,6 +16,8 @@ import { CriImages } from './images/cri-images.ts';
 import { followImages } from './images/follow-images.ts';
 import { ImageUserFiles } from './images/user-files.ts';
 import { DirectLogs } from './logs/direct-logs.ts';
+import { NriHooks } from './nri/nri-hooks.ts';
+import { nriType } from './nri/nri-plugin.ts';
 import { noHooks } from './nri/pod-hooks.ts';
 import { VolumeCopies } from './run/container-volumes.ts';
 import { watchMemory } from './run/exit-watch.ts';
@@ -128,6 +130,7 @@ export const criGrpcPlugin = definePlugin({
     PluginTypes.Event,
     PluginTypes.Warning,
     PluginTypes.MountManager,
+    nriType,
   ],
   config: serverConfig,
   async init(context): Promise<ServiceSet> {
@@ -140,6 +143,8 @@ export const criGrpcPlugin = definePlugin({
     const bus = context.get(PluginTypes.Event);
     const tasks = context.get(PluginTypes.Runtime, 'task') as TaskRuntime;
     const closing = new AbortController();
+    const { settings } = context.all(nriType).get('nri') ?? {};
+    const nri = settings && new NriHooks(settings, () => cri, context.log);
     const cri: Cri = {
       config: { images: config, runtime: runtime.config },
       root: runtime.root,
@@ -176,7 +181,7 @@ export const criGrpcPlugin = definePlugin({
         snapshotterRoot: (name) => `${root}/${PluginTypes.Snapshotter}.${name}`,
         log: context.log,
       }),
-      hooks: noHooks,
+      hooks: nri ?? noHooks,
       cdi: new CdiDirectories(runtime.config.cdi_spec_dirs, (file, problem) =>
         context.log.warn('CDI: a specification is not used', { file, problem }),
       ),
@@ -200,6 +205,10 @@ export const criGrpcPlugin = definePlugin({
     const known = new Set(cri.sandboxes.list().map(({ id }) => id));
     void cri.network.sweep(known).catch((error) => context.log.warn('networks of pods that are gone', { error }));
     await cri.streaming.start();
+    if (nri) {
+      context.onClose(() => nri.stop());
+      await nri.start();
+    }
     return {
       register(grpc): void {
         grpc.add(RuntimeService, runtimeService(cri));

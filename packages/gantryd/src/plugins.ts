@@ -1,5 +1,5 @@
 // Everything this executable is made of, in the order in which containerd lists it.
-import { criGrpcPlugin, criImagesPlugin, criRuntimePlugin, podSandboxControllerPlugin } from '@gantry/cri';
+import { criGrpcPlugin, criImagesPlugin, criRuntimePlugin, nriPlugin, podSandboxControllerPlugin } from '@gantry/cri';
 import {
   callMetricsPlugin,
   debugServerPlugin,
@@ -120,6 +120,7 @@ export const builtinPlugins: readonly Plugin[] = [
   shimSandboxControllerPlugin,
   localTransfer,
   shimTransferPlugin,
+  nriPlugin,
   criImagesPlugin,
   criRuntimePlugin,
   podSandboxControllerPlugin,

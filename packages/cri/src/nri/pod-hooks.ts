@@ -9,6 +9,8 @@ import type { PodSandbox } from '../store/pod-sandbox.ts';
  */
 export interface PodHooks {
   runPodSandbox(sandbox: PodSandbox): Promise<void>;
+  /** The pod was not made after all. */
+  undoRunPodSandbox(sandbox: PodSandbox): Promise<void>;
   stopPodSandbox(sandbox: PodSandbox): Promise<void>;
   removePodSandbox(sandbox: PodSandbox): Promise<void>;
   /** @param changes what it is about to have; what is absent stays */
@@ -19,6 +21,8 @@ export interface PodHooks {
   postUpdatePodSandbox(sandbox: PodSandbox): Promise<void>;
   /** May change the specification that it is given. */
   createContainer(sandbox: PodSandbox, container: CriContainer, spec: RuntimeSpec): Promise<void>;
+  /** The container was not made after all. */
+  undoCreateContainer(sandbox: PodSandbox, container: CriContainer): Promise<void>;
   postCreateContainer(sandbox: PodSandbox, container: CriContainer): Promise<void>;
   startContainer(sandbox: PodSandbox, container: CriContainer): Promise<void>;
   postStartContainer(sandbox: PodSandbox, container: CriContainer): Promise<void>;
@@ -39,11 +43,13 @@ const nothing = async (): Promise<void> => undefined;
 /** Nobody takes part. */
 export const noHooks: PodHooks = {
   runPodSandbox: nothing,
+  undoRunPodSandbox: nothing,
   stopPodSandbox: nothing,
   removePodSandbox: nothing,
   updatePodSandbox: nothing,
   postUpdatePodSandbox: nothing,
   createContainer: nothing,
+  undoCreateContainer: nothing,
   postCreateContainer: nothing,
   startContainer: nothing,
   postStartContainer: nothing,

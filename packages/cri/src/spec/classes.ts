@@ -27,16 +27,29 @@ export function applyClasses(
   settings: RuntimeConfig['containerd'],
 ): void {
   const cache = classOf(rdt, name, container, pod);
-  if (cache !== undefined && cache !== '') {
-    if (existsSync('/sys/fs/resctrl/schemata')) {
-      spec.linux ??= {};
-      spec.linux.intelRdt = { closID: cache };
-    } else if (!settings.ignore_rdt_not_enabled_errors) {
-      throw invalidArgument(`RDT support is not enabled, refusing to apply class "${cache}"`);
-    }
-  }
+  if (cache !== undefined && cache !== '') applyNamedClass('rdt', spec, cache, settings);
   const io = classOf(blockio, name, container, pod);
-  if (io !== undefined && io !== '' && !settings.ignore_blockio_not_enabled_errors) {
-    throw invalidArgument(`blockio support is not enabled, refusing to apply class "${io}"`);
+  if (io !== undefined && io !== '') applyNamedClass('blockio', spec, io, settings);
+}
+
+/** One class by its name; '' takes the container out of any. @throws InvalidArgument as `applyClasses` */
+export function applyNamedClass(
+  kind: 'rdt' | 'blockio',
+  spec: RuntimeSpec,
+  name: string,
+  settings: RuntimeConfig['containerd'],
+): void {
+  spec.linux ??= {};
+  if (kind === 'blockio') {
+    if (name === '') delete spec.linux.resources?.blockIO;
+    else if (!settings.ignore_blockio_not_enabled_errors) {
+      throw invalidArgument(`blockio support is not enabled, refusing to apply class "${name}"`);
+    }
+    return;
+  }
+  if (name === '') delete spec.linux.intelRdt;
+  else if (existsSync('/sys/fs/resctrl/schemata')) spec.linux.intelRdt = { closID: name };
+  else if (!settings.ignore_rdt_not_enabled_errors) {
+    throw invalidArgument(`RDT support is not enabled, refusing to apply class "${name}"`);
   }
 }

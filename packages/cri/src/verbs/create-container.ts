@@ -125,6 +125,8 @@ export async function createContainer(
     exited: Promise.resolve(),
   };
   await cri.hooks.createContainer(sandbox, container, spec);
+  undoing('plugins', () => cri.hooks.undoCreateContainer(sandbox, container));
+  container.status.resources = toldResources(spec, undefined, config.linux?.resources);
   container.user = spec.process?.user;
 
   const snapshotter = cri.snapshotters.get(ctx, snapshotterName);

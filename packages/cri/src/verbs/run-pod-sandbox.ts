@@ -99,6 +99,7 @@ export async function runPodSandbox(
   }
   sandbox.status = { ...sandbox.status, state: 'ready', pid: started.pid, createdAt: nanosOf(started.createdAt) };
   await cri.hooks.runPodSandbox(sandbox);
+  undoing('plugins', () => cri.hooks.undoRunPodSandbox(sandbox));
   await cri.records.sandboxes.update(ctx, record(), ['extensions']);
   signal.throwIfAborted();
   undo.move();

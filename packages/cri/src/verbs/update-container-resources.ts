@@ -2,10 +2,11 @@ import { create } from '@bufbuild/protobuf';
 import { failedPrecondition, jsonAny, TypeUrl } from '@gantry/api';
 import {
   ContainerState,
+  type LinuxContainerResources,
   LinuxContainerResourcesSchema,
   type UpdateContainerResourcesRequest,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
-import { encodeJson, parseJson, type RuntimeSpec } from '@gantry/oci';
+import { encodeJson, parseJson, type RuntimeSpec, type SpecResources } from '@gantry/oci';
 import { type Cri, criContext, dirs } from '../cri.ts';
 import { mergeResources, oomScoreAdj, specResources, toldResources } from '../spec/resources.ts';
 import { stateOf, writeStatus } from '../store/container-status.ts';
@@ -30,30 +31,51 @@ async function update(cri: Cri, container: CriContainer, request: UpdateContaine
   const asked = request.linux ?? create(LinuxContainerResourcesSchema);
   const changes = specResources(asked, cri.machine.swap, cri.machine.hugepages);
   await cri.hooks.updateContainer(sandbox, container, changes);
-  const ctx = criContext();
-  const record = await cri.records.containers.get(ctx, id);
-  const before = record.spec!;
-  const spec = parseJson<RuntimeSpec>(before.value);
-  spec.linux ??= {};
-  spec.linux.resources = mergeResources(spec.linux.resources ?? {}, changes);
-  if (asked.oomScoreAdj !== 0n && spec.process) {
-    spec.process.oomScoreAdj = oomScoreAdj(Number(asked.oomScoreAdj), cri.config.runtime.restrict_oom_score_adj);
-  }
-  await cri.records.containers.update(ctx, { ...record, spec: jsonAny(TypeUrl.RuntimeSpec, encodeJson(spec)) }, [
-    'spec',
-  ]);
-  if (state === ContainerState.CONTAINER_RUNNING) {
-    try {
-      const resources = { ...changes };
-      await cri.tasks
-        .get(ctx, id)
-        .update(jsonAny(TypeUrl.RuntimeSpecLinuxResources, encodeJson(resources)), { ...request.annotations });
-    } catch (error) {
-      await cri.records.containers.update(ctx, { ...record, spec: before }, ['spec']);
-      throw error;
-    }
-  }
-  container.status = { ...container.status, resources: toldResources(spec, container.status.resources, asked) };
-  await writeStatus(dirs.containerRoot(cri, id), container.status);
+  await setLimits(cri, container, changes, asked, request.annotations);
   await cri.hooks.postUpdateContainer(sandbox, container).catch((error) => cri.log.warn('hook', { error, id }));
+}
+
+/**
+ * Sets limits, in the record and where the container runs. Under a lock of its own, in which nobody is asked: plugins may want this of
+ * one container while another is changed.
+ */
+export async function setLimits(
+  cri: Cri,
+  container: CriContainer,
+  changes: SpecResources,
+  asked: LinuxContainerResources = create(LinuxContainerResourcesSchema),
+  annotations: Record<string, string> = {},
+): Promise<void> {
+  const { id } = container;
+  await cri.locks.run(`limits ${id}`, async () => {
+    const state = stateOf(container.status);
+    if (state === ContainerState.CONTAINER_EXITED || state === ContainerState.CONTAINER_UNKNOWN) {
+      throw failedPrecondition(`container "${id}" is in ${ContainerState[state]} state`);
+    }
+    const ctx = criContext();
+    const record = await cri.records.containers.get(ctx, id);
+    const before = record.spec!;
+    const spec = parseJson<RuntimeSpec>(before.value);
+    spec.linux ??= {};
+    spec.linux.resources = mergeResources(spec.linux.resources ?? {}, changes);
+    if (asked.oomScoreAdj !== 0n && spec.process) {
+      spec.process.oomScoreAdj = oomScoreAdj(Number(asked.oomScoreAdj), cri.config.runtime.restrict_oom_score_adj);
+    }
+    await cri.records.containers.update(ctx, { ...record, spec: jsonAny(TypeUrl.RuntimeSpec, encodeJson(spec)) }, [
+      'spec',
+    ]);
+    if (state === ContainerState.CONTAINER_RUNNING) {
+      try {
+        const resources = { ...changes };
+        await cri.tasks
+          .get(ctx, id)
+          .update(jsonAny(TypeUrl.RuntimeSpecLinuxResources, encodeJson(resources)), { ...annotations });
+      } catch (error) {
+        await cri.records.containers.update(ctx, { ...record, spec: before }, ['spec']);
+        throw error;
+      }
+    }
+    container.status = { ...container.status, resources: toldResources(spec, container.status.resources, asked) };
+    await writeStatus(dirs.containerRoot(cri, id), container.status);
+  });
 }

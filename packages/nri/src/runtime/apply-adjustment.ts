@@ -6,9 +6,9 @@ import {
   type LinuxContainerAdjustment,
   type LinuxDevice,
   type LinuxRdt,
-  type LinuxSeccomp,
   LinuxSchedulerFlag,
   LinuxSchedulerPolicy,
+  type LinuxSeccomp,
   MpolFlag,
   MpolMode,
 } from '@gantry/api/gen/nri/v1alpha1/api_pb.js';

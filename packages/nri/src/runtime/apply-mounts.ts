@@ -31,7 +31,9 @@ export function applyMounts(spec: RuntimeSpec, asked: readonly Mount[]): void {
 function propagate(spec: RuntimeSpec, source: string, propagation: 'rshared' | 'rslave'): void {
   const of = propagationOf(source);
   if (of !== 'shared' && !(propagation === 'rslave' && of === 'slave')) {
-    throw invalidArgument(`path "${source}" is mounted on no shared${propagation === 'rslave' ? ' or slave' : ''} mount`);
+    throw invalidArgument(
+      `path "${source}" is mounted on no shared${propagation === 'rslave' ? ' or slave' : ''} mount`,
+    );
   }
   const linux = linuxOf(spec);
   if (propagation === 'rshared' || linux.rootfsPropagation !== 'rshared') linux.rootfsPropagation = propagation;

@@ -38,8 +38,10 @@ export class AdjustmentCollector {
 
   constructor(container: Container, owners: Owners) {
     this.container = create(ContainerSchema, container);
-    this.#linux = this.container.linux ??= create(LinuxContainerSchema);
-    this.#resources = this.#linux.resources ??= create(LinuxResourcesSchema);
+    this.container.linux ??= create(LinuxContainerSchema);
+    this.#linux = this.container.linux;
+    this.#linux.resources ??= create(LinuxResourcesSchema);
+    this.#resources = this.#linux.resources;
     this.#owners = owners;
   }
 
@@ -196,7 +198,8 @@ export class AdjustmentCollector {
       for (const field of Object.values(fields)) this.#owners.clear(this.container.id, field, plugin);
       this.#adjustedLinux.rdt = create(LinuxRdtSchema, { remove: true });
     }
-    const rdt = (this.#adjustedLinux.rdt ??= create(LinuxRdtSchema));
+    this.#adjustedLinux.rdt ??= create(LinuxRdtSchema);
+    const { rdt } = this.#adjustedLinux;
     for (const [name, field] of Object.entries(fields)) {
       const value = asked[name as keyof typeof fields];
       if (value === undefined) continue;

@@ -43,13 +43,19 @@ export function collectResources(
     const value = asked.memory?.[name as keyof typeof memoryFields];
     if (value === undefined) continue;
     claim(field);
-    for (const target of targets) Object.assign((target.memory ??= create(LinuxMemorySchema)), { [name]: value });
+    for (const target of targets) {
+      target.memory ??= create(LinuxMemorySchema);
+      Object.assign(target.memory, { [name]: value });
+    }
   }
   for (const [name, field] of Object.entries(cpuFields)) {
     const value = asked.cpu?.[name as keyof typeof cpuFields];
     if (value === undefined || value === '') continue;
     claim(field);
-    for (const target of targets) Object.assign((target.cpu ??= create(LinuxCPUSchema)), { [name]: value });
+    for (const target of targets) {
+      target.cpu ??= create(LinuxCPUSchema);
+      Object.assign(target.cpu, { [name]: value });
+    }
   }
   for (const limit of asked.hugepageLimits) {
     claim(Field.HugepageLimits, limit.pageSize);

@@ -22,7 +22,10 @@ export interface DefaultValidatorSettings {
 const requiredPluginsAnnotation = 'required-plugins.noderesource.dev';
 
 /** @throws PermissionDenied for an adjustment that the configuration does not allow, naming the plugins that asked for it */
-export function validateByDefault(request: ValidateContainerAdjustmentRequest, settings: DefaultValidatorSettings): void {
+export function validateByDefault(
+  request: ValidateContainerAdjustmentRequest,
+  settings: DefaultValidatorSettings,
+): void {
   const id = request.container?.id ?? '';
   const owners = request.owners?.owners[id];
   const hooks = owners?.simple[Field.OciHooks];

@@ -21,7 +21,12 @@ export function containerFromSpec(spec: RuntimeSpec, more: ContainerInit): Conta
     ...more,
     args: process?.args ?? [],
     env: process?.env ?? [],
-    mounts: mounts.map(({ destination, type = '', source = '', options = [] }) => ({ destination, type, source, options })),
+    mounts: mounts.map(({ destination, type = '', source = '', options = [] }) => ({
+      destination,
+      type,
+      source,
+      options,
+    })),
     rlimits: (process?.rlimits ?? []).map(({ type, hard, soft }) => ({
       type,
       hard: wireNumber(hard),

@@ -79,10 +79,7 @@ export class NriEvents {
   }
 
   /** @throws InvalidArgument for plugins in conflict, PermissionDenied if a validator refuses */
-  createContainer(
-    pod: PodSandbox,
-    container: Container,
-  ): Promise<{ adjustment: ContainerAdjustment } & Consequences> {
+  createContainer(pod: PodSandbox, container: Container): Promise<{ adjustment: ContainerAdjustment } & Consequences> {
     return this.exclusively(async () => {
       const owners = new Owners();
       const original = clone(ContainerSchema, container);

@@ -1,6 +1,11 @@
 import { create } from '@bufbuild/protobuf';
 import { invalidArgument } from '@gantry/api';
-import { Field, type FieldOwners, type OwningPlugins, OwningPluginsSchema } from '@gantry/api/gen/nri/v1alpha1/api_pb.js';
+import {
+  Field,
+  type FieldOwners,
+  type OwningPlugins,
+  OwningPluginsSchema,
+} from '@gantry/api/gen/nri/v1alpha1/api_pb.js';
 import { isRemoval, removalMark, withoutMark } from './removal-marks.ts';
 
 /** Which plugin has set what of which container, so that no two set the same. */

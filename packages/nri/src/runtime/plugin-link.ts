@@ -128,9 +128,7 @@ export class PluginLink {
   async synchronize(pods: readonly PodSandbox[], containers: readonly Container[]): Promise<ContainerUpdate[]> {
     const timeoutMs = this.#options.requestTimeout;
     try {
-      return await synchronizeInChunks(pods, containers, (request) =>
-        this.#client.synchronize(request, { timeoutMs }),
-      );
+      return await synchronizeInChunks(pods, containers, (request) => this.#client.synchronize(request, { timeoutMs }));
     } catch (reason) {
       this.close();
       throw reason;
@@ -147,7 +145,11 @@ export class PluginLink {
       return await call(this.#client, { timeoutMs: this.#options.requestTimeout });
     } catch (reason) {
       if (this.#isOver(reason)) {
-        this.#options.warn('NRI plugin is cut off: it did not answer', { plugin: this.name, event: Event[event], reason });
+        this.#options.warn('NRI plugin is cut off: it did not answer', {
+          plugin: this.name,
+          event: Event[event],
+          reason,
+        });
         this.close();
         return undefined;
       }

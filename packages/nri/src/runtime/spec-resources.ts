@@ -5,7 +5,8 @@ import { specNumber, wireNumber } from './spec-numbers.ts';
 
 type Optional = { value: bigint } | undefined;
 const numeric = (value: Optional): number | undefined => (value === undefined ? undefined : specNumber(value.value));
-const optional = (value: number | undefined): Optional => (value === undefined ? undefined : { value: wireNumber(value) });
+const optional = (value: number | undefined): Optional =>
+  value === undefined ? undefined : { value: wireNumber(value) };
 const optionalFlag = (value: boolean | undefined) => (value === undefined ? undefined : { value });
 
 /** Without the members that are undefined. */

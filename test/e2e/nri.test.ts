@@ -1,0 +1,293 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { type PluginHandlers, type RunningPlugin, runPlugin, update } from '@gantry/nri';
+import { CriLab } from '../lib/cri-lab.ts';
+import { endProcess, eventually } from '../lib/processes.ts';
+import { makeTempDir } from '../lib/temp-dir.ts';
+
+const patience = 60_000;
+const samples = path.resolve('packages/nri/samples');
+
+describe('plugins of the Node Resource Interface', { skip: CriLab.missing() }, () => {
+  const temp = makeTempDir('nri');
+  const lab = new CriLab(temp.path, { bridge: 'gantrynri0', subnet: '10.203.0.0/24' });
+  lab.daemon.nri = `  plugin_request_timeout = '1s'\n`;
+  const socketPath = path.join(temp.path, 'nri.sock');
+  const connected: RunningPlugin[] = [];
+  const children: ChildProcess[] = [];
+  let pod = '';
+  let podFile = '';
+
+  before(async () => {
+    const plugins = path.join(temp.path, 'nri/plugins');
+    mkdirSync(plugins, { recursive: true });
+    mkdirSync(path.join(temp.path, 'nri/conf.d'));
+    // The environment of installed plugins has no PATH.
+    const program = `#!/bin/sh\nexec ${process.execPath} ${samples}/logger.ts > ${temp.path}/installed.log 2>&1\n`;
+    writeFileSync(path.join(plugins, '05-logger'), program, { mode: 0o755 });
+    writeFileSync(path.join(plugins, 'no-index'), program, { mode: 0o755 });
+    writeFileSync(path.join(plugins, '06-silent'), '#!/bin/sh\nexit 3\n', { mode: 0o755 });
+    writeFileSync(path.join(plugins, '07-readme'), 'no program');
+    chmodSync(path.join(plugins, '07-readme'), 0o644);
+    await lab.start();
+    await lab.ok('pull', 'busybox:1');
+    podFile = lab.pod('nri', {
+      annotations: {
+        'devices.nri.io/container.main': '- {path: /dev/injected, type: c, major: 1, minor: 3, file_mode: 0o666}',
+        'mounts.nri.io': `[{source: ${temp.path}, destination: /from-plugin, type: bind, options: [bind, ro]}]`,
+        'ulimits.nri.containerd.io/container.main': '[{type: nofile, hard: 4096, soft: 1234}]',
+      },
+    });
+    pod = await lab.ok('runp', podFile);
+  });
+  afterEach(async () => {
+    for (const plugin of connected.splice(0)) plugin.close();
+    for (const child of children.splice(0)) await endProcess(child);
+  });
+  after(async () => {
+    await lab.ok('rmp', '-a', '-f').catch(() => undefined);
+    await lab.close();
+    await temp.remove();
+  });
+
+  /** A plugin in this process, that takes part from here on. */
+  async function connect(index: string, name: string, handlers: PluginHandlers): Promise<RunningPlugin> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const { synchronize } = handlers;
+    const plugin = await runPlugin(
+      {
+        ...handlers,
+        synchronize: async (pods, containers) => {
+          resolve();
+          return await synchronize?.(pods, containers);
+        },
+      },
+      { index, name, socketPath },
+    );
+    connected.push(plugin);
+    await promise;
+    await takenIn(`${index}-${name}`);
+    return plugin;
+  }
+
+  /** Until the daemon says so, once more than before. */
+  const seen = new Map<string, number>();
+  async function takenIn(name: string): Promise<void> {
+    const before = seen.get(name) ?? 0;
+    const count = () =>
+      lab.daemon
+        .log()
+        .split('\n')
+        .filter((line) => line.includes('NRI plugin is connected') && line.includes(name)).length;
+    await eventually(`${name} takes part`, async () => (count() > before ? true : undefined), patience);
+    seen.set(name, count());
+  }
+
+  async function sample(name: string, index: string): Promise<() => string> {
+    const file = path.join(temp.path, `${name}.log`);
+    const child = spawn(
+      'sh',
+      [
+        '-c',
+        `exec ${process.execPath} ${samples}/${name}.ts --idx ${index} --socket-path ${socketPath} > ${file} 2>&1`,
+      ],
+      { stdio: 'ignore' },
+    );
+    children.push(child);
+    await takenIn(`${index}-${name}`);
+    return () => readFileSync(file, 'utf8');
+  }
+
+  const create = (name: string, command: string[], more?: object) =>
+    lab.crictl(['create', pod, lab.container(name, command, more), podFile], { mayFail: true });
+
+  async function created(name: string, command: string[], more?: object): Promise<string> {
+    const { code, stdout, stderr } = await create(name, command, more);
+    assert.equal(code, 0, stderr);
+    return stdout.trim();
+  }
+
+  /** What a container prints that ends by itself. */
+  async function output(id: string): Promise<string> {
+    await lab.ok('start', id);
+    await eventually(
+      'it ends',
+      async () => {
+        const { status } = await lab.json<{ status: { state: string } }>('inspect', id);
+        return status.state === 'CONTAINER_EXITED' ? true : undefined;
+      },
+      patience,
+    );
+    return lab.ok('logs', id);
+  }
+
+  type Spec = { process: Record<string, unknown>; linux: Record<string, unknown>; annotations: Record<string, string> };
+  const specOf = async (id: string) =>
+    (await lab.json<{ info: { runtimeSpec: Spec } }>('inspect', id)).info.runtimeSpec;
+
+  test('the samples: devices, mounts, limits; and a log of all that happens', async () => {
+    assert.equal(statSync(socketPath).mode & 0o777, 0o600);
+    await sample('device-injector', '10');
+    await sample('ulimit-adjuster', '20');
+    const log = await sample('logger', '30');
+    const id = await created('main', ['sh', '-c', 'ls -l /dev/injected; ls /from-plugin; ulimit -n; ulimit -Hn']);
+    const lines = (await output(id)).split('\n');
+    assert.match(lines[0]!, /^crw-rw-rw-.*1,\s*3.*\/dev\/injected$/);
+    assert.ok(lines.includes('gantryd.log'));
+    assert.deepEqual(lines.slice(-2), ['1234', '4096']);
+    const other = await created('other', ['sh', '-c', 'ls /dev/injected; ulimit -n']);
+    assert.doesNotMatch(await output(other), /1234|^\/dev\/injected/);
+    await lab.ok('rm', id, other);
+    const events = () =>
+      log()
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line) as { event: string; pods?: number; container?: string });
+    await eventually(
+      'the end is told of',
+      async () => (events().filter(({ event }) => event === 'removeContainer').length === 2 ? true : undefined),
+      patience,
+    );
+    assert.deepEqual(events()[0], { event: 'synchronize', pods: 1, containers: 0 });
+    assert.deepEqual(
+      events()
+        .filter(({ container }) => container === 'main')
+        .map(({ event }) => event),
+      [
+        'createContainer',
+        'validateContainerAdjustment',
+        'postCreateContainer',
+        'startContainer',
+        'postStartContainer',
+        'stopContainer',
+        'removeContainer',
+      ],
+    );
+  });
+
+  test('installed plugins are started in order; what is none is left out', async () => {
+    const text = readFileSync(`${temp.path}/installed.log`, 'utf8');
+    assert.match(text, /"event":"synchronize","pods":0/);
+    assert.match(text, /"event":"runPodSandbox","pod":"nri"/);
+    const log = lab.daemon.log();
+    assert.match(log, /no-index/);
+    assert.match(log, /could not be started.*06-silent/);
+    assert.doesNotMatch(log, /07-readme/);
+  });
+
+  test('plugins take turns, and see what those before have done; two that set the same are named', async () => {
+    const orders: string[] = [];
+    await connect('60', 'second', {
+      createContainer: (_pod, container, adjust) => {
+        orders.push(`second ${container.annotations['who']} ${container.env.includes('A=1')}`);
+        adjust.removeEnv('A').env('A', '2').removeAnnotation('gone');
+        if (container.name === 'conflict') adjust.annotate('who', 'second');
+      },
+    });
+    await connect('50', 'first', {
+      createContainer: (_pod, _container, adjust) => {
+        orders.push('first');
+        adjust
+          .annotate('who', 'first')
+          .env('A', '1')
+          .args('sh', '-c', 'echo $A; cat /proc/self/oom_score_adj')
+          .oomScoreAdj(900)
+          .sysctl('net.ipv4.ip_default_ttl', '77')
+          .resources({ memory: { limit: 64 << 20 }, cpu: { shares: 512 }, pids: 99 });
+      },
+    });
+    const id = await created('turns', ['true'], { annotations: { gone: 'x' } });
+    assert.deepEqual(orders, ['first', 'second first true']);
+    const spec = await specOf(id);
+    assert.equal(spec.annotations['who'], 'first');
+    assert.equal(spec.annotations['gone'], undefined);
+    const { memory, cpu, pids } = spec.linux['resources'] as Record<string, Record<string, number>>;
+    assert.deepEqual([memory?.['limit'], cpu?.['shares'], pids?.['limit']], [64 << 20, 512, 99]);
+    assert.equal((spec.linux['sysctl'] as Record<string, string>)['net.ipv4.ip_default_ttl'], '77');
+    const { code, stderr } = await create('conflict', ['true']);
+    assert.notEqual(code, 0);
+    assert.match(stderr, /plugins \\?"60-second\\?" and \\?"50-first\\?" both tried to set Annotations who/);
+    assert.equal(await lab.ok('ps', '-aq', '--name', 'conflict'), '');
+    await lab.ok('rm', id);
+  });
+
+  test('limits of other containers, out of turn too; evictions; validators', async () => {
+    const victim = await created('victim', ['sleep', '1000']);
+    await lab.ok('start', victim);
+    const told: string[] = [];
+    const plugin = await connect('50', 'manager', {
+      synchronize: (_pods, containers) => {
+        told.push(...containers.map(({ name }) => name));
+      },
+      createContainer: (_pod, container) =>
+        container.name === 'newcomer' ? [update(victim, { cpu: { shares: 333 } })] : undefined,
+      updateContainer: (_pod, container, resources) => {
+        told.push(`${container.name} wants ${resources.cpu?.shares?.value}`);
+        return [update(container.id, { cpu: { shares: 444 } })];
+      },
+      validateContainerAdjustment: ({ container }) => {
+        if (container?.name === 'unwanted') throw new Error('nobody wants it');
+      },
+    });
+    const shares = async (id: string) =>
+      ((await specOf(id)).linux['resources'] as { cpu?: { shares?: number } }).cpu?.shares;
+    const newcomer = await created('newcomer', ['true']);
+    assert.equal(await shares(victim), 333);
+    await lab.ok('update', '--cpu-share', '222', victim);
+    assert.equal(await shares(victim), 444);
+    assert.deepEqual(told, ['victim', 'victim wants 222']);
+    const failed = await plugin.updateContainers([
+      update(victim, { cpu: { shares: 555 } }),
+      update('no-such', { cpu: { shares: 1 } }),
+    ]);
+    assert.deepEqual(
+      failed.map(({ containerId }) => containerId),
+      ['no-such'],
+    );
+    assert.equal(await shares(victim), 555);
+    const { stderr } = await create('unwanted', ['true']);
+    assert.match(stderr, /validator \\?"50-manager\\?" rejected container adjustment, reason: nobody wants it/);
+    await lab.ok('rm', '-f', newcomer, victim);
+  });
+
+  test('a plugin that hangs is cut off, one that breaks is gone, and containers go on', async () => {
+    const hanging = await connect('50', 'hanging', { createContainer: () => new Promise(() => undefined) });
+    const child = await sample('logger', '51');
+    assert.match(child(), /synchronize/);
+    children.at(-1)!.kill('SIGKILL');
+    await connect('52', 'liar', {
+      createContainer: (_pod, container, adjust) => {
+        if (container.name === 'lies') adjust.device({ path: '/dev/x', type: 'nothing', major: 1n, minor: 1n });
+        return [update('no-such-container', { cpu: { shares: 1 } })];
+      },
+    });
+    const id = await created('anyway', ['true']);
+    await hanging.closed;
+    assert.match(lab.daemon.log(), /cut off.*50-hanging/);
+    const { stderr } = await create('lies', ['true']);
+    assert.match(stderr, /invalid type/);
+    await lab.ok('rm', id);
+  });
+
+  test('plugins come again after a restart of the daemon, and are shown what is there', async () => {
+    const id = await created('stays', ['sleep', '1000']);
+    await lab.ok('start', id);
+    const before = await connect('50', 'returning', {});
+    await lab.daemon.kill();
+    await before.closed;
+    await lab.daemon.start();
+    let pids: number[] = [];
+    await connect('50', 'returning', {
+      synchronize: (_pods, containers) => {
+        pids = containers.filter((container) => container.id === id).map(({ pid }) => pid);
+      },
+    });
+    const { info } = await lab.json<{ info: { pid: number } }>('inspect', id);
+    assert.deepEqual(pids, [info.pid]);
+    assert.match(readFileSync(`${temp.path}/installed.log`, 'utf8'), /"pods":1,"containers":1/);
+    await lab.ok('rm', '-f', id);
+  });
+});
