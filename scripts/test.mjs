@@ -2,7 +2,7 @@
 // files to run instead of all; `--quick` leaves out the installation and the checks, `--no-checks` the checks alone; `--one-at-a-time`
 // runs no two files at once, `--timeout=` sets what one test may take in milliseconds.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { installCriu } from './criu.mjs';
 import { aptInstall, isRoot, node, prepare, SetupError, step, top, which } from './setup.mjs';
@@ -97,6 +97,40 @@ function installPrograms() {
     if (result.status !== 0) console.warn(`test: could not install ${module}; tests that need it will be skipped`);
   }
   compileCritest(bin, go);
+  compileNriPlugins(bin, go);
+}
+
+/** NRI plugins of others: one on the reference's stub, and those of nydus, whose module cannot be installed from outside. */
+function compileNriPlugins(bin, go) {
+  const nydus = 'github.com/containerd/nydus-snapshotter';
+  compileInScratch(bin, go, 'nri-stub-plugin', 'github.com/containerd/nri@v0.12.0', '.', 'test/lib/nri-plugin/main.go');
+  compileInScratch(bin, go, 'prefetchfiles-nri-plugin', `${nydus}@v0.15.15`, `${nydus}/cmd/prefetchfiles-nri-plugin`);
+}
+
+/** Compiles a program in a module of its own, which needs another. */
+function compileInScratch(bin, go, name, module, program, source) {
+  const file = path.join(bin, name);
+  if (existsSync(file)) return;
+  if (!go) {
+    console.warn(`test: tests that need ${name} will be skipped: Go is not installed`);
+    return;
+  }
+  const scratch = path.join(top, '.cache', name);
+  mkdirSync(scratch, { recursive: true });
+  if (source) copyFileSync(path.join(top, source), path.join(scratch, path.basename(source)));
+  const env = { ...process.env, CGO_ENABLED: '0', GOFLAGS: '-mod=mod' };
+  console.log(`go build ${name} (${module}) ...`);
+  for (const args of [
+    ['mod', 'init', 'scratch'],
+    ['get', module],
+    ['build', '-o', file, program],
+  ]) {
+    const made = args[0] === 'mod' && existsSync(path.join(scratch, 'go.mod'));
+    if (!made && spawnSync(go, args, { cwd: scratch, stdio: ['ignore', 'ignore', 'inherit'], env }).status !== 0) {
+      console.warn(`test: could not compile ${name}; its tests will be skipped`);
+      return;
+    }
+  }
 }
 
 /** critest is a test binary: it is compiled in a module of its own. Only for those who want its tests. */

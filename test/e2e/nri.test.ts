@@ -1,15 +1,23 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { chmodSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
 import path from 'node:path';
+import { text } from 'node:stream/consumers';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { type PluginHandlers, type RunningPlugin, runPlugin, update } from '@gantry/nri';
 import { CriLab } from '../lib/cri-lab.ts';
-import { endProcess, eventually } from '../lib/processes.ts';
+import { endProcess, eventually, run } from '../lib/processes.ts';
 import { makeTempDir } from '../lib/temp-dir.ts';
 
 const patience = 60_000;
 const samples = path.resolve('packages/nri/samples');
+const goPlugin = path.resolve('.cache/go-bin/nri-stub-plugin');
+const nydus = path.resolve('.cache/go-bin/prefetchfiles-nri-plugin');
+const noNydus = existsSync(nydus) ? false : 'nydus’s prefetchfiles-nri-plugin is not in .cache/go-bin';
+const noGo = existsSync(goPlugin)
+  ? false
+  : 'nri-stub-plugin is not in .cache/go-bin (npm test compiles it when Go is there)';
 
 describe('plugins of the Node Resource Interface', { skip: CriLab.missing() }, () => {
   const temp = makeTempDir('nri');
@@ -28,6 +36,7 @@ describe('plugins of the Node Resource Interface', { skip: CriLab.missing() }, (
     // The environment of installed plugins has no PATH.
     const program = `#!/bin/sh\nexec ${process.execPath} ${samples}/logger.ts > ${temp.path}/installed.log 2>&1\n`;
     writeFileSync(path.join(plugins, '05-logger'), program, { mode: 0o755 });
+    if (!noNydus) writeFileSync(path.join(plugins, '08-prefetch'), nydusPlugin, { mode: 0o755 });
     writeFileSync(path.join(plugins, 'no-index'), program, { mode: 0o755 });
     writeFileSync(path.join(plugins, '06-silent'), '#!/bin/sh\nexit 3\n', { mode: 0o755 });
     writeFileSync(path.join(plugins, '07-readme'), 'no program');
@@ -52,6 +61,14 @@ describe('plugins of the Node Resource Interface', { skip: CriLab.missing() }, (
     await lab.close();
     await temp.remove();
   });
+
+  /** Its configuration has a fixed place, which it sees in a mount namespace of its own. */
+  const nydusPlugin = `#!/bin/sh
+export PATH=/usr/bin:/bin:/usr/sbin:/sbin
+exec unshare -m sh -c 'mount -t tmpfs none /etc && mkdir /etc/nydus &&
+printf "[file_prefetch]\\nsocket_address = \\"%s\\"\\n" ${temp.path}/nydus.sock > /etc/nydus/prefetchConfig.toml &&
+exec ${nydus}'
+`;
 
   /** A plugin in this process, that takes part from here on. */
   async function connect(index: string, name: string, handlers: PluginHandlers): Promise<RunningPlugin> {
@@ -178,6 +195,22 @@ describe('plugins of the Node Resource Interface', { skip: CriLab.missing() }, (
     assert.doesNotMatch(log, /07-readme/);
   });
 
+  test('nydus’s plugin, made for NRI 0.8, is told of pods as it knows it', { skip: noNydus }, async (t) => {
+    const asked: string[] = [];
+    const server = http.createServer(async (request, response) => {
+      asked.push(`${request.method} ${request.url} ${await text(request)}`);
+      response.end();
+    });
+    await new Promise<void>((resolve) => server.listen(path.join(temp.path, 'nydus.sock'), resolve));
+    t.after(() => server.close());
+    const annotations = { 'containerd.io/nydus-prefetch': '[{"image": "busybox"}]' };
+    const id = await lab.ok('runp', lab.pod('prefetching', { annotations }));
+    assert.deepEqual(asked, ['PUT /api/v1/prefetch [{"image": "busybox"}]']);
+    const { stdout } = await run(path.resolve('bin/ctr'), ['-a', lab.daemon.address, 'deprecations', 'list']);
+    assert.match(stdout, /nri-plugin-interface/);
+    await lab.ok('rmp', '-f', id);
+  });
+
   test('plugins take turns, and see what those before have done; two that set the same are named', async () => {
     const orders: string[] = [];
     await connect('60', 'second', {
@@ -270,6 +303,67 @@ describe('plugins of the Node Resource Interface', { skip: CriLab.missing() }, (
     const { stderr } = await create('lies', ['true']);
     assert.match(stderr, /invalid type/);
     await lab.ok('rm', id);
+  });
+
+  test('a plugin on the reference’s stub, in Go: every event, and what it asks for', { skip: noGo }, async () => {
+    const file = path.join(temp.path, 'go.log');
+    children.push(
+      spawn('sh', ['-c', `exec ${goPlugin} --socket-path ${socketPath} > ${file} 2> ${file}.err`], { stdio: 'ignore' }),
+    );
+    await takenIn('40-go');
+    const id = await created(
+      'adjusted',
+      [
+        'sh',
+        '-c',
+        'echo $FROM_GO; ls -l /dev/go; grep " /go " /proc/mounts; ulimit -n; cat /proc/sys/net/ipv4/ip_default_ttl',
+      ],
+      { annotations: { 'adjust.test': 'yes', 'removed.test': 'x' } },
+    );
+    const spec = await specOf(id);
+    assert.equal(spec.annotations['added.test'], 'by-go');
+    assert.equal(spec.annotations['removed.test'], undefined);
+    const { memory, cpu, pids } = spec.linux['resources'] as Record<string, Record<string, number>>;
+    assert.deepEqual([memory?.['limit'], cpu?.['shares'], pids?.['limit']], [96 << 20, 321, 77]);
+    assert.equal(spec.process['oomScoreAdj'], 950);
+    await lab.ok('update', '--cpu-share', '200', id);
+    assert.equal(((await specOf(id)).linux['resources'] as { cpu: { shares: number } }).cpu.shares, 400);
+    const lines = (await output(id)).split('\n');
+    assert.equal(lines[0], '1');
+    assert.match(lines[1]!, /^crw.*1,\s*5.*\/dev\/go$/);
+    assert.match(lines[2]!, /^tmpfs \/go tmpfs .*size=64k/);
+    assert.deepEqual(lines.slice(3), ['1024', '78']);
+    await lab.ok('rm', id);
+    await connect('70', 'forbidden', {
+      createContainer: (_pod, _container, adjust) => {
+        adjust.env('FORBIDDEN', '1');
+      },
+    });
+    assert.match(
+      (await create('forbidden', ['true'])).stderr,
+      /rejected container adjustment.*70-forbidden may not set/,
+    );
+    const happened = readFileSync(file, 'utf8').trim().split('\n');
+    assert.match(happened[0]!, /^Configure "" containerd v2\./);
+    assert.deepEqual(
+      happened.filter((line) => line.endsWith(' adjusted')).map((line) => line.split(' ')[0]),
+      [
+        'CreateContainer',
+        'ValidateContainerAdjustment',
+        'PostCreateContainer',
+        'UpdateContainer',
+        'PostUpdateContainer',
+        'StartContainer',
+        'PostStartContainer',
+        'StopContainer',
+        'RemoveContainer',
+      ],
+    );
+    // One that is not made after all is stopped and removed for plugins.
+    assert.deepEqual(
+      happened.filter((line) => line.endsWith(' forbidden')).map((line) => line.split(' ')[0]),
+      ['CreateContainer', 'ValidateContainerAdjustment', 'StopContainer', 'RemoveContainer'],
+    );
   });
 
   test('plugins come again after a restart of the daemon, and are shown what is there', async () => {

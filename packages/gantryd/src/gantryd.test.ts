@@ -41,7 +41,10 @@ async function gantryd(args: string[], input: string | Buffer = ''): Promise<Res
 /** Flags, and a file, of a daemon that keeps to its own directory. */
 function daemonArgs(name: string): { args: string[]; address: string } {
   const config = path.join(dir, `${name}.toml`);
-  writeFileSync(config, `version = 4\nimports = []\n[plugins.'io.containerd.internal.v1.opt']\npath = '${dir}/opt'\n`);
+  writeFileSync(
+    config,
+    `version = 4\nimports = []\n[plugins.'io.containerd.internal.v1.opt']\npath = '${dir}/opt'\n[plugins.'io.containerd.nri.v1.nri']\ndisable = true\n`,
+  );
   const address = path.join(dir, `${name}.sock`);
   const at = path.join(dir, name);
   return {

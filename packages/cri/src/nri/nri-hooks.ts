@@ -2,9 +2,10 @@ import { notFound, StatusError } from '@gantry/api';
 import { ContainerState, type LinuxContainerResources } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { type ContainerUpdate, Event } from '@gantry/api/gen/nri/v1alpha1/api_pb.js';
 import type { Logger } from '@gantry/daemon/core/log/logger.ts';
+import { warnOf } from '@gantry/daemon/core/warnings/deprecations.ts';
 import { applyAdjustment } from '@gantry/nri/runtime/apply-adjustment.ts';
 import type { Consequences } from '@gantry/nri/runtime/nri-events.ts';
-import { NriHost, type NriSettings } from '@gantry/nri/runtime/nri-host.ts';
+import { NriHost, type NriSettings, type NriState } from '@gantry/nri/runtime/nri-host.ts';
 import { fromSpecResources, toSpecResources } from '@gantry/nri/runtime/spec-resources.ts';
 import type { RuntimeSpec, SpecResources } from '@gantry/oci';
 import type { Cri } from '../cri.ts';
@@ -36,7 +37,14 @@ export class NriHooks implements PodHooks {
   constructor(settings: NriSettings, cri: () => Cri, log: Logger) {
     this.#cri = cri;
     this.#log = log;
-    const state = { list: () => this.#list(), update: (updates: readonly ContainerUpdate[]) => this.#update(updates) };
+    const state: NriState = {
+      list: () => this.#list(),
+      update: (updates) => this.#update(updates),
+      deprecated: (plugin) => {
+        log.warn('NRI: a plugin is told of events by StateChange, which is deprecated', { plugin });
+        warnOf(cri().warnings, 'nri-plugin-interface').catch((error) => log.warn('deprecation', { error }));
+      },
+    };
     this.#host = new NriHost(settings, state, log);
   }
 

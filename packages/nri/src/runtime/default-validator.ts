@@ -1,10 +1,11 @@
-import { permissionDenied } from '@gantry/api';
+import { invalidArgument, permissionDenied } from '@gantry/api';
 import {
   Field,
   type PodSandbox,
   SecurityProfile_ProfileType,
   type ValidateContainerAdjustmentRequest,
 } from '@gantry/api/gen/nri/v1alpha1/api_pb.js';
+import { parseYaml } from '@gantry/oci/cdi/yaml.ts';
 
 /** What the built-in validator refuses; keys as in containerd's configuration. */
 export interface DefaultValidatorSettings {
@@ -22,10 +23,10 @@ export interface DefaultValidatorSettings {
 const requiredPluginsAnnotation = 'required-plugins.noderesource.dev';
 
 /** @throws PermissionDenied for an adjustment that the configuration does not allow, naming the plugins that asked for it */
-export function validateByDefault(
+export async function validateByDefault(
   request: ValidateContainerAdjustmentRequest,
   settings: DefaultValidatorSettings,
-): void {
+): Promise<void> {
   const id = request.container?.id ?? '';
   const owners = request.owners?.owners[id];
   const hooks = owners?.simple[Field.OciHooks];
@@ -42,7 +43,7 @@ export function validateByDefault(
   if (settings.reject_namespace_adjustment && Object.keys(namespaces).length > 0) {
     throw refused(`attempted restricted namespace adjustment by plugin(s) ${offenders(namespaces, 'namespace')}`);
   }
-  checkRequired(request, settings);
+  await checkRequired(request, settings);
   const sysctls = owners?.compound[Field.Sysctl]?.owners ?? {};
   if (settings.reject_sysctl_adjustment && Object.keys(sysctls).length > 0) {
     throw refused(`attempted restricted sysctl adjustment by plugin(s) ${offenders(sysctls, 'sysctl')}`);
@@ -72,37 +73,39 @@ function refusedSeccomp(
 }
 
 /** Those of the configuration and of the pod's annotation must all have taken part. */
-function checkRequired(request: ValidateContainerAdjustmentRequest, settings: DefaultValidatorSettings): void {
-  const { pod, container, plugins } = request;
+async function checkRequired(
+  { pod, container, plugins }: ValidateContainerAdjustmentRequest,
+  settings: DefaultValidatorSettings,
+): Promise<void> {
   const name = container?.name ?? '';
-  const annotated = pod && effectiveAnnotation(pod, requiredPluginsAnnotation, name);
-  const required = [...settings.required_plugins, ...(annotated === undefined ? [] : listOf(annotated))];
-  if (required.length === 0) return;
   const tolerates = settings.tolerate_missing_plugins_annotation;
-  if (tolerates !== '' && pod && effectiveAnnotation(pod, tolerates, name) === 'true') return;
+  const tolerated = tolerates === '' ? undefined : effectiveAnnotation(pod, tolerates, name);
+  if (tolerated !== undefined) {
+    if (/^(1|t|true)$/i.test(tolerated)) return;
+    if (!/^(0|f|false)$/i.test(tolerated)) throw invalidArgument(`invalid ${tolerates} annotation "${tolerated}"`);
+  }
+  const annotated = effectiveAnnotation(pod, requiredPluginsAnnotation, name);
+  const required = [...settings.required_plugins, ...(annotated === undefined ? [] : await listOf(annotated))];
   const present = new Set(plugins.flatMap((plugin) => [plugin.name, `${plugin.index}-${plugin.name}`]));
   const missing = [...new Set(required.filter((plugin) => !present.has(plugin)))];
   if (missing.length === 0) return;
   const plural = missing.length > 1 ? 'plugins' : 'plugin';
-  throw refused(`required ${plural} ${missing.map((plugin) => JSON.stringify(plugin)).join(', ')} not present`);
+  throw refused(`required ${plural} ${JSON.stringify(missing.join(','))} not present`);
 }
 
 /** For the container, else for the pod. */
-function effectiveAnnotation(pod: PodSandbox, key: string, container: string): string | undefined {
-  return pod.annotations[`${key}/container.${container}`] ?? pod.annotations[`${key}/pod`] ?? pod.annotations[key];
+function effectiveAnnotation(pod: PodSandbox | undefined, key: string, container: string): string | undefined {
+  const annotations = pod?.annotations ?? {};
+  return annotations[`${key}/container.${container}`] ?? annotations[`${key}/pod`] ?? annotations[key];
 }
 
-/** The entries of a list in YAML, by lines or in brackets. */
-function listOf(text: string): string[] {
-  return text
-    .replaceAll(/[[\]]/g, ' ')
-    .split(/[\n,]/)
-    .map((entry) =>
-      entry
-        .trim()
-        .replace(/^-\s+/, '')
-        .replaceAll(/^["']|["']$/g, '')
-        .trim(),
-    )
-    .filter((entry) => entry !== '');
+async function listOf(text: string): Promise<string[]> {
+  let list: unknown;
+  try {
+    list = await parseYaml(text);
+  } catch (reason) {
+    throw invalidArgument(`invalid ${requiredPluginsAnnotation} annotation "${text}": ${(reason as Error).message}`);
+  }
+  if (Array.isArray(list) && list.every((entry) => typeof entry === 'string')) return list;
+  throw invalidArgument(`invalid ${requiredPluginsAnnotation} annotation "${text}": no list of names`);
 }

@@ -159,7 +159,7 @@ export class NriEvents {
       owners: owners.message,
       plugins: present.map(({ baseName, index }) => ({ name: baseName, index })),
     });
-    if (this.#validator.enable) validateByDefault(request, this.#validator);
+    if (this.#validator.enable) await validateByDefault(request, this.#validator);
     await Promise.all(
       validators.map(async (plugin) => {
         const answer = await plugin

@@ -29,6 +29,8 @@ export interface NriState {
   list(): Promise<{ pods: PodSandbox[]; containers: Container[] }>;
   /** Sets new limits; answers those that could not be set. */
   update(updates: readonly ContainerUpdate[]): Promise<ContainerUpdate[]>;
+  /** A plugin was built for an interface that is to go. */
+  deprecated(plugin: string): void;
 }
 
 interface HostLog {
@@ -159,6 +161,7 @@ export class NriHost {
         this.#processes.get(plugin)?.kill('SIGKILL');
         if (!this.#stopped) this.#log.info('connection to NRI plugin is closed', { plugin: plugin.name });
       },
+      onOldInterface: (plugin) => this.#state.deprecated(plugin.name),
       warn: (message, fields) => this.#log.warn(message, fields),
     };
   }

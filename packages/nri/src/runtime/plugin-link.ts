@@ -23,6 +23,8 @@ export interface LinkOptions {
   /** A plugin's request out of turn; answers those updates that failed. */
   onUpdate: (updates: ContainerUpdate[], plugin: PluginLink) => Promise<ContainerUpdate[]>;
   onClose: (plugin: PluginLink) => void;
+  /** It is one from before 0.12. */
+  onOldInterface: (plugin: PluginLink) => void;
   warn: (message: string, fields: object) => void;
 }
 
@@ -169,6 +171,7 @@ export class PluginLink {
         } catch (reason) {
           if (!hasCode(reason, Code.Unimplemented)) throw reason;
           this.#before.add(name);
+          this.#options.onOldInterface(this);
         }
       }
       await client.stateChange({ event, ...message }, options);
