@@ -8,7 +8,8 @@ const debian = '/usr/bin/containerd';
 export const containerd2 = path.resolve(import.meta.dirname, '../../.cache/go-bin/containerd');
 
 /** What would reach beyond the directory. */
-const disabled = ['io.containerd.internal.v1.opt', 'io.containerd.nri.v1.nri'];
+const nri = 'io.containerd.nri.v1.nri';
+const disabled = ['io.containerd.internal.v1.opt', nri];
 const kubernetes = ['io.containerd.grpc.v1.cri', 'io.containerd.cri.v1.images', 'io.containerd.cri.v1.runtime'];
 
 /** A containerd, by default Debian's, with root, state and sockets under one directory. */
@@ -40,8 +41,10 @@ export class TestContainerd {
   async start(): Promise<void> {
     mkdirSync(this.directory, { recursive: true });
     const config = path.join(this.directory, 'config.toml');
-    // Its Kubernetes part is on for who configures it.
-    const off = this.#config.includes('io.containerd.grpc.v1.cri') ? disabled : [...disabled, ...kubernetes];
+    // Its Kubernetes part and NRI are on for who configures them.
+    const off = [...disabled, ...(this.#config.includes('io.containerd.grpc.v1.cri') ? [] : kubernetes)].filter(
+      (name) => name !== nri || !this.#config.includes(nri),
+    );
     writeFileSync(
       config,
       `version = 2
