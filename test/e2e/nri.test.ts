@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
+import net from 'node:net';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import { after, afterEach, before, describe, test } from 'node:test';
@@ -283,6 +286,15 @@ exec ${nydus}'
     assert.equal(await shares(victim), 555);
     const { stderr } = await create('unwanted', ['true']);
     assert.match(stderr, /validator \\?"50-manager\\?" rejected container adjustment, reason: nobody wants it/);
+    await plugin.updateContainers([], [{ containerId: victim, reason: 'in the way' }]);
+    await eventually(
+      'it is evicted',
+      async () => {
+        const { status } = await lab.json<{ status: { state: string } }>('inspect', victim);
+        return status.state === 'CONTAINER_EXITED' ? true : undefined;
+      },
+      patience,
+    );
     await lab.ok('rm', '-f', newcomer, victim);
   });
 
@@ -297,9 +309,14 @@ exec ${nydus}'
         return [update('no-such-container', { cpu: { shares: 1 } })];
       },
     });
+    // No plugin at all, but somebody who talks.
+    const stranger = net.connect(socketPath, () => stranger.write(randomBytes(1000)));
+    stranger.on('error', () => undefined);
+    const strangerGone = once(stranger.resume(), 'close');
     const id = await created('anyway', ['true']);
     await hanging.closed;
     assert.match(lab.daemon.log(), /cut off.*50-hanging/);
+    await strangerGone;
     const { stderr } = await create('lies', ['true']);
     assert.match(stderr, /invalid type/);
     await lab.ok('rm', id);

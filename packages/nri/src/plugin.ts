@@ -72,8 +72,11 @@ export interface PluginOptions {
 export interface RunningPlugin {
   /** Settles when the connection has ended, or the runtime has told the plugin to. */
   readonly closed: Promise<void>;
-  /** Changes limits of containers out of turn. @returns those that could not be changed */
-  updateContainers(updates: readonly ContainerUpdate[]): Promise<ContainerUpdate[]>;
+  /** Changes limits of containers out of turn, and has others ended (containerd does not). @returns those that could not be changed */
+  updateContainers(
+    updates: readonly ContainerUpdate[],
+    evictions?: readonly { containerId: string; reason: string }[],
+  ): Promise<ContainerUpdate[]>;
   close(): void;
 }
 
@@ -105,7 +108,8 @@ export async function runPlugin(handlers: PluginHandlers, options: PluginOptions
   }
   return {
     closed,
-    updateContainers: async (updates) => (await runtime.updateContainers({ update: [...updates] })).failed,
+    updateContainers: async (updates, evictions = []) =>
+      (await runtime.updateContainers({ update: [...updates], evict: [...evictions] })).failed,
     close: () => multiplexer.close(),
   };
 }

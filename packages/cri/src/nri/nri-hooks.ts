@@ -40,6 +40,7 @@ export class NriHooks implements PodHooks {
     const state: NriState = {
       list: () => this.#list(),
       update: (updates) => this.#update(updates),
+      evict: (evictions) => this.#evict(evictions),
       deprecated: (plugin) => {
         log.warn('NRI: a plugin is told of events by StateChange, which is deprecated', { plugin });
         warnOf(cri().warnings, 'nri-plugin-interface').catch((error) => log.warn('deprecation', { error }));
@@ -214,6 +215,10 @@ export class NriHooks implements PodHooks {
   /** What plugins want of other containers. That it fails does not undo what they were asked about. */
   async #carryOut({ updates, evictions }: Consequences): Promise<void> {
     await this.#update(updates);
+    this.#evict(evictions);
+  }
+
+  #evict(evictions: Consequences['evictions']): void {
     const cri = this.#cri();
     for (const { containerId, reason } of evictions) {
       const container = cri.containers.find(containerId);

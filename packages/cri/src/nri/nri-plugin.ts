@@ -37,13 +37,14 @@ export const nriPlugin = definePlugin({
   type: nriType,
   id: 'nri',
   config: nriConfig,
-  init({ config }): NriInstance {
+  init({ config, state }): NriInstance {
     if (config.disable) return { settings: undefined };
     return {
       settings: {
         socketPath: config.socket_path,
         pluginPath: config.plugin_path,
         pluginConfigPath: config.plugin_config_path,
+        processesPath: `${state}/plugins`,
         registrationTimeout: config.plugin_registration_timeout,
         requestTimeout: config.plugin_request_timeout,
         disableConnections: config.disable_connections,

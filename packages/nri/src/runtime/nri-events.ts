@@ -20,7 +20,7 @@ import type { PluginLink } from './plugin-link.ts';
 /** What plugins want of containers other than the one that the event is about. */
 export interface Consequences {
   updates: ContainerUpdate[];
-  evictions: { containerId: string; reason: string }[];
+  evictions: readonly { containerId: string; reason: string }[];
 }
 
 /**

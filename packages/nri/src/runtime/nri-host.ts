@@ -2,17 +2,20 @@ import type { ChildProcess } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
-import type { Container, ContainerUpdate, PodSandbox } from '@gantry/api/gen/nri/v1alpha1/api_pb.js';
+import type { Container, ContainerEviction, ContainerUpdate, PodSandbox } from '@gantry/api/gen/nri/v1alpha1/api_pb.js';
 import { listenUnix } from '@gantry/rpc';
 import type { DefaultValidatorSettings } from './default-validator.ts';
 import { type InstalledPlugin, installedPlugins, launchPlugin, pluginConfig } from './installed-plugins.ts';
 import { NriEvents } from './nri-events.ts';
 import { type LinkOptions, PluginLink } from './plugin-link.ts';
+import { PluginProcesses } from './plugin-processes.ts';
 
 export interface NriSettings {
   socketPath: string;
   pluginPath: string;
   pluginConfigPath: string;
+  /** Where it is noted which processes installed plugins are. */
+  processesPath: string;
   /** Milliseconds. */
   registrationTimeout: number;
   requestTimeout: number;
@@ -29,6 +32,8 @@ export interface NriState {
   list(): Promise<{ pods: PodSandbox[]; containers: Container[] }>;
   /** Sets new limits; answers those that could not be set. */
   update(updates: readonly ContainerUpdate[]): Promise<ContainerUpdate[]>;
+  /** Ends containers. */
+  evict(evictions: readonly ContainerEviction[]): void;
   /** A plugin was built for an interface that is to go. */
   deprecated(plugin: string): void;
 }
@@ -49,11 +54,13 @@ export class NriHost {
   readonly #log: HostLog;
   readonly #links = new Set<PluginLink>();
   readonly #processes = new Map<PluginLink, ChildProcess>();
+  readonly #noted: PluginProcesses;
   #server: net.Server | undefined;
   #stopped = false;
 
   constructor(settings: NriSettings, state: NriState, log: HostLog) {
     this.#settings = settings;
+    this.#noted = new PluginProcesses(settings.processesPath);
     this.#state = state;
     this.#log = log;
     this.events = new NriEvents(settings.validator);
@@ -62,6 +69,7 @@ export class NriHost {
   /** Resolves when the installed plugins take part. */
   async start(): Promise<void> {
     const { pluginPath, disableConnections } = this.#settings;
+    await this.#noted.endLeftOver();
     const installed = await installedPlugins(pluginPath, (file, reason) =>
       this.#log.warn('NRI plugin is not used', { file, error: reason }),
     );
@@ -85,7 +93,9 @@ export class NriHost {
       const link = new PluginLink(connection, this.#linkOptions(), plugin);
       this.#links.add(link);
       this.#processes.set(link, child);
+      this.#noted.note(child.pid!);
       child.once('exit', () => {
+        this.#noted.forget(child.pid!);
         this.#processes.delete(link);
         link.close();
       });
@@ -151,8 +161,9 @@ export class NriHost {
       runtimeVersion,
       registrationTimeout,
       requestTimeout,
-      onUpdate: async (updates, plugin) => {
+      onUpdate: async (updates, evictions, plugin) => {
         this.#log.info('NRI plugin changes limits', { plugin: plugin.name, containers: updates.length });
+        this.#state.evict(evictions);
         return this.#state.update(updates);
       },
       onClose: (plugin) => {

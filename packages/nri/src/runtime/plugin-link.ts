@@ -2,6 +2,7 @@ import type { Duplex } from 'node:stream';
 import { Code, deadlineExceeded, hasCode, invalidArgument, StatusError, unavailable } from '@gantry/api';
 import {
   type Container,
+  type ContainerEviction,
   type ContainerUpdate,
   Event,
   Plugin as PluginService,
@@ -21,7 +22,11 @@ export interface LinkOptions {
   registrationTimeout: number;
   requestTimeout: number;
   /** A plugin's request out of turn; answers those updates that failed. */
-  onUpdate: (updates: ContainerUpdate[], plugin: PluginLink) => Promise<ContainerUpdate[]>;
+  onUpdate: (
+    updates: ContainerUpdate[],
+    evictions: ContainerEviction[],
+    plugin: PluginLink,
+  ) => Promise<ContainerUpdate[]>;
   onClose: (plugin: PluginLink) => void;
   /** It is one from before 0.12. */
   onOldInterface: (plugin: PluginLink) => void;
@@ -63,7 +68,7 @@ export class PluginLink {
           throw reason;
         }
       },
-      updateContainers: async ({ update }) => ({ failed: await options.onUpdate(update, this) }),
+      updateContainers: async ({ update, evict }) => ({ failed: await options.onUpdate(update, evict, this) }),
     });
     const transport = ttrpcTransport(this.#multiplexer.open(PluginConnection));
     this.#client = createClient(PluginService, transport);
