@@ -49,7 +49,7 @@ describe('plugins of the Node Resource Interface', { skip: CriLab.missing() }, (
     podFile = lab.pod('nri', {
       annotations: {
         'devices.nri.io/container.main': '- {path: /dev/injected, type: c, major: 1, minor: 3, file_mode: 0o666}',
-        'mounts.nri.io': `[{source: ${temp.path}, destination: /from-plugin, type: bind, options: [bind, ro]}]`,
+        'mounts.noderesource.dev/pod': `[{source: ${temp.path}, destination: /from-plugin, type: bind, options: [bind, ro]}]`,
         'ulimits.nri.containerd.io/container.main': '[{type: nofile, hard: 4096, soft: 1234}]',
       },
     });
@@ -296,6 +296,19 @@ exec ${nydus}'
       patience,
     );
     await lab.ok('rm', '-f', newcomer, victim);
+  });
+
+  test('a validator alone: what nobody changes is validated too, and who does not answer has refused', async () => {
+    await connect('50', 'judge', {
+      validateContainerAdjustment: ({ container }) => {
+        if (container?.name === 'judged') throw new Error('not this one');
+        return container?.name === 'pondered' ? new Promise<void>(() => undefined) : undefined;
+      },
+    });
+    const id = await created('innocent', ['true']);
+    assert.match((await create('judged', ['true'])).stderr, /50-judge.* rejected .*not this one/);
+    assert.match((await create('pondered', ['true'])).stderr, /validator plugin 50-judge failed/);
+    await lab.ok('rm', id);
   });
 
   test('a plugin that hangs is cut off, one that breaks is gone, and containers go on', async () => {

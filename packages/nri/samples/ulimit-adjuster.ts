@@ -1,18 +1,14 @@
-// Resource limits of processes, by annotations of pods: `ulimits.nri.containerd.io/container.NAME: [{type: nofile, hard: 4096, soft: 1024}]`.
+// Resource limits of processes, by annotations of pods: `ulimits.noderesource.dev/container.NAME: [{type: nofile, hard: 4096, soft: 1024}]`.
 import { pluginOptions, runPlugin } from '@gantry/nri';
 import { annotated } from './annotations.ts';
+
+type Limit = { type: string; hard: number; soft: number };
 
 const plugin = await runPlugin(
   {
     async createContainer(pod, container, adjust) {
-      const limits = await annotated<{ type: string; hard: number; soft: number }>(
-        pod,
-        container,
-        'ulimits.nri.containerd.io',
-      );
-      for (const { type, hard, soft } of limits) {
-        const name = type.toUpperCase();
-        adjust.rlimit(name.startsWith('RLIMIT_') ? name : `RLIMIT_${name}`, hard, soft);
+      for (const { type, hard, soft } of await annotated<Limit>(pod, container, 'ulimits')) {
+        adjust.rlimit(`RLIMIT_${type.toUpperCase().replace(/^RLIMIT_/, '')}`, hard, soft);
       }
     },
   },

@@ -59,7 +59,9 @@ export class NriEvents {
 
   /** Whether there is anyone to ask. */
   wanted(event: Event): boolean {
-    if (event === Event.CREATE_CONTAINER && this.#validator.enable) return true;
+    // What nobody changes is validated too.
+    const validates = event === Event.CREATE_CONTAINER;
+    if (validates && (this.#validator.enable || this.wanted(Event.VALIDATE_CONTAINER_ADJUSTMENT))) return true;
     return this.#plugins.some((plugin) => plugin.wants(event));
   }
 
