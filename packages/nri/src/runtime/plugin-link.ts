@@ -1,5 +1,13 @@
 import type { Duplex } from 'node:stream';
-import { Code, deadlineExceeded, hasCode, invalidArgument, StatusError, unavailable } from '@gantry/api';
+import {
+  Code,
+  deadlineExceeded,
+  failedPrecondition,
+  hasCode,
+  invalidArgument,
+  StatusError,
+  unavailable,
+} from '@gantry/api';
 import {
   type Container,
   type ContainerEviction,
@@ -52,19 +60,24 @@ export class PluginLink {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#registered = promise;
     promise.catch(() => undefined);
+    let registered = false;
     const server = new TtrpcServer();
     server.add(RuntimeService, {
       registerPlugin: async ({ pluginName, pluginIdx }) => {
+        // One that has taken its place keeps its name: others are held to what it has set under it.
+        if (registered) throw failedPrecondition(`plugin ${this.name} is registered already`);
         try {
           if (!identity) {
             const told = { name: pluginName, index: pluginIdx };
             checkIdentity(told);
             this.#identity = told;
           }
+          registered = true;
           resolve();
           return {};
         } catch (reason) {
-          reject(reason);
+          // It is cut off for it, and shall hear why before.
+          setTimeout(reject, 100, reason);
           throw reason;
         }
       },
