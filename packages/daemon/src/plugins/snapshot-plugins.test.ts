@@ -33,6 +33,7 @@ describe('snapshotter plugins', { skip }, () => {
     const context = {
       config: { ...Object.fromEntries(defaults), ...settings },
       root: path.join(dir, `${plugin.type}.${plugin.id}`),
+      state: path.join(dir, `${plugin.type}.${plugin.id}-state`),
       meta,
       onClose: (fn: () => void | Promise<void>) => closers.push(fn),
     } as unknown as PluginContext<unknown>;

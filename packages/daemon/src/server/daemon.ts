@@ -17,7 +17,7 @@ import { lockRoot } from './lock.ts';
 import { PluginSet } from './plugin-set.ts';
 import { isServerInstance } from './plugins/server-instance.ts';
 import { applyProcessSettings } from './process-settings.ts';
-import { type ProxyFactory, proxyPlugins } from './proxy-plugins.ts';
+import { type ProxyFactory, proxyPlugins, withProxies } from './proxy-plugins.ts';
 import { notifyServiceManager } from './service-manager.ts';
 import { markPrograms, type ProgramMark } from './stray-programs.ts';
 import { prepareTemp } from './temp.ts';
@@ -197,7 +197,7 @@ class AssembledDaemon implements Daemon {
     });
 
     this.#plugins = new PluginSet({
-      plugins: [...this.#options.plugins, ...proxyPlugins(server, this.#options.proxy)],
+      plugins: withProxies(this.#options.plugins, proxyPlugins(server, this.#options.proxy)),
       required: server.required_plugins,
       disabled: server.disabled_plugins,
       root: this.root,

@@ -2,6 +2,7 @@
 import { unimplemented } from '@gantry/api';
 import type { Plugin } from '../core/plugin/plugin.ts';
 import { type ProxyPluginConfig, proxyTypes, type ServerConfig } from './config/server-config.ts';
+import { pluginUri } from './plugin-graph.ts';
 
 /** Makes the plugin that speaks to a process; undefined if it does not know the type. */
 export type ProxyFactory = (id: string, config: ProxyPluginConfig) => Plugin | undefined;
@@ -19,4 +20,10 @@ export function proxyPlugins(config: ServerConfig, make: ProxyFactory | undefine
       },
     };
   });
+}
+
+/** Built-in plugins and those of the configuration, which take the places of built-in ones of the same type and name. */
+export function withProxies(builtIn: readonly Plugin[], proxies: readonly Plugin[]): Plugin[] {
+  const replaced = new Set(proxies.map(pluginUri));
+  return [...builtIn.filter((plugin) => !replaced.has(pluginUri(plugin))), ...proxies];
 }

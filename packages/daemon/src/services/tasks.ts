@@ -23,10 +23,11 @@ export const tasksService = definePlugin({
   init(context): TaskService {
     const runtime = context.get(PluginTypes.Runtime, 'task') as TaskRuntime;
     const { containers, content } = context.get(PluginTypes.Metadata);
+    const differs = context.all(PluginTypes.Differ) as ReadonlyMap<string, Differ>;
     return new TaskService(
       containers,
       runtime,
-      new Checkpoints(content, context.get(PluginTypes.Differ, 'walking') as Differ),
+      new Checkpoints(content, differs.get('walking') ?? [...differs.values()][0]),
       context.daemon.timeout('io.containerd.timeout.task.state'),
       context.log,
     );

@@ -2,7 +2,7 @@ import { mkdtemp, realpath, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { toBinary } from '@bufbuild/protobuf';
 import { type Any, AnySchema } from '@bufbuild/protobuf/wkt';
-import { Code, hasCode, invalidArgument, isAny, unpackAny } from '@gantry/api';
+import { Code, failedPrecondition, hasCode, invalidArgument, isAny, unpackAny } from '@gantry/api';
 import { CheckpointOptionsSchema } from '@gantry/api/gen/types/runc/options/oci_pb.js';
 import { LayerMediaType } from '@gantry/archive';
 import type { Mount } from '@gantry/mount';
@@ -15,11 +15,17 @@ import type { CheckpointSource, Task } from './task-runtime.ts';
 /** Checkpoints of tasks in the content store: a tar of CRIU's images, and the spec of the container. */
 export class Checkpoints {
   readonly #content: ContentStore;
-  readonly #differ: Differ;
+  readonly #given: Differ | undefined;
 
-  constructor(content: ContentStore, differ: Differ) {
+  /** @param differ what packs and unpacks the images; without one, calls fail with FailedPrecondition */
+  constructor(content: ContentStore, differ: Differ | undefined) {
     this.#content = content;
-    this.#differ = differ;
+    this.#given = differ;
+  }
+
+  get #differ(): Differ {
+    if (!this.#given) throw failedPrecondition('no differ for checkpoints: failed precondition');
+    return this.#given;
   }
 
   /**
