@@ -1,7 +1,9 @@
-import { definePlugin, pluginType, version } from '@gantry/daemon';
+import { definePlugin, PluginTypes, pluginType, version } from '@gantry/daemon';
+import type { MetricsRegistry } from '@gantry/daemon/core/metrics/metrics-registry.ts';
 import { field, schema } from '@gantry/daemon/core/plugin/config-schema.ts';
 import { defaultSocketPath } from '@gantry/nri/connection-numbers.ts';
 import type { NriSettings } from '@gantry/nri/runtime/nri-host.ts';
+import { nriMetrics } from './nri-metrics.ts';
 
 /** `[plugins.'io.containerd.nri.v1.nri']`. */
 export const nriConfig = schema({
@@ -36,9 +38,14 @@ export const nriType = pluginType<NriInstance>('io.containerd.nri.v1');
 export const nriPlugin = definePlugin({
   type: nriType,
   id: 'nri',
+  requires: [PluginTypes.Metrics],
   config: nriConfig,
-  init({ config, state }): NriInstance {
+  init(context): NriInstance {
+    const { config, state } = context;
     if (config.disable) return { settings: undefined };
+    const metrics = context.all(PluginTypes.Metrics).get('grpc-prometheus') as
+      | { registry: MetricsRegistry }
+      | undefined;
     return {
       settings: {
         socketPath: config.socket_path,
@@ -51,6 +58,7 @@ export const nriPlugin = definePlugin({
         validator: config.default_validator,
         runtimeName: 'containerd',
         runtimeVersion: version.version,
+        observer: metrics && nriMetrics(metrics.registry),
       },
     };
   },

@@ -7,6 +7,7 @@ import { listenUnix } from '@gantry/rpc';
 import type { DefaultValidatorSettings } from './default-validator.ts';
 import { type InstalledPlugin, installedPlugins, launchPlugin, pluginConfig } from './installed-plugins.ts';
 import { NriEvents } from './nri-events.ts';
+import type { NriObserver } from './nri-observer.ts';
 import { type LinkOptions, PluginLink } from './plugin-link.ts';
 import { PluginProcesses } from './plugin-processes.ts';
 
@@ -24,6 +25,7 @@ export interface NriSettings {
   validator: DefaultValidatorSettings;
   runtimeName: string;
   runtimeVersion: string;
+  observer?: NriObserver | undefined;
 }
 
 /** What the host is asked for. */
@@ -141,6 +143,7 @@ export class NriHost {
         const { pods, containers } = await this.#state.list();
         const wanted = await link.synchronize(pods, containers);
         if (!this.#stopped) this.events.add(link);
+        this.#settings.observer?.active(this.events.plugins.length);
         return wanted;
       });
       this.#log.info('NRI plugin is connected and synchronized', { plugin: link.name });
@@ -169,11 +172,13 @@ export class NriHost {
       onClose: (plugin) => {
         this.#links.delete(plugin);
         this.events.remove(plugin);
+        this.#settings.observer?.active(this.events.plugins.length);
         this.#processes.get(plugin)?.kill('SIGKILL');
         if (!this.#stopped) this.#log.info('connection to NRI plugin is closed', { plugin: plugin.name });
       },
       onOldInterface: (plugin) => this.#state.deprecated(plugin.name),
       warn: (message, fields) => this.#log.warn(message, fields),
+      observer: this.#settings.observer,
     };
   }
 }

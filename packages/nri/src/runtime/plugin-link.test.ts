@@ -75,7 +75,12 @@ test('one from before 0.12 is told by StateChange, and that is noted once', asyn
   const seen: Event[] = [];
   let noted = 0;
   const [mine, theirs] = duplexPair();
-  const link = new PluginLink(mine, { ...options, onOldInterface: () => noted++ });
+  const calls: string[] = [];
+  const link = new PluginLink(mine, {
+    ...options,
+    onOldInterface: () => noted++,
+    observer: { called: ({ plugin, operation }) => calls.push(`${plugin} ${operation}`), active: () => undefined },
+  });
   const runtime = plugin(theirs, {
     configure: async () => ({ events: 0 }),
     stateChange: async ({ event }) => {
@@ -91,4 +96,5 @@ test('one from before 0.12 is told by StateChange, and that is noted once', asyn
   await link.notify('runPodSandbox', pod);
   assert.deepEqual(seen, [Event.RUN_POD_SANDBOX, Event.RUN_POD_SANDBOX]);
   assert.equal(noted, 1);
+  assert.deepEqual(calls, ['10-old RunPodSandbox', '10-old RunPodSandbox']);
 });

@@ -20,6 +20,7 @@ import {
 import { createClient, Multiplexer, TtrpcServer, ttrpcTransport } from '@gantry/rpc';
 import { nriVersion, PluginConnection, RuntimeConnection } from '../connection-numbers.ts';
 import { checkIdentity, type PluginIdentity } from '../plugin-name.ts';
+import type { NriObserver } from './nri-observer.ts';
 import { allEvents, hasEvent, type Notification, notifications, type PluginClient } from './plugin-calls.ts';
 import { synchronizeInChunks } from './synchronize.ts';
 
@@ -39,6 +40,7 @@ export interface LinkOptions {
   /** It is one from before 0.12. */
   onOldInterface: (plugin: PluginLink) => void;
   warn: (message: string, fields: object) => void;
+  observer?: NriObserver | undefined;
 }
 
 /** One connected plugin. Nothing that it does or leaves takes longer than the time-outs; one that hangs or breaks the protocol is cut off. */
@@ -162,7 +164,8 @@ export class PluginLink {
   ): Promise<T | undefined> {
     if (!this.wants(event)) return undefined;
     try {
-      return await call(this.#client, { timeoutMs: this.#options.requestTimeout });
+      const options = { timeoutMs: this.#options.requestTimeout };
+      return await this.#observed(operationOf(event), () => call(this.#client, options));
     } catch (reason) {
       if (this.#isOver(reason)) {
         this.#options.warn('NRI plugin is cut off: it did not answer', {
@@ -206,9 +209,31 @@ export class PluginLink {
     this.#multiplexer.close();
   }
 
+  async #observed<T>(operation: string, work: () => Promise<T>): Promise<T> {
+    const { observer } = this.#options;
+    if (!observer) return work();
+    const begin = performance.now();
+    const told = { plugin: this.name, operation };
+    const seconds = (): number => (performance.now() - begin) / 1000;
+    try {
+      const answer = await work();
+      const { update = [], evict = [] } = (answer ?? {}) as { update?: unknown[]; evict?: unknown[] };
+      observer.called({ ...told, seconds: seconds(), updates: update.length, evictions: evict.length });
+      return answer;
+    } catch (error) {
+      observer.called({ ...told, seconds: seconds(), error, updates: 0, evictions: 0 });
+      throw error;
+    }
+  }
+
   #isOver(reason: unknown): boolean {
     return this.#closed || hasCode(reason, Code.DeadlineExceeded) || hasCode(reason, Code.Unavailable);
   }
+}
+
+/** `CREATE_CONTAINER` as the call is named: `CreateContainer`. */
+function operationOf(event: Event): string {
+  return Event[event].toLowerCase().replaceAll(/(?:^|_)([a-z])/g, (_, letter: string) => letter.toUpperCase());
 }
 
 async function within<T>(milliseconds: number, work: Promise<T>, message: string): Promise<T> {
