@@ -226,8 +226,8 @@ async function commitError(error: Error & { commitError?: Promise<never> }): Pro
 
 const ignore = (): void => undefined;
 
-/** ENOSPC, EDQUOT, and lmdb's own for a map that is full. */
-const outOfSpace = new Set<unknown>([constants.errno.ENOSPC, constants.errno.EDQUOT, -30792]);
+/** ENOSPC, EDQUOT, lmdb's own for a map that is full, and EIO, which it answers when less was written than asked. */
+const outOfSpace = new Set<unknown>([constants.errno.ENOSPC, constants.errno.EDQUOT, constants.errno.EIO, -30792]);
 
 function isKeyed(value: Value): value is Keyed {
   return typeof value === 'object' && value !== null && '$key' in value;
