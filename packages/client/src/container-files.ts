@@ -3,7 +3,7 @@ import { packAny, StatusError } from '@gantry/api';
 import { ContainerPathSchema } from '@gantry/api/gen/types/transfer/container_pb.js';
 import { ReadStreamSchema, WriteStreamSchema } from '@gantry/api/gen/types/transfer/streaming_pb.js';
 import type { CallOptions, Transport } from '@gantry/rpc';
-import { NamedStream, receiveBytes, sendBytes, streamId } from './streams.ts';
+import { NamedStream, receiveMoved, sendBytes, streamId } from './streams.ts';
 import type { DoTransfer } from './transfer-layers.ts';
 
 const mediaType = 'application/x-tar';
@@ -28,24 +28,15 @@ export async function* copyFromContainer(
   const abort = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, abort.signal]) : abort.signal;
   await using stream = await NamedStream.open(transport, streamId('copy'), { ...options.call, signal });
-  let failure: unknown;
-  const moved = transfer(
-    packAny(ContainerPathSchema, { containerId, path, noWalk: options.noWalk ?? false }),
-    packAny(WriteStreamSchema, { stream: stream.id, mediaType }),
-    { ...options.call, signal },
-  ).catch((reason) => {
-    failure = reason;
-    abort.abort();
-  });
-  try {
-    yield* receiveBytes(stream, moved);
-    await moved;
-  } catch (reason) {
-    throw failure ?? reason;
-  } finally {
-    abort.abort();
-  }
-  if (failure) throw failure;
+  yield* receiveMoved(
+    stream,
+    abort,
+    transfer(
+      packAny(ContainerPathSchema, { containerId, path, noWalk: options.noWalk ?? false }),
+      packAny(WriteStreamSchema, { stream: stream.id, mediaType }),
+      { ...options.call, signal },
+    ),
+  );
 }
 
 export async function copyToContainer(

@@ -109,6 +109,28 @@ export async function sendBytes(stream: NamedStream, source: AsyncIterable<Uint8
 /** Milliseconds without a byte after which a stream whose transfer is over counts as ended. */
 const quiet = 500;
 
+/** The bytes of a transfer, from its stream; its failure, if that is what ended them. It is given up when the reader stops. */
+export async function* receiveMoved(
+  stream: NamedStream,
+  abort: AbortController,
+  moving: Promise<unknown>,
+): AsyncGenerator<Uint8Array> {
+  let failure: unknown;
+  const moved = moving.catch((reason) => {
+    failure = reason;
+    abort.abort();
+  });
+  try {
+    yield* receiveBytes(stream, moved);
+    await moved;
+  } catch (reason) {
+    throw failure ?? reason;
+  } finally {
+    abort.abort();
+  }
+  if (failure) throw failure;
+}
+
 /**
  * The bytes that come on a stream, which is told to go on as they are taken. `sent`, if given, resolves when the sender has sent
  * all: some daemons (containerd 2.3) do not end the stream then, so that silence after it has to do.

@@ -4,7 +4,7 @@ import { internal, packAny, StatusError } from '@gantry/api';
 import { LayerStreamSchema, SnapshotSchema } from '@gantry/api/gen/gantry/transfer/v1/transfer_pb.js';
 import type { Descriptor } from '@gantry/oci';
 import type { CallOptions, Transport } from '@gantry/rpc';
-import { NamedStream, receiveBytes, sendBytes, streamId } from './streams.ts';
+import { NamedStream, receiveMoved, sendBytes, streamId } from './streams.ts';
 import type { TransferOptions, TransferProgress } from './transfer.ts';
 
 export interface UnpackLayerOptions extends TransferOptions {
@@ -125,23 +125,14 @@ export function diffSnapshot(
       ...(sourceDateEpoch !== undefined && { sourceDateEpoch: { seconds: BigInt(sourceDateEpoch), nanos: 0 } }),
     });
     const outcome = outcomeOf('compared', options);
-    let failure: unknown;
-    const moved = transfer(packAny(SnapshotSchema, { snapshotter, key, parent }), destination, {
-      ...outcome.options,
-      signal,
-    }).catch((reason) => {
-      failure = reason;
-      abort.abort();
-    });
-    try {
-      yield* receiveBytes(stream, moved);
-      await moved;
-    } catch (reason) {
-      throw failure ?? reason;
-    } finally {
-      abort.abort();
-    }
-    if (failure) throw failure;
+    yield* receiveMoved(
+      stream,
+      abort,
+      transfer(packAny(SnapshotSchema, { snapshotter, key, parent }), destination, {
+        ...outcome.options,
+        signal,
+      }),
+    );
     const { descriptor } = outcome.found;
     if (!descriptor) throw internal('the daemon did not tell what the layer is');
     resolve(descriptor);

@@ -23,7 +23,7 @@ import {
   copyToContainer,
 } from './container-files.ts';
 import { toWirePlatform } from './platform.ts';
-import { NamedStream, receiveBytes, sendBytes, streamId } from './streams.ts';
+import { NamedStream, receiveBytes, receiveMoved, sendBytes, streamId } from './streams.ts';
 import {
   type DiffSnapshotOptions,
   diffSnapshot,
@@ -256,20 +256,7 @@ export class Transfer {
     const destination = options.skipMissing
       ? pack(ImageExportSchema, { export: archive, skipMissing: true })
       : pack(ImageExportStreamSchema, archive);
-    let failure: unknown;
-    const moved = this.transfer(source, destination, { ...options, signal }).catch((reason) => {
-      failure = reason;
-      abort.abort();
-    });
-    try {
-      yield* receiveBytes(stream, moved);
-      await moved;
-    } catch (reason) {
-      throw failure ?? reason;
-    } finally {
-      abort.abort();
-    }
-    if (failure) throw failure;
+    yield* receiveMoved(stream, abort, this.transfer(source, destination, { ...options, signal }));
   }
 
   /**

@@ -9,6 +9,7 @@ export * from './references.ts';
 export * from './spec/apparmor-default.ts';
 export * from './spec/capabilities.ts';
 export * from './spec/default-spec.ts';
+export * from './spec/device-numbers.ts';
 export * from './spec/runtime-spec.ts';
 export * from './spec/seccomp-default.ts';
 export * from './spec/spec-options.ts';

@@ -1,5 +1,8 @@
 import { mkdir } from 'node:fs/promises';
 import { hasErrno, mkfifo } from '@gantry/sys';
+import { type Cri, dirs } from '../cri.ts';
+import type { ContainerIo } from '../logs/container-logs.ts';
+import type { CriContainer } from '../store/cri-container.ts';
 
 /** The FIFOs of a process. */
 export interface Fifos {
@@ -26,4 +29,33 @@ export async function makeFifos(
     return file;
   };
   return { stdin: make('stdin'), stdout: make('stdout'), stderr: make('stderr') };
+}
+
+/** The FIFOs of a container's first process. */
+export function containerFifos(cri: Cri, { id, metadata: { config } }: CriContainer): Promise<Fifos> {
+  const wanted = { stdin: config.stdin, stdout: true, stderr: !config.tty };
+  return makeFifos(`${dirs.containerState(cri, id)}/io`, id, wanted);
+}
+
+/** Begins to copy a container's streams, or with `resume` goes on with it. */
+export async function openContainerIo(
+  cri: Cri,
+  container: CriContainer,
+  fifos: Fifos,
+  resume: boolean,
+): Promise<ContainerIo> {
+  const { id, metadata } = container;
+  const io = await cri.logs.open(
+    {
+      containerId: id,
+      ...fifos,
+      terminal: metadata.config.tty,
+      stdinOnce: metadata.config.stdinOnce,
+      logPath: metadata.logPath,
+      maxLineSize: cri.config.runtime.max_container_log_line_size,
+    },
+    resume,
+  );
+  container.io = io;
+  return io;
 }

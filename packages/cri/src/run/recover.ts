@@ -13,7 +13,7 @@ import { newStatus, readStatus, stateOf, writeStatus } from '../store/container-
 import { type CriContainer, readContainerExtension } from '../store/cri-container.ts';
 import { type PodSandbox, readSandboxExtension } from '../store/pod-sandbox.ts';
 import { nanosOf } from '../time.ts';
-import { makeFifos } from './container-io.ts';
+import { containerFifos, openContainerIo } from './container-io.ts';
 import { noteExit, watchContainer, watchSandbox } from './exit-watch.ts';
 
 /** What an earlier daemon left is found again, from records, status files and tasks. */
@@ -118,26 +118,10 @@ async function loadContainer(cri: Cri, record: Container): Promise<void> {
 
 /** Goes on with its log. One that was taken over from containerd has its FIFOs where that made them. */
 async function follow(cri: Cri, container: CriContainer, task: TaskIo): Promise<void> {
-  const { id, metadata } = container;
-  const { config } = metadata;
   const fifos = existsSync(task.stdout)
     ? { stdin: task.stdin, stdout: task.stdout, stderr: task.stderr }
-    : await makeFifos(`${dirs.containerState(cri, id)}/io`, id, {
-        stdin: config.stdin,
-        stdout: true,
-        stderr: !config.tty,
-      });
-  container.io = await cri.logs.open(
-    {
-      containerId: id,
-      ...fifos,
-      terminal: config.tty,
-      stdinOnce: config.stdinOnce,
-      logPath: metadata.logPath,
-      maxLineSize: cri.config.runtime.max_container_log_line_size,
-    },
-    true,
-  );
+    : await containerFifos(cri, container);
+  await openContainerIo(cri, container, fifos, true);
 }
 
 /** Directories of what was being made, or removed, when the daemon was killed. */

@@ -2,7 +2,7 @@ import { readdir, realpath, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { invalidArgument } from '@gantry/api';
 import type { Device } from '@gantry/api/gen/cri/v1/api_pb.js';
-import { type RuntimeSpec, type SpecDevice, withDevice } from '@gantry/oci';
+import { deviceNumbers, type RuntimeSpec, type SpecDevice, withDevice } from '@gantry/oci';
 import { hasErrno } from '@gantry/sys';
 
 /** Devices of the host in containers. */
@@ -17,11 +17,7 @@ async function deviceAt(file: string): Promise<Omit<SpecDevice, 'path'> | undefi
   const info = await stat(file);
   const type = info.isCharacterDevice() ? 'c' : info.isBlockDevice() ? 'b' : undefined;
   if (!type) return undefined;
-  // As glibc's makedev puts them together.
-  const rdev = BigInt(info.rdev);
-  const major = Number(((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & 0xfffff000n));
-  const minor = Number((rdev & 0xffn) | ((rdev >> 12n) & 0xffffff00n));
-  return { type, major, minor, fileMode: info.mode & 0o7777, uid: info.uid, gid: info.gid };
+  return { type, ...deviceNumbers(info.rdev), fileMode: info.mode & 0o7777, uid: info.uid, gid: info.gid };
 }
 
 /** A device, or those in a directory. */

@@ -1,7 +1,7 @@
 import { failedPrecondition, now, StatusError } from '@gantry/api';
 import { ContainerEventType, ContainerState, type StartContainerRequest } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { type Cri, criContext, dirs } from '../cri.ts';
-import { makeFifos } from '../run/container-io.ts';
+import { containerFifos, openContainerIo } from '../run/container-io.ts';
 import { noteExit, watchContainer } from '../run/exit-watch.ts';
 import { publishContainerEvent } from '../run/publish-event.ts';
 import { stateOf, writeStatus } from '../store/container-status.ts';
@@ -44,22 +44,8 @@ async function run(cri: Cri, sandbox: PodSandbox, container: CriContainer): Prom
   const ctx = criContext();
   const record = await cri.records.containers.get(ctx, id);
   const rootfs = await cri.snapshotters.get(ctx, record.snapshotter).mounts(ctx, record.snapshotKey);
-  const fifos = await makeFifos(`${dirs.containerState(cri, id)}/io`, id, {
-    stdin: config.stdin,
-    stdout: true,
-    stderr: !config.tty,
-  });
-  container.io = await cri.logs.open(
-    {
-      containerId: id,
-      ...fifos,
-      terminal: config.tty,
-      stdinOnce: config.stdinOnce,
-      logPath: metadata.logPath,
-      maxLineSize: cri.config.runtime.max_container_log_line_size,
-    },
-    false,
-  );
+  const fifos = await containerFifos(cri, container);
+  const io = await openContainerIo(cri, container, fifos, false);
   const task = await cri.tasks.create(ctx, id, {
     spec: record.spec!,
     rootfs,
@@ -70,7 +56,7 @@ async function run(cri: Cri, sandbox: PodSandbox, container: CriContainer): Prom
   });
   await cri.hooks.startContainer(sandbox, container);
   const pid = await task.start('');
-  container.io.started();
+  io.started();
   container.status = { ...container.status, pid, startedAt: nanosOf(now()), starting: false };
   await writeStatus(dirs.containerRoot(cri, id), container.status);
   watchContainer(cri, container, task);

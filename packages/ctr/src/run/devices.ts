@@ -1,19 +1,16 @@
 // Device nodes of the host, as the runtime spec describes them.
 import { readdirSync, statSync } from 'node:fs';
 import path from 'node:path';
-import type { SpecDevice } from '@gantry/oci';
+import { deviceNumbers, type SpecDevice } from '@gantry/oci';
 
 /** A device node. With `target` it gets another path in the container. @throws Error if there is no such device */
 export function hostDevice(file: string, target = file): SpecDevice {
   const stat = statSync(file);
   if (!stat.isCharacterDevice() && !stat.isBlockDevice()) throw new Error(`${file} is not a device node`);
-  const { rdev } = stat;
   return {
     path: target,
     type: stat.isBlockDevice() ? 'b' : 'c',
-    // The kernel's encoding: twelve bits of major in the middle, twenty of minor around them.
-    major: (rdev >> 8) & 0xfff,
-    minor: (rdev & 0xff) | ((rdev >> 12) & 0xfff00),
+    ...deviceNumbers(stat.rdev),
     fileMode: stat.mode & 0o7777,
     uid: stat.uid,
     gid: stat.gid,

@@ -1,5 +1,6 @@
 import { lstatSync, type Stats } from 'node:fs';
 import path from 'node:path';
+import { deviceNumbers } from '../spec/device-numbers.ts';
 import type { RuntimeSpec, SpecDevice, SpecMount } from '../spec/runtime-spec.ts';
 import { linuxOf, processOf, resourcesOf, withEnvironment } from '../spec/spec-options.ts';
 import type { ContainerEdits, DeviceNode } from './cdi-spec.ts';
@@ -54,9 +55,7 @@ function numbers(node: DeviceNode): Pick<SpecDevice, 'type' | 'major' | 'minor'>
     throw new Error(`CDI device ("${node.path}", "${file}"), host type mismatch (${type}, ${found})`);
   }
   if (found === 'p') return { type: found, major, minor };
-  // The kernel's encoding: twelve bits of major in the middle, twenty of minor around them.
-  const { rdev } = stat;
-  return { type: found, major: (rdev >> 8) & 0xfff, minor: (rdev & 0xff) | ((rdev >> 12) & 0xfff00) };
+  return { type: found, ...deviceNumbers(stat.rdev) };
 }
 
 function typeOf(stat: Stats): SpecDevice['type'] | undefined {
