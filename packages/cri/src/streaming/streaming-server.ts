@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream';
 
-/** Exec, attach and port-forward: the kubelet is given a URL, and its client speaks SPDY/3.1 or WebSocket there. This file is the seam. */
+/** Exec, attach and port-forward: the kubelet is given a URL, and its client speaks SPDY/3.1 or WebSocket there. */
 
 /** Streams of a remote client, as far as it wants them. */
 export interface RemoteStreams {
@@ -37,7 +37,7 @@ export interface ExecUrlRequest {
 export type AttachUrlRequest = Omit<ExecUrlRequest, 'command'>;
 
 export interface StreamingServer {
-  /** URLs with a token that is good once, for a minute. @throws Unimplemented without a server */
+  /** URLs with a token that is good once, for a minute. @throws ResourceExhausted while too many were not used */
   execUrl(request: ExecUrlRequest): string;
   attachUrl(request: AttachUrlRequest): string;
   portForwardUrl(request: { sandboxId: string; ports: readonly number[] }): string;
