@@ -9,7 +9,7 @@ import path from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { after, before, describe, test } from 'node:test';
 import { CriLab, crictl } from '../lib/cri-lab.ts';
-import { endProcess, eventually, freePort, run } from '../lib/processes.ts';
+import { endProcess, eventually, run } from '../lib/processes.ts';
 import { makeTempDir } from '../lib/temp-dir.ts';
 import { Terminal } from '../lib/terminal.ts';
 
@@ -121,15 +121,17 @@ describe('exec, attach and port-forward by crictl', { skip: CriLab.missing() }, 
     });
 
     test(`${transport}: ports, many connections at once, and a port where nobody listens`, async () => {
-      const [open, closed] = [await freePort(), await freePort()];
-      const forward = spawn(crictl, [...endpoint, 'port-forward', ...way, pod, `${open}:8080`, `${closed}:81`]);
+      const forward = spawn(crictl, [...endpoint, 'port-forward', ...way, pod, ':8080', ':81']);
       let said = '';
       for (const stream of [forward.stdout, forward.stderr])
         stream.setEncoding('utf8').on('data', (text: string) => (said += text));
       try {
-        await eventually('it listens', () => said.includes(`127.0.0.1:${closed}`) || undefined).catch((error) =>
-          assert.fail(`${error}: ${said}`),
-        );
+        const local = (port: number) =>
+          eventually('it listens', () => new RegExp(`from 127\\.0\\.0\\.1:(\\d+) -> ${port}\\n`).exec(said)?.[1]).then(
+            Number,
+            (error) => assert.fail(`${error}: ${said}`),
+          );
+        const [open, closed] = [await local(8080), await local(81)];
         const program = readFileSync('/bin/busybox');
         const digest = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
         const got = await Promise.all(Array.from({ length: 8 }, () => get(open)));
