@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import net from 'node:net';
@@ -73,14 +74,23 @@ export async function eventually<T>(
   }
 }
 
-/** A TCP port of the loopback interface that nobody listens on now. */
+/**
+ * A TCP port of the loopback interface that nobody listens on now. It lies below the kernel's range for ports that are
+ * given out, so that no connection and no listener of another test takes it before it is used.
+ */
 export async function freePort(): Promise<number> {
-  const server = net.createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as net.AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
+  for (;;) {
+    const server = net.createServer().listen(randomInt(20_000, 32_768), '127.0.0.1');
+    try {
+      await once(server, 'listening');
+    } catch {
+      continue;
+    }
+    const { port } = server.address() as net.AddressInfo;
+    server.close();
+    await once(server, 'close');
+    return port;
+  }
 }
 
 /** Processes whose command line mentions a text (a test's own directory, say). */
