@@ -19,11 +19,12 @@ const rooms = {
   client: ['sys', 'api', 'rpc', 'oci'],
   shim: ['sys', 'api', 'rpc', 'tracing', 'oci', 'mount', 'cgroups', 'archive'],
   nri: ['api', 'rpc', 'oci'],
+  cni: ['sys', 'api', 'oci'],
   daemon: below,
-  cri: [...below, 'nri', 'daemon'],
-  migrate: [...below, 'nri', 'daemon', 'cri'],
-  gantryd: [...below, 'nri', 'daemon', 'cri', 'migrate', 'client', 'shim'],
-  ctr: ['client', 'oci', 'registry', 'archive', 'mount', 'cri'],
+  cri: [...below, 'nri', 'cni', 'daemon'],
+  migrate: [...below, 'nri', 'cni', 'daemon', 'cri'],
+  gantryd: [...below, 'nri', 'cni', 'daemon', 'cri', 'migrate', 'client', 'shim'],
+  ctr: ['client', 'oci', 'registry', 'archive', 'mount', 'cni'],
 };
 const errors = [];
 for (const file of globSync('packages/*/src/**/*.ts', { cwd: top }).sort()) {

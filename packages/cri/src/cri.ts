@@ -1,3 +1,4 @@
+import type { PodNetwork } from '@gantry/cni/pod-network.ts';
 import type { ContainerStore } from '@gantry/daemon/core/containers/container-store.ts';
 import type { ContentStore } from '@gantry/daemon/core/content/content-store.ts';
 import type { KeyedLock } from '@gantry/daemon/core/content/keyed-lock.ts';
@@ -11,7 +12,6 @@ import type { SnapshotterRegistry } from '@gantry/daemon/core/snapshots/snapshot
 import type { TaskRuntime } from '@gantry/daemon/core/tasks/task-runtime.ts';
 import type { WarningService } from '@gantry/daemon/core/warnings/warning-service.ts';
 import type { CdiRegistry } from '@gantry/oci/cdi/cdi-registry.ts';
-import type { PodNetwork } from './cni/pod-network.ts';
 import type { ImagesConfig } from './config/images-config.ts';
 import type { RuntimeConfig } from './config/runtime-config.ts';
 import type { CriImages } from './images/cri-images.ts';

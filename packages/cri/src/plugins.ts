@@ -1,12 +1,12 @@
 import path from 'node:path';
 import { ImageService, RuntimeService } from '@gantry/api/gen/cri/v1/api_pb.js';
+import { CniNetwork } from '@gantry/cni/cni-network.ts';
 import { definePlugin, PluginTypes, pluginType, type ServiceSet } from '@gantry/daemon';
 import { KeyedLock } from '@gantry/daemon/core/content/keyed-lock.ts';
 import type { SandboxStore } from '@gantry/daemon/core/sandboxes/sandbox-store.ts';
 import type { TaskRuntime } from '@gantry/daemon/core/tasks/task-runtime.ts';
 import { warnOf } from '@gantry/daemon/core/warnings/deprecations.ts';
 import { CdiDirectories } from '@gantry/oci/cdi/cdi-directories.ts';
-import { CniNetwork } from './cni/cni-network.ts';
 import { type ImagesConfig, imagesConfig } from './config/images-config.ts';
 import { runtimeConfig } from './config/runtime-config.ts';
 import { serverConfig } from './config/server-config.ts';

@@ -84,4 +84,3 @@ export const runtimeConfig = schema({
 
 export type RuntimeConfig = ConfigOf<typeof runtimeConfig>;
 export type RuntimeHandlerConfig = RuntimeConfig['containerd']['runtimes'][string];
-export type CniSettings = RuntimeConfig['cni'];

@@ -1,7 +1,7 @@
 import type { Duplex } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { failedPrecondition, StatusError, unavailable } from '@gantry/api';
-import { connectInside } from '../cni/connect-inside.ts';
+import { connectInside } from '@gantry/cni/connect-inside.ts';
 import { type Cri, criContext } from '../cri.ts';
 import type { CriContainer } from '../store/cri-container.ts';
 import type { RemoteStreams, StreamingRuntime } from '../streaming/streaming-server.ts';

@@ -1,8 +1,8 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
 import { jsonAny } from '@gantry/api';
 import { type PodSandboxConfig, PodSandboxConfigSchema } from '@gantry/api/gen/cri/v1/api_pb.js';
+import type { CniResult } from '@gantry/cni/pod-network.ts';
 import { encodeJson, parseJson } from '@gantry/oci';
-import type { CniResult } from '../cni/pod-network.ts';
 import { ExtensionType } from '../labels.ts';
 import { fromJson, toJson } from '../wire-json.ts';
 

@@ -7,8 +7,8 @@ import {
   type PodSandboxStatusResponseSchema,
   type PodSandboxStatusSchema,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
+import { netnsAlive } from '@gantry/cni/netns.ts';
 import { parseJson, stringifyJson } from '@gantry/oci';
-import { netnsAlive } from '../cni/netns.ts';
 import { type Cri, criContext } from '../cri.ts';
 import { Extension } from '../labels.ts';
 import { runtimeName } from '../run/runtime-handlers.ts';

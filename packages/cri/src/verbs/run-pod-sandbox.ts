@@ -7,7 +7,7 @@ import {
   PodSandboxConfigSchema,
   type RunPodSandboxRequest,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
-import { createNetns, defaultNetnsDirectory, keepNetnsOf, newNetnsPath, removeNetns } from '../cni/netns.ts';
+import { createNetns, defaultNetnsDirectory, keepNetnsOf, newNetnsPath, removeNetns } from '@gantry/cni/netns.ts';
 import { type Cri, criContext } from '../cri.ts';
 import { CriLabel, Extension } from '../labels.ts';
 import { watchSandbox } from '../run/exit-watch.ts';

@@ -1,6 +1,6 @@
 import { Code, hasCode, StatusError } from '@gantry/api';
 import type { StopPodSandboxRequest } from '@gantry/api/gen/cri/v1/api_pb.js';
-import { netnsAlive, removeNetns } from '../cni/netns.ts';
+import { netnsAlive, removeNetns } from '@gantry/cni/netns.ts';
 import { type Cri, criContext } from '../cri.ts';
 import type { PodSandbox } from '../store/pod-sandbox.ts';
 import { stopRunningContainer } from './stop-container.ts';

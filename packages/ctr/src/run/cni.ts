@@ -1,7 +1,7 @@
 // `--cni`: the first network of /etc/cni/net.d, set up and taken down by this program, as containerd's ctr does.
 import { type Any, type Container, jsonAny } from '@gantry/client';
-import { loadNetworks, type NetworkConfig, type PluginConfig } from '@gantry/cri/cni/network-config.ts';
-import { type CniCommand, runPlugin } from '@gantry/cri/cni/run-plugin.ts';
+import { loadNetworks, type NetworkConfig, type PluginConfig } from '@gantry/cni/network-config.ts';
+import { type CniCommand, runPlugin } from '@gantry/cni/run-plugin.ts';
 import { log } from '../output.ts';
 
 const configDirectory = '/etc/cni/net.d';

@@ -1,20 +1,23 @@
 import { StatusError, unavailable } from '@gantry/api';
-import { KeyedLock } from '@gantry/daemon/core/content/keyed-lock.ts';
-import type { Logger } from '@gantry/daemon/core/log/logger.ts';
-import type { CniSettings, RuntimeConfig } from '../config/runtime-config.ts';
+import type { CniSettings, HandlerNetworks } from './cni-settings.ts';
 import { addPodNetwork, deletePodNetwork } from './invoke-network.ts';
 import { loadNetworks, type NetworkConfig } from './network-config.ts';
 import type { NetworkedPod, NetworkStatus, PodAddresses, PodNetwork } from './pod-network.ts';
 import { chooseAddresses, combineResults, type PluginResult } from './results.ts';
 
+/** Where warnings go: a `Logger` of the daemon is one. */
+export interface NetworkLog {
+  warn(message: string, fields?: Record<string, unknown>): void;
+}
+
 /** Networks by the configuration files of one directory for each runtime handler, read anew for each pod. */
 export class CniNetwork implements PodNetwork {
   readonly #settings: CniSettings;
-  readonly #runtimes: RuntimeConfig['containerd']['runtimes'];
-  readonly #log: Logger;
-  readonly #serial = new KeyedLock();
+  readonly #runtimes: Readonly<Record<string, HandlerNetworks>>;
+  readonly #log: NetworkLog;
+  #last: Promise<unknown> = Promise.resolve();
 
-  constructor(settings: CniSettings, runtimes: RuntimeConfig['containerd']['runtimes'], log: Logger) {
+  constructor(settings: CniSettings, runtimes: Readonly<Record<string, HandlerNetworks>>, log: NetworkLog) {
     this.#settings = settings;
     this.#runtimes = runtimes;
     this.#log = log;
@@ -36,7 +39,7 @@ export class CniNetwork implements PodNetwork {
     const networks = await this.#load(pod.runtimeHandler).catch((error) => {
       throw unavailable(`cni plugin not initialized: ${StatusError.from(error).message}`, error);
     });
-    const release = this.#settings.setup_serially ? await this.#serial.acquire('', signal) : undefined;
+    const release = this.#settings.setup_serially ? await this.#turn() : undefined;
     const results: PluginResult[] = [];
     try {
       for (const [index, network] of networks.entries()) {
@@ -50,6 +53,15 @@ export class CniNetwork implements PodNetwork {
     } finally {
       release?.();
     }
+  }
+
+  /** Waits for those before; call the result to let the next one go on. */
+  async #turn(): Promise<() => void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const before = this.#last;
+    this.#last = before.then(() => promise);
+    await before;
+    return resolve;
   }
 
   async tearDown(pod: NetworkedPod): Promise<void> {
