@@ -17,12 +17,15 @@ export const managedImage = { [CriLabel.image]: 'managed' } as const;
 export const Extension = {
   sandbox: 'io.cri-containerd.sandbox.metadata',
   container: 'io.cri-containerd.container.metadata',
+  /** Gantry's own: on the record of a pod sandbox that is being made. A daemon that finds one at start takes down what there is of it. */
+  unfinished: 'io.gantry.cri.sandbox.unfinished',
 } as const;
 
 /** Type URLs of the JSON in these extensions. */
 export const ExtensionType = {
   sandbox: 'github.com/containerd/cri/pkg/store/sandbox/Metadata',
   container: 'github.com/containerd/cri/pkg/store/container/Metadata',
+  unfinished: 'io.gantry.cri/Unfinished',
 } as const;
 
 export const CriAnnotation = {

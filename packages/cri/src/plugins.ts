@@ -21,6 +21,7 @@ import { nriType } from './nri/nri-plugin.ts';
 import { noHooks } from './nri/pod-hooks.ts';
 import { VolumeCopies } from './run/container-volumes.ts';
 import { watchMemory } from './run/exit-watch.ts';
+import { takeDownUnfinished } from './run/half-made.ts';
 import { FeatureLookup } from './run/handler-features.ts';
 import { ImageVolumes } from './run/image-volumes.ts';
 import { lookAtMachine, type Machine } from './run/machine.ts';
@@ -201,7 +202,7 @@ export const criGrpcPlugin = definePlugin({
       closing.abort();
       pods.close();
     });
-    await recover(cri, (metadata) => pods.recover({ namespace: 'k8s.io' }, metadata));
+    const unfinished = await recover(cri, (metadata) => pods.recover({ namespace: 'k8s.io' }, metadata));
     const known = new Set(cri.sandboxes.list().map(({ id }) => id));
     void cri.network.sweep(known).catch((error) => context.log.warn('networks of pods that are gone', { error }));
     await cri.streaming.start();
@@ -209,6 +210,7 @@ export const criGrpcPlugin = definePlugin({
       context.onClose(() => nri.stop());
       await nri.start();
     }
+    void takeDownUnfinished(cri, unfinished);
     return {
       register(grpc): void {
         grpc.add(RuntimeService, runtimeService(cri));

@@ -71,10 +71,14 @@ export async function noteExit(cri: Cri, container: CriContainer, exitCode: numb
 }
 
 /** Deletes a task that has ended, again and again until it is gone. */
-async function removeTask(cri: Cri, id: string): Promise<void> {
+export async function removeTask(
+  cri: Pick<Cri, 'tasks' | 'log'>,
+  id: string,
+  namespace = kubernetesNamespace,
+): Promise<void> {
   for (let wait = firstWaitMs; ; wait = Math.min(wait * 2, longestWaitMs)) {
     try {
-      await cri.tasks.delete(criContext(), id);
+      await cri.tasks.delete({ namespace }, id);
       return;
     } catch (error) {
       if (hasCode(error, Code.NotFound)) return;

@@ -59,6 +59,16 @@ export class ImageVolumes {
     return mount.imageSubPath === '' ? target : inside(target, mount.imageSubPath);
   }
 
+  /** Containers that have some. */
+  async owners(): Promise<string[]> {
+    try {
+      return await readdir(`${this.#options.state}/image-volumes`);
+    } catch (error) {
+      if (hasErrno(error, 'ENOENT')) return [];
+      throw error;
+    }
+  }
+
   /** Unmounts what a container has. */
   async release(containerId: string): Promise<void> {
     const directory = this.#directory(containerId);

@@ -3,31 +3,37 @@ import { mkdir, readdir } from 'node:fs/promises';
 import { Code, hasCode, now } from '@gantry/api';
 import { ContainerState } from '@gantry/api/gen/cri/v1/api_pb.js';
 import type { Container } from '@gantry/daemon/core/containers/container-store.ts';
-import type { TaskIo } from '@gantry/daemon/core/tasks/task-runtime.ts';
+import type { Task, TaskIo } from '@gantry/daemon/core/tasks/task-runtime.ts';
 import { removeAllBeneath, unmountRecursive } from '@gantry/mount';
 import { parseJson, type RuntimeSpec } from '@gantry/oci';
 import { MNT } from '@gantry/sys';
 import { type Cri, criContext, dirs } from '../cri.ts';
 import { CriLabel, Extension } from '../labels.ts';
-import { newStatus, readStatus, stateOf, writeStatus } from '../store/container-status.ts';
+import { newStatus, readStatus, stateOf, statusFile, writeStatus } from '../store/container-status.ts';
 import { type CriContainer, readContainerExtension } from '../store/cri-container.ts';
 import { type PodSandbox, readSandboxExtension } from '../store/pod-sandbox.ts';
 import { nanosOf } from '../time.ts';
+import { removeOneContainer } from '../verbs/remove-container.ts';
 import { containerFifos, openContainerIo } from './container-io.ts';
 import { noteExit, watchContainer, watchSandbox } from './exit-watch.ts';
+import { sweepLeases } from './half-made.ts';
 
-/** What an earlier daemon left is found again, from records, status files and tasks. */
+/** What an earlier daemon left is found again, from records, status files and tasks. Answers the pods that it was still making. */
 export async function recover(
   cri: Cri,
   recoverSandbox: (metadata: PodSandbox['metadata']) => Promise<void>,
-): Promise<void> {
+): Promise<PodSandbox[]> {
   const ctx = criContext();
+  const unfinished: PodSandbox[] = [];
   for (const record of await cri.records.sandboxes.list(ctx)) {
     const metadata = readSandboxExtension(record.extensions[Extension.sandbox]);
     if (!metadata) continue;
     try {
       if (record.sandboxer === 'podsandbox') await recoverSandbox(metadata);
-      await loadSandbox(cri, metadata, record.sandboxer, nanosOf(record.createdAt));
+      const sandbox = await loadSandbox(cri, metadata, record.sandboxer, nanosOf(record.createdAt));
+      // Its client was not answered, and makes it anew under the same name.
+      if (record.extensions[Extension.unfinished]) unfinished.push(sandbox);
+      else cri.sandboxNames.reserve(metadata.name, record.id);
     } catch (error) {
       cri.log.error('pod sandbox cannot be loaded', { error, id: record.id });
     }
@@ -41,9 +47,8 @@ export async function recover(
     ),
   );
   await sweepDirectories(cri);
-  for (const { id, labels } of await cri.records.leases.list(ctx)) {
-    if (labels[CriLabel.sandboxLease] && !cri.sandboxes.find(id)) await cri.records.leases.delete(ctx, id);
-  }
+  await sweepLeases(cri);
+  return unfinished;
 }
 
 async function loadSandbox(
@@ -51,8 +56,8 @@ async function loadSandbox(
   metadata: PodSandbox['metadata'],
   sandboxer: string,
   createdAt: bigint,
-): Promise<void> {
-  const { id, name } = metadata;
+): Promise<PodSandbox> {
+  const { id } = metadata;
   const sandbox: PodSandbox = {
     id,
     metadata,
@@ -60,6 +65,7 @@ async function loadSandbox(
     sandboxer,
     exited: Promise.resolve(),
   };
+  cri.sandboxes.set(id, sandbox);
   const controller = cri.controllers.get(sandboxer);
   const found = await controller?.status(criContext(), id).catch((error) => {
     if (!hasCode(error, Code.NotFound)) throw error;
@@ -70,8 +76,7 @@ async function loadSandbox(
     sandbox.status = { ...sandbox.status, state: 'ready', pid: found.pid };
     watchSandbox(cri, sandbox);
   }
-  cri.sandboxNames.reserve(name, id);
-  cri.sandboxes.set(id, sandbox);
+  return sandbox;
 }
 
 const Running = { created: 1, running: 2, stopped: 3 } as const;
@@ -80,7 +85,8 @@ async function loadContainer(cri: Cri, record: Container): Promise<void> {
   const metadata = readContainerExtension(record.extensions[Extension.container]);
   if (!metadata) return;
   const { id } = record;
-  const kept = await readStatus(dirs.containerRoot(cri, id));
+  const root = dirs.containerRoot(cri, id);
+  const kept = await readStatus(root);
   const container: CriContainer = {
     id,
     metadata,
@@ -91,15 +97,12 @@ async function loadContainer(cri: Cri, record: Container): Promise<void> {
   cri.containerNames.reserve(metadata.name, id);
   cri.containers.set(id, container);
   if (stateOf(container.status) === ContainerState.CONTAINER_EXITED) return;
-  let task: ReturnType<Cri['tasks']['get']>;
-  try {
-    task = cri.tasks.get(criContext(), id);
-  } catch (error) {
-    if (!hasCode(error, Code.NotFound)) throw error;
-    if (stateOf(container.status) === ContainerState.CONTAINER_RUNNING) {
-      container.status = { ...container.status, reason: 'Unknown' };
-      await noteExit(cri, container, 255, nanosOf(now()));
-    }
+  const task = taskOf(cri, id);
+  if (!task) {
+    const started = stateOf(container.status) === ContainerState.CONTAINER_RUNNING;
+    // The status is the last that is made of a container: nobody was answered yet.
+    if (!kept && existsSync(root) && !existsSync(statusFile(root))) await removeOneContainer(cri, container);
+    else if (!kept || started) await noteLost(cri, container);
     return;
   }
   const state = await task.state('');
@@ -116,6 +119,21 @@ async function loadContainer(cri: Cri, record: Container): Promise<void> {
   watchContainer(cri, container, task);
 }
 
+function taskOf(cri: Cri, id: string): Task | undefined {
+  try {
+    return cri.tasks.get(criContext(), id);
+  } catch (error) {
+    if (!hasCode(error, Code.NotFound)) throw error;
+    return undefined;
+  }
+}
+
+/** It has ended, and nobody knows how. */
+async function noteLost(cri: Cri, container: CriContainer): Promise<void> {
+  container.status = { ...container.status, reason: 'Unknown' };
+  await noteExit(cri, container, 255, nanosOf(now()));
+}
+
 /** Goes on with its log. One that was taken over from containerd has its FIFOs where that made them. */
 async function follow(cri: Cri, container: CriContainer, task: TaskIo): Promise<void> {
   const fifos = existsSync(task.stdout)
@@ -126,6 +144,9 @@ async function follow(cri: Cri, container: CriContainer, task: TaskIo): Promise<
 
 /** Directories of what was being made, or removed, when the daemon was killed. */
 async function sweepDirectories(cri: Cri): Promise<void> {
+  for (const id of await cri.imageVolumes.owners()) {
+    if (!cri.containers.find(id)) await cri.imageVolumes.release(id);
+  }
   for (const [base, known] of [
     ['sandboxes', new Set(cri.sandboxes.list().map(({ id }) => id))],
     ['containers', new Set(cri.containers.list().map(({ id }) => id))],

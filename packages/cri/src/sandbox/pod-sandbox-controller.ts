@@ -23,7 +23,7 @@ import type { RuntimeConfig } from '../config/runtime-config.ts';
 import type { CriImages } from '../images/cri-images.ts';
 import type { ImageUserFiles } from '../images/user-files.ts';
 import { Extension } from '../labels.ts';
-import { waitForEnd } from '../run/exit-watch.ts';
+import { removeTask, waitForEnd } from '../run/exit-watch.ts';
 import type { RuntimeHandlers } from '../run/runtime-handlers.ts';
 import { readSandboxExtension, type SandboxMetadata } from '../store/pod-sandbox.ts';
 import { createPause } from './create-pause.ts';
@@ -110,14 +110,12 @@ export class PodSandboxController implements SandboxController {
   }
 
   #watch(ctx: RequestContext, id: string, entry: Entry, task: Task): void {
-    const { tasks, log } = this.#options;
+    const { log } = this.#options;
     const { signal } = this.#closing;
     void waitForEnd(task, signal, (error) => log.warn('sandbox cannot be waited for', { error, id })).then(
       async (exit) => {
         if (!exit) return;
-        await tasks.delete({ namespace: ctx.namespace }, id).catch((error) => {
-          if (!hasCode(error, Code.NotFound)) log.warn('sandbox task cannot be removed', { error, id });
-        });
+        await removeTask(this.#options, id, ctx.namespace);
         entry.pid = 0;
         entry.task = undefined;
         entry.settle({ exitStatus: exit.exitStatus, exitedAt: exit.exitedAt ?? now() });
@@ -136,23 +134,27 @@ export class PodSandboxController implements SandboxController {
     if (this.#entries.has(key)) return;
     const entry = newEntry(metadata);
     this.#entries.set(key, entry);
+    const { containers, tasks, log } = this.#options;
+    const { id } = metadata;
+    let task: Task;
     try {
-      const record = await this.#options.containers.get(ctx, metadata.id);
-      entry.createdAt = record.createdAt;
-      const task = this.#options.tasks.get(ctx, metadata.id);
-      const { status, pid } = await task.state('');
-      if (status === Status.created) {
-        await this.#options.tasks.delete(ctx, metadata.id);
-        entry.settle({ exitStatus: 255, exitedAt: now() });
-        return;
-      }
-      entry.pid = status === Status.stopped ? 0 : pid;
-      entry.task = task;
-      this.#watch(ctx, metadata.id, entry, task);
+      entry.createdAt = (await containers.get(ctx, id)).createdAt;
+      task = tasks.get(ctx, id);
     } catch (error) {
       if (!hasCode(error, Code.NotFound)) throw error;
       entry.settle({ exitStatus: 255, exitedAt: now() });
+      return;
     }
+    const state = await task.state('').catch((error) => log.warn('state of a sandbox', { error, id }));
+    if (state?.status === Status.created) {
+      // Its start was cut off.
+      await removeTask(this.#options, id, ctx.namespace);
+      entry.settle({ exitStatus: 255, exitedAt: now() });
+      return;
+    }
+    entry.pid = !state || state.status === Status.stopped ? 0 : state.pid;
+    entry.task = task;
+    this.#watch(ctx, id, entry, task);
   }
 
   async platform(ctx: RequestContext, id: string): Promise<Platform> {
@@ -194,13 +196,21 @@ export class PodSandboxController implements SandboxController {
   async shutdown(ctx: RequestContext, id: string): Promise<void> {
     const entry = this.#entries.get(keyOf(ctx, id));
     if (entry) await this.stop(ctx, id);
-    const { containers, snapshotters, root, state } = this.#options;
+    const { containers, snapshotters, handlers, imagesConfig, root, state } = this.#options;
     try {
       const { snapshotter, snapshotKey } = await containers.get(ctx, id);
       if (snapshotKey !== '') await snapshotters.get(ctx, snapshotter).remove(ctx, snapshotKey).catch(ignoreMissing);
       await containers.delete(ctx, id);
     } catch (error) {
       ignoreMissing(error);
+      // Its making was cut off between the snapshot and the record.
+      if (entry) {
+        const { snapshotter } = handlers.get(entry.metadata.runtimeHandler);
+        await snapshotters
+          .get(ctx, snapshotter || imagesConfig.snapshotter)
+          .remove(ctx, id)
+          .catch(ignoreMissing);
+      }
     }
     await unmountAll(`${state}/sandboxes/${id}/shm`, MNT.DETACH);
     await removeAllBeneath(`${root}/sandboxes/${id}`);

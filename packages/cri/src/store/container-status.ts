@@ -50,7 +50,9 @@ export function stateOf(status: ContainerStatusRecord): ContainerState {
   return ContainerState.CONTAINER_UNKNOWN;
 }
 
-const fileName = 'status';
+export function statusFile(directory: string): string {
+  return path.join(directory, 'status');
+}
 
 /** Keeps the status in a file of the container's directory, in containerd's form; whole at every moment. */
 export async function writeStatus(directory: string, status: ContainerStatusRecord): Promise<void> {
@@ -67,7 +69,7 @@ export async function writeStatus(directory: string, status: ContainerStatusReco
     Resources: status.resources ? { linux: toJson(LinuxContainerResourcesSchema, status.resources) } : null,
   });
   await mkdir(directory, { recursive: true, mode: 0o755 });
-  const file = path.join(directory, fileName);
+  const file = statusFile(directory);
   await writeFile(`${file}.new`, text, { mode: 0o600, flush: true });
   await rename(`${file}.new`, file);
 }
@@ -89,7 +91,7 @@ interface StoredStatus {
 export async function readStatus(directory: string): Promise<ContainerStatusRecord | undefined> {
   let stored: StoredStatus;
   try {
-    stored = parseJson<StoredStatus>(await readFile(path.join(directory, fileName)));
+    stored = parseJson<StoredStatus>(await readFile(statusFile(directory)));
   } catch (error) {
     if (hasErrno(error, 'ENOENT') || error instanceof SyntaxError) return undefined;
     throw error;

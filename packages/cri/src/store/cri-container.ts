@@ -34,6 +34,8 @@ export interface CriContainer {
   io?: ContainerIo | undefined;
   /** Settles when its process has ended and that is noted; already settled for one that was never started. */
   exited: Promise<void>;
+  /** While a call starts it: settles, never with an error, when that is over. */
+  starting?: Promise<void> | undefined;
   /** Whether StopContainer has sent its signal already: a second call does not send it again. */
   stopSignalled?: boolean;
 }

@@ -1,5 +1,5 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
-import { jsonAny } from '@gantry/api';
+import { failedPrecondition, jsonAny } from '@gantry/api';
 import { type PodSandboxConfig, PodSandboxConfigSchema } from '@gantry/api/gen/cri/v1/api_pb.js';
 import type { CniResult } from '@gantry/cni/pod-network.ts';
 import { encodeJson, parseJson } from '@gantry/oci';
@@ -43,6 +43,13 @@ export interface PodSandbox {
   sandboxer: string;
   /** Settles when its process has ended. */
   exited: Promise<void>;
+  /** A call stops or removes it, or has: nothing more is made or started in it. */
+  ending?: boolean;
+}
+
+/** @throws FailedPrecondition if nothing can be made or started in it (any more) */
+export function requireRunning({ id, status, ending }: PodSandbox): void {
+  if (status.state !== 'ready' || ending) throw failedPrecondition(`sandbox container "${id}" is not running`);
 }
 
 /** The name that only one pod sandbox may have at a time. */

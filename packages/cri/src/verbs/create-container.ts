@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
-import { Code, failedPrecondition, hasCode, invalidArgument, jsonAny, now, StatusError, TypeUrl } from '@gantry/api';
+import { Code, hasCode, invalidArgument, jsonAny, now, StatusError, TypeUrl } from '@gantry/api';
 import {
   type ContainerConfig,
   ContainerEventType,
@@ -28,7 +28,7 @@ import {
   containerExtension,
   containerName,
 } from '../store/cri-container.ts';
-import type { PodSandbox } from '../store/pod-sandbox.ts';
+import { type PodSandbox, requireRunning } from '../store/pod-sandbox.ts';
 import { nanosOf } from '../time.ts';
 
 /** Makes a container in a pod, not started. What was made is undone if it fails. */
@@ -40,7 +40,7 @@ export async function createContainer(
   const { config } = request;
   if (!config?.metadata) throw invalidArgument('container config must include metadata');
   const sandbox = cri.sandboxes.get(request.podSandboxId);
-  if (sandbox.status.state !== 'ready') throw failedPrecondition(`sandbox container "${sandbox.id}" is not running`);
+  requireRunning(sandbox);
   const sandboxConfig = request.sandboxConfig ?? sandbox.metadata.config;
   const handler = cri.handlers.forPod(sandbox.metadata.config, sandbox.metadata.runtimeHandler);
   const id = randomBytes(32).toString('hex');
@@ -73,8 +73,8 @@ export async function createContainer(
   await mkdir(state, { recursive: true, mode: 0o755 });
   undoing('state directory', () => removeAllBeneath(state));
 
-  const asked = await askedMounts(await cri.imageVolumes.resolve(ctx, config.mounts, { id, sandboxId: sandbox.id }));
   undoing('image volumes', () => cri.imageVolumes.release(id));
+  const asked = await askedMounts(await cri.imageVolumes.resolve(ctx, config.mounts, { id, sandboxId: sandbox.id }));
   const options = config.linux?.securityContext?.namespaceOptions;
   const volumes = cri.config.runtime.ignore_image_defined_volumes
     ? []
@@ -150,6 +150,8 @@ export async function createContainer(
   undoing('container', () => cri.records.containers.delete(quiet, id));
   await writeStatus(root, container.status);
   signal.throwIfAborted();
+  // Whoever removes the pod has not seen this container among its own.
+  requireRunning(sandbox);
   undo.move();
   cri.containers.set(id, container);
   await cri.hooks.postCreateContainer(sandbox, container).catch((error) => cri.log.warn('hook', { error, id }));

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { Code, hasCode, invalidArgument, packAny, StatusError } from '@gantry/api';
+import { Code, hasCode, invalidArgument, jsonAny, packAny, StatusError } from '@gantry/api';
 import {
   ContainerEventType,
   NamespaceMode,
@@ -8,8 +8,9 @@ import {
   type RunPodSandboxRequest,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { createNetns, defaultNetnsDirectory, keepNetnsOf, newNetnsPath, removeNetns } from '@gantry/cni/netns.ts';
+import type { NetworkedPod } from '@gantry/cni/pod-network.ts';
 import { type Cri, criContext } from '../cri.ts';
-import { CriLabel, Extension } from '../labels.ts';
+import { CriLabel, Extension, ExtensionType } from '../labels.ts';
 import { watchSandbox } from '../run/exit-watch.ts';
 import { publishContainerEvent } from '../run/publish-event.ts';
 import { runtimeName, runtimeOptions } from '../run/runtime-handlers.ts';
@@ -46,7 +47,9 @@ export async function runPodSandbox(
   const quiet = criContext();
   // The sandbox's record, which is durable, comes after it.
   await cri.records.leases.create({ ...quiet, step: true }, { id, labels: { [CriLabel.sandboxLease]: 'true' } });
-  undoing('lease', () => cri.records.leases.delete(quiet, id));
+  // What networks gave and do not take back keeps the pod, so that someone can remove it later.
+  let stays = false;
+  undoing('lease', () => (stays ? undefined : cri.records.leases.delete(quiet, id)));
 
   const metadata: SandboxMetadata = {
     id,
@@ -58,22 +61,25 @@ export async function runPodSandbox(
     runtimeHandler: request.runtimeHandler,
     processLabel: '',
   };
-  const record = () => ({
+  const record = (unfinished = false) => ({
     id,
     labels: { ...config.labels, name: config.metadata?.name ?? '' },
     runtime: { name: runtimeName(handler), options: runtimeOptions(handler) },
     sandboxer: handler.sandboxer,
-    extensions: { [Extension.sandbox]: sandboxExtension(metadata) },
+    extensions: {
+      [Extension.sandbox]: sandboxExtension(metadata),
+      ...(unfinished && { [Extension.unfinished]: jsonAny(ExtensionType.unfinished, '{}') }),
+    },
   });
   if (!usesHostNetwork(config)) metadata.netnsPath = newNetnsPath(netnsDirectory(cri));
   // From here on a daemon that is killed finds what there is to take down.
-  await cri.records.sandboxes.create(ctx, record());
-  undoing('sandbox record', () => cri.records.sandboxes.delete(quiet, id));
+  await cri.records.sandboxes.create(ctx, record(true));
+  undoing('sandbox record', () => (stays ? undefined : cri.records.sandboxes.delete(quiet, id)));
   // A user namespace of the pod's own has to own its network namespace, which the runtime then makes.
   const mapped = podIdMapping(config.linux?.securityContext?.namespaceOptions?.usernsOptions) !== undefined;
   if (metadata.netnsPath !== '') {
     if (!mapped) createNetns(metadata.netnsPath);
-    undoing('network namespace', () => removeNetns(metadata.netnsPath));
+    undoing('network namespace', () => (stays ? undefined : removeNetns(metadata.netnsPath)));
   }
 
   const sandbox: PodSandbox = {
@@ -90,7 +96,19 @@ export async function runPodSandbox(
     annotations: { ...config.annotations },
   });
   undoing('sandbox', () => controller.shutdown(quiet, id));
-  const connecting = () => (metadata.netnsPath === '' ? Promise.resolve() : connect(cri, metadata, undoing, signal));
+  const connecting = async (): Promise<void> => {
+    if (metadata.netnsPath === '') return;
+    undoing('network', async () => {
+      try {
+        await cri.network.tearDown(networked(metadata));
+      } catch (error) {
+        stays = true;
+        cri.sandboxes.set(id, { ...sandbox, status: { ...sandbox.status, state: 'notready', pid: 0 } });
+        throw error;
+      }
+    });
+    await connect(cri, metadata, signal);
+  };
   // The process does not care whether its network is there yet, so that both are made at once.
   const [started] = mapped ? [await controller.start(ctx, id)] : await both(controller.start(ctx, id), connecting());
   if (mapped) {
@@ -132,17 +150,14 @@ function netnsDirectory(cri: Cri): string {
   return cri.config.runtime.netns_mounts_under_state_dir ? `${cri.state}/netns` : defaultNetnsDirectory;
 }
 
-async function connect(
-  cri: Cri,
-  metadata: SandboxMetadata,
-  undoing: (what: string, work: () => unknown) => void,
-  signal: AbortSignal,
-): Promise<void> {
-  const { id, netnsPath, config, runtimeHandler } = metadata;
-  const pod = { id, netnsPath, config, runtimeHandler };
-  const { result, ip, additionalIps } = await cri.network.setUp(pod, signal);
-  undoing('network', () => cri.network.tearDown({ ...pod, result }));
+async function connect(cri: Cri, metadata: SandboxMetadata, signal: AbortSignal): Promise<void> {
+  const { result, ip, additionalIps } = await cri.network.setUp(networked(metadata), signal);
   metadata.cniResult = result;
   metadata.ip = ip;
   metadata.additionalIps = additionalIps;
+}
+
+/** A pod as its networks see it. */
+function networked({ id, netnsPath, config, runtimeHandler, cniResult: result }: SandboxMetadata): NetworkedPod {
+  return { id, netnsPath, config, runtimeHandler, result };
 }

@@ -1,4 +1,4 @@
-import { failedPrecondition, now, StatusError } from '@gantry/api';
+import { Code, failedPrecondition, hasCode, now, StatusError } from '@gantry/api';
 import { ContainerEventType, ContainerState, type StartContainerRequest } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { type Cri, criContext, dirs } from '../cri.ts';
 import { containerFifos, openContainerIo } from '../run/container-io.ts';
@@ -6,8 +6,12 @@ import { noteExit, watchContainer } from '../run/exit-watch.ts';
 import { publishContainerEvent } from '../run/publish-event.ts';
 import { stateOf, writeStatus } from '../store/container-status.ts';
 import type { CriContainer } from '../store/cri-container.ts';
-import type { PodSandbox } from '../store/pod-sandbox.ts';
+import { type PodSandbox, requireRunning } from '../store/pod-sandbox.ts';
 import { nanosOf } from '../time.ts';
+import { stopRunningContainer } from './stop-container.ts';
+
+const TaskStatus = { running: 2 } as const;
+const SIGKILL = 9;
 
 /** Starts a container that was made and not started yet. One that cannot be started has ended then. */
 export async function startContainer(cri: Cri, { containerId }: StartContainerRequest): Promise<object> {
@@ -20,8 +24,23 @@ export async function startContainer(cri: Cri, { containerId }: StartContainerRe
   if (status.removing) throw failedPrecondition("container is in removing state, can't be started");
   if (status.starting) throw failedPrecondition('container is already in starting state');
   const sandbox = cri.sandboxes.get(container.metadata.sandboxId);
-  if (sandbox.status.state !== 'ready') throw failedPrecondition(`sandbox container "${sandbox.id}" is not running`);
+  requireRunning(sandbox);
   container.status = { ...status, starting: true };
+  const starting = Promise.withResolvers<void>();
+  container.starting = starting.promise;
+  try {
+    await runOrNote(cri, sandbox, container);
+    // Its pod was stopped meanwhile, by a call that had no time to wait for it.
+    if (sandbox.ending) await stopRunningContainer(cri, container, 0);
+  } finally {
+    container.starting = undefined;
+    starting.resolve();
+  }
+  publishContainerEvent(cri, container.id, sandbox.id, ContainerEventType.CONTAINER_STARTED_EVENT);
+  return {};
+}
+
+async function runOrNote(cri: Cri, sandbox: PodSandbox, container: CriContainer): Promise<void> {
   try {
     await run(cri, sandbox, container);
   } catch (error) {
@@ -31,11 +50,12 @@ export async function startContainer(cri: Cri, { containerId }: StartContainerRe
       reason: 'StartError',
       message: StatusError.from(error).message,
     };
+    await endTask(cri, container.id).catch((failure) =>
+      cri.log.warn('container that could not be started', { error: failure, id: container.id }),
+    );
     await noteExit(cri, container, 128, nanosOf(now()));
     throw StatusError.wrap(error, `failed to start containerd task "${container.id}"`);
   }
-  publishContainerEvent(cri, container.id, sandbox.id, ContainerEventType.CONTAINER_STARTED_EVENT);
-  return {};
 }
 
 async function run(cri: Cri, sandbox: PodSandbox, container: CriContainer): Promise<void> {
@@ -55,10 +75,23 @@ async function run(cri: Cri, sandbox: PodSandbox, container: CriContainer): Prom
     sandboxId: metadata.sandboxId,
   });
   await cri.hooks.startContainer(sandbox, container);
+  requireRunning(sandbox);
   const pid = await task.start('');
   io.started();
   container.status = { ...container.status, pid, startedAt: nanosOf(now()), starting: false };
   await writeStatus(dirs.containerRoot(cri, id), container.status);
   watchContainer(cri, container, task);
   await cri.hooks.postStartContainer(sandbox, container).catch((error) => cri.log.warn('hook', { error, id }));
+}
+
+/** Its process may have begun before the rest failed. */
+async function endTask(cri: Cri, id: string): Promise<void> {
+  try {
+    const task = cri.tasks.get(criContext(), id);
+    if ((await task.state('')).status !== TaskStatus.running) return;
+    await task.kill('', SIGKILL, true);
+    await task.wait('');
+  } catch (error) {
+    if (!hasCode(error, Code.NotFound)) throw error;
+  }
 }

@@ -1,7 +1,9 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Code, hasCode, StatusError } from '@gantry/api';
 import type { StopPodSandboxRequest } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { netnsAlive, removeNetns } from '@gantry/cni/netns.ts';
 import { type Cri, criContext } from '../cri.ts';
+import type { CriContainer } from '../store/cri-container.ts';
 import type { PodSandbox } from '../store/pod-sandbox.ts';
 import { stopRunningContainer } from './stop-container.ts';
 
@@ -14,14 +16,15 @@ export async function stopPodSandbox(cri: Cri, { podSandboxId }: StopPodSandboxR
 
 export async function stopSandbox(cri: Cri, sandbox: PodSandbox): Promise<void> {
   const { id } = sandbox;
+  // From here on nothing is started in it that would go on without it.
+  sandbox.ending = true;
   const members = cri.containers.list().filter(({ metadata }) => metadata.sandboxId === id);
-  await Promise.all(
-    members.map((container) =>
-      stopRunningContainer(cri, container, 0).catch((error) => {
-        throw StatusError.wrap(error, `failed to stop container "${container.id}"`);
-      }),
-    ),
-  );
+  try {
+    await Promise.all(members.map((container) => stopMember(cri, container)));
+  } catch (error) {
+    sandbox.ending = sandbox.status.state !== 'ready';
+    throw error;
+  }
   await cri.locks.run(`sandbox ${id}`, async () => {
     const controller = cri.controllers.get(sandbox.sandboxer);
     try {
@@ -33,6 +36,18 @@ export async function stopSandbox(cri: Cri, sandbox: PodSandbox): Promise<void> 
     await cri.hooks.stopPodSandbox(sandbox).catch((error) => cri.log.warn('hook', { error, id }));
     await disconnect(cri, sandbox);
   });
+}
+
+/** How long a container under way to its start is waited for; one that takes longer ends itself when it sees that its pod has. */
+const startWaitMs = 10_000;
+
+async function stopMember(cri: Cri, container: CriContainer): Promise<void> {
+  await Promise.race([container.starting, sleep(startWaitMs, undefined, { ref: false })]);
+  try {
+    await stopRunningContainer(cri, container, 0);
+  } catch (error) {
+    throw StatusError.wrap(error, `failed to stop container "${container.id}"`);
+  }
 }
 
 /** Gives back what the network's plugins gave, and the namespace. */
