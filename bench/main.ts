@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- --peer PATH-TO-containerd [--runtime runc] [--quick] [--images DIR] [--execs N] [start] [calls] [runtime[:CASE]] [images[:CASE]]`:
+ * `npm run bench -- --peer PATH-TO-containerd [--runtime runc] [--quick] [--images DIR] [--execs N] [start] [calls] [runtime[:CASE]] [images[:CASE]] [cri[:CASE]]`:
  * both daemons, the same work in turns in one run, ratios. Absolute numbers are this machine's; the ratios are the point.
  */
 import { existsSync } from 'node:fs';
@@ -10,6 +10,8 @@ import { buildImage, busyboxLayer } from '../test/lib/images.ts';
 import { TestRegistry } from '../test/lib/registry.ts';
 import { makeTempDir } from '../test/lib/temp-dir.ts';
 import { callsPerSecond, contentThroughput, versionCommand } from './calls.ts';
+import { benchCri } from './cri.ts';
+import { configureCri, fillCriImages, missingForCri, removeNetwork, removePods, tolerantCrun } from './cri-lab.ts';
 import { benchImages, forget, pull, topSnapshot } from './images.ts';
 import { Peer } from './peers.ts';
 import { type Row, report } from './report.ts';
@@ -26,18 +28,24 @@ const { values, positionals } = parseArgs({
     'no-igzip': { type: 'boolean', default: false },
     execs: { type: 'string', default: '2000' },
     crowd: { type: 'string', default: '1000' },
+    critest: { type: 'string' },
   },
 });
 if (!values.peer || !existsSync(values.peer)) {
   console.error(
-    'usage: npm run bench -- --peer PATH-TO-containerd [--runtime runc] [--quick] [--images DIR] [--rounds N] [--no-igzip] [--execs N] [--crowd N] [sections]',
+    'usage: npm run bench -- --peer PATH-TO-containerd [--runtime runc] [--quick] [--images DIR] [--rounds N] [--no-igzip] [--execs N] [--crowd N] [--critest PATH] [sections]',
   );
-  console.error('  sections: start calls runtime images, or of the last two only runtime:CASE, images:CASE');
+  console.error(
+    '  sections: start calls runtime images cri, or of the last three only runtime:CASE, images:CASE, cri:CASE',
+  );
   console.error(
     '  cases of runtime: containers crun exec first-byte output memory thousand execs; --execs: processes of the last, --crowd: not 1,000',
   );
   console.error(
     '  cases of images: many large real small sharing push export import; --images keeps the built images for the next run',
+  );
+  console.error(
+    '  cases of cri: critest cpu crowd; --critest: its binary, of sigs.k8s.io/cri-tools v1.36 (default: beside the peer)',
   );
   console.error('  --no-igzip: neither daemon may use igzip or unpigz');
   console.error(
@@ -50,7 +58,9 @@ if (process.getuid?.() !== 0) {
   process.exit(2);
 }
 
-const sections = new Set(positionals.length > 0 ? positionals : ['start', 'calls', 'runtime', 'images']);
+/** 10.N.0.0/16 is the network of the first daemon's pods; the others follow. */
+const criNetwork = 231;
+const sections = new Set(positionals.length > 0 ? positionals : ['start', 'calls', 'runtime', 'images', 'cri']);
 const { runtime, quick, peer: peerPath } = values;
 const temp = makeTempDir('bench');
 const rows: Row[] = [];
@@ -59,6 +69,8 @@ const containerd = Peer.containerd(path.join(temp.path, 'c'), path.resolve(value
 const peers = [gantry, containerd] as const;
 let registry: TestRegistry | undefined;
 let crun: Peer | undefined;
+/** Those of the section `cri`, which have a configuration of their own. */
+const criPeers: Peer[] = [];
 
 /** The cases asked for of a section; none: all of them; undefined: the section was not asked for. */
 function casesOf(section: string): ReadonlySet<string> | undefined {
@@ -167,6 +179,42 @@ try {
     });
     for await (const row of bench) rows.push(row);
   }
+  const criCases = casesOf('cri');
+  if (criCases) {
+    const critest = path.resolve(values.critest ?? path.join(path.dirname(peerPath), 'critest'));
+    const missing = missingForCri(critest);
+    if (missing) throw new Error(`the section cri needs ${missing}`);
+    for (const peer of peers) await peer.stop();
+    await fillCriImages(temp.path, registry);
+    criPeers.push(
+      Peer.gantry(path.join(temp.path, 'gk')),
+      Peer.containerd(path.join(temp.path, 'ck'), path.resolve(peerPath)),
+    );
+    const crunBinary = lookPath('crun');
+    if (crunBinary !== undefined && (criCases.size === 0 || criCases.has('crun'))) {
+      const third = Peer.gantry(path.join(temp.path, 'gkc'));
+      third.legacyCgroups = true;
+      criPeers.push(third);
+    }
+    for (const [index, peer] of criPeers.entries()) {
+      configureCri(peer, index === 2 ? tolerantCrun(temp.path, crunBinary!) : runtime, criNetwork + index, registry);
+      await peer.start();
+    }
+    const [ours, theirs, withCrun] = criPeers;
+    const bench = benchCri({
+      gantry: ours!,
+      containerd: theirs!,
+      crun: withCrun,
+      runtime,
+      critest,
+      quick,
+      only: criCases,
+    });
+    for await (const row of bench) {
+      rows.push(row);
+      console.error(`${row.what}: ${row.gantry.toFixed(2)} ${row.peer?.toFixed(2) ?? ''} ${row.unit}`);
+    }
+  }
   console.log(report(rows));
 } catch (error) {
   // Told before the tidying up, which may fail for it, and with what was measured until then.
@@ -174,11 +222,13 @@ try {
   if (rows.length > 0) console.log(report(rows));
   process.exitCode = 1;
 } finally {
-  for (const peer of [...peers, ...(crun ? [crun] : [])])
+  for (const peer of criPeers) await removePods(peer).catch((error: unknown) => console.error(error));
+  for (const peer of [...peers, ...criPeers, ...(crun ? [crun] : [])])
     await peer.dispose().catch((error: unknown) => {
       console.error(error);
       process.exitCode = 1;
     });
+  for (const index of criPeers.keys()) await removeNetwork(criNetwork + index);
   await registry?.close();
   await temp.remove();
 }

@@ -2,6 +2,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
+import { RuntimeService } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { Containers } from '@gantry/api/gen/services/containers/v1/containers_pb.js';
 import { Content } from '@gantry/api/gen/services/content/v1/content_pb.js';
 import { Images } from '@gantry/api/gen/services/images/v1/images_pb.js';
@@ -24,6 +25,8 @@ export class Peer {
   readonly ctr: string;
   readonly #command: string;
   readonly #path: string;
+  /** Added to its configuration. */
+  config = '';
   /** Added to the daemon's environment. */
   readonly environment: Record<string, string> = {};
   /** What it, its shims and its containers take of the processors. */
@@ -91,7 +94,7 @@ imports = []
   path = '${this.directory}/opt'
 [plugins.'io.containerd.nri.v1.nri']
   disable = true
-${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  address = '127.0.0.1:${this.#metrics}'\n`}`,
+${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  address = '127.0.0.1:${this.#metrics}'\n`}${this.config}`,
     );
     const log = openSync(path.join(this.directory, 'log'), 'a');
     const startedAt = performance.now();
@@ -172,6 +175,10 @@ ${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  add
   }
   get transfer() {
     return this.#client(Transfer);
+  }
+  /** CRI's. */
+  get pods() {
+    return this.#client(RuntimeService);
   }
 
   /** Process ids of its shims; those of one container where there is one for each. */
