@@ -21,6 +21,8 @@ export class TestDaemon {
   readonly logFile: string;
   /** More keys of the table for NRI's plugins. */
   nri = '';
+  /** Where NRI's plugins connect. */
+  nriSocket: string;
   #child: ChildProcess | undefined;
   #extraConfig: string;
   readonly #topLevel: string;
@@ -30,6 +32,7 @@ export class TestDaemon {
     this.directory = directory;
     this.address = path.join(directory, 'state/gantry.sock');
     this.logFile = path.join(directory, 'gantryd.log');
+    this.nriSocket = path.join(directory, 'nri.sock');
     this.#extraConfig = extraConfig;
     this.#topLevel = topLevel;
     mkdirSync(directory, { recursive: true });
@@ -68,7 +71,7 @@ ${this.#topLevel}
 [plugins.'io.containerd.internal.v1.opt']
   path = '${this.directory}/opt'
 [plugins.'io.containerd.nri.v1.nri']
-  socket_path = '${this.directory}/nri.sock'
+  socket_path = '${this.nriSocket}'
   plugin_path = '${this.directory}/nri/plugins'
   plugin_config_path = '${this.directory}/nri/conf.d'
 ${this.nri}${this.#extraConfig}

@@ -27,6 +27,19 @@ test('connections over one trunk: bytes of each in order, in frames of number an
   await closed;
 });
 
+test('no frame is larger than the reference reads: the first of a message through a buffer of 4096, the rest in one piece', async () => {
+  const [here, there] = duplexPair();
+  const frames: Buffer[] = [];
+  there.on('data', (chunk: Buffer) => frames.push(chunk));
+  const message = randomBytes(100_000);
+  await new Promise((resolve) => new Multiplexer(here).open(1).write(message, resolve));
+  const all = Buffer.concat(frames);
+  const lengths = [4096, 100_000 - 4096];
+  assert.deepEqual([all.readUInt32BE(4), all.readUInt32BE(8 + 4096 + 4)], lengths);
+  const payload = Buffer.concat([all.subarray(8, 8 + 4096), all.subarray(8 + 4096 + 8)]);
+  assert.ok(payload.equals(message));
+});
+
 test('what the frames look like, in pieces of any size, and lengths that are none', async () => {
   const [here, there] = duplexPair();
   const multiplexer = new Multiplexer(here);

@@ -3,6 +3,11 @@ import { Duplex } from 'node:stream';
 /** A frame carries no more than one message of ttrpc with its header. */
 const maxPayload = 10 + (4 << 20);
 const headerLength = 8;
+/**
+ * The first frame of a message carries no more: the reference reads a header through a buffer of so many bytes and fails on a frame that
+ * is larger. What then remains it reads in one piece, and small pieces would overrun its queue.
+ */
+const maxFirst = 4096;
 /** What may wait in a connection that is not read before the trunk is held up for it, bytes. */
 const held = 8 << 20;
 
@@ -45,7 +50,7 @@ export class Multiplexer {
   send(number: number, bytes: Buffer, sent: (error?: Error | null) => void): void {
     let at = 0;
     do {
-      const payload = bytes.subarray(at, at + maxPayload);
+      const payload = bytes.subarray(at, at + (at === 0 ? maxFirst : maxPayload));
       at += payload.length;
       const header = Buffer.alloc(headerLength);
       header.writeUInt32BE(number);

@@ -33,6 +33,8 @@ export class NriHooks implements PodHooks {
   /** What plugins were told of, and the daemon's lists do not have yet. */
   readonly #pods = new Map<string, PodSandbox>();
   readonly #containers = new Map<string, Making>();
+  /** Pods and containers whose end was told. */
+  readonly #ended = new Set<string>();
 
   constructor(settings: NriSettings, cri: () => Cri, log: Logger) {
     this.#cri = cri;
@@ -73,12 +75,14 @@ export class NriHooks implements PodHooks {
     await this.removePodSandbox(sandbox).catch((error) => this.#log.warn('NRI: a pod was not made', { error }));
   }
 
-  stopPodSandbox(sandbox: PodSandbox): Promise<void> {
-    return this.#tellOfPod('stopPodSandbox', Event.STOP_POD_SANDBOX, sandbox);
+  async stopPodSandbox(sandbox: PodSandbox): Promise<void> {
+    if (!this.#endsNow(sandbox.id)) return;
+    await this.#tellOfPod('stopPodSandbox', Event.STOP_POD_SANDBOX, sandbox);
   }
 
   async removePodSandbox(sandbox: PodSandbox): Promise<void> {
     this.#pods.delete(sandbox.id);
+    this.#ended.delete(sandbox.id);
     await this.#tellOfPod('removePodSandbox', Event.REMOVE_POD_SANDBOX, sandbox);
   }
 
@@ -124,6 +128,7 @@ export class NriHooks implements PodHooks {
     this.#containers.delete(container.id);
     try {
       await this.#stopped(sandbox, container, spec);
+      this.#ended.delete(container.id);
       await this.#tellOfContainer('removeContainer', Event.REMOVE_CONTAINER, sandbox, container, spec);
     } catch (error) {
       this.#log.warn('NRI: a container was not made', { error, id: container.id });
@@ -164,11 +169,22 @@ export class NriHooks implements PodHooks {
     return this.#stopped(sandbox, container);
   }
 
-  removeContainer(sandbox: PodSandbox, container: CriContainer): Promise<void> {
-    return this.#tellOfContainer('removeContainer', Event.REMOVE_CONTAINER, sandbox, container);
+  async removeContainer(sandbox: PodSandbox, container: CriContainer): Promise<void> {
+    // One that was never started has not ended either.
+    if (stateOf(container.status) === ContainerState.CONTAINER_CREATED) await this.#stopped(sandbox, container);
+    this.#ended.delete(container.id);
+    await this.#tellOfContainer('removeContainer', Event.REMOVE_CONTAINER, sandbox, container);
+  }
+
+  /** Whether its end is yet to be told. */
+  #endsNow(id: string): boolean {
+    if (this.#ended.has(id)) return false;
+    this.#ended.add(id);
+    return true;
   }
 
   async #stopped(sandbox: PodSandbox, container: CriContainer, spec?: RuntimeSpec): Promise<void> {
+    if (!this.#endsNow(container.id)) return;
     const { events } = this.#host;
     if (!events.wanted(Event.STOP_CONTAINER)) return;
     const cri = this.#cri();
