@@ -96,60 +96,44 @@ function installPrograms() {
     const result = spawnSync(go, ['install', module], { stdio: ['ignore', 'ignore', 'inherit'], env });
     if (result.status !== 0) console.warn(`test: could not install ${module}; tests that need it will be skipped`);
   }
-  compileCritest(bin, go);
+  // For those who want it.
+  const critest = 'sigs.k8s.io/cri-tools/cmd/critest';
+  if (process.env.GANTRY_CRITEST) compileInScratch(bin, go, 'critest', `${critest}@v1.36.0`, critest, { tests: true });
+  const integration = 'github.com/containerd/containerd/v2/integration';
+  compileInScratch(bin, go, 'containerd-integration', `${integration}@v2.3.4`, integration, { tests: true });
   compileNriPlugins(bin, go);
 }
 
 /** NRI plugins of others: one on the reference's stub, and those of nydus, whose module cannot be installed from outside. */
 function compileNriPlugins(bin, go) {
   const nydus = 'github.com/containerd/nydus-snapshotter';
-  compileInScratch(bin, go, 'nri-stub-plugin', 'github.com/containerd/nri@v0.12.0', '.', 'test/lib/nri-plugin/main.go');
+  compileInScratch(bin, go, 'nri-stub-plugin', 'github.com/containerd/nri@v0.12.0', '.', {
+    source: 'test/lib/nri-plugin/main.go',
+  });
   compileInScratch(bin, go, 'prefetchfiles-nri-plugin', `${nydus}@v0.15.15`, `${nydus}/cmd/prefetchfiles-nri-plugin`);
 }
 
-/** Compiles a program in a module of its own, which needs another. */
-function compileInScratch(bin, go, name, module, program, source) {
+/** Compiles a program in a module of its own, which needs another. `tests` makes the program of a package's tests. */
+function compileInScratch(bin, go, name, module, program, { source, tests = false } = {}) {
   const file = path.join(bin, name);
   if (existsSync(file)) return;
   if (!go) {
     console.warn(`test: tests that need ${name} will be skipped: Go is not installed`);
     return;
   }
-  const scratch = path.join(top, '.cache', name);
+  const scratch = path.join(top, '.cache', `${name}.module`);
   mkdirSync(scratch, { recursive: true });
   if (source) copyFileSync(path.join(top, source), path.join(scratch, path.basename(source)));
   const env = { ...process.env, CGO_ENABLED: '0', GOFLAGS: '-mod=mod' };
-  console.log(`go build ${name} (${module}) ...`);
+  console.log(`go ${tests ? 'test -c' : 'build'} ${name} (${module}) ...`);
   for (const args of [
     ['mod', 'init', 'scratch'],
-    ['get', module],
-    ['build', '-o', file, program],
+    tests ? ['get', '-t', module] : ['get', module],
+    tests ? ['test', '-c', '-o', file, program] : ['build', '-o', file, program],
   ]) {
     const made = args[0] === 'mod' && existsSync(path.join(scratch, 'go.mod'));
     if (!made && spawnSync(go, args, { cwd: scratch, stdio: ['ignore', 'ignore', 'inherit'], env }).status !== 0) {
       console.warn(`test: could not compile ${name}; its tests will be skipped`);
-      return;
-    }
-  }
-}
-
-/** critest is a test binary: it is compiled in a module of its own. Only for those who want its tests. */
-function compileCritest(bin, go) {
-  const file = path.join(bin, 'critest');
-  if (!process.env.GANTRY_CRITEST || existsSync(file) || !go) return;
-  const scratch = path.join(top, '.cache/critest');
-  mkdirSync(scratch, { recursive: true });
-  const module = 'sigs.k8s.io/cri-tools/cmd/critest';
-  const env = { ...process.env, CGO_ENABLED: '0', GOFLAGS: '-mod=mod' };
-  console.log(`go test -c ${module}@v1.36.0 ...`);
-  for (const args of [
-    ['mod', 'init', 'scratch'],
-    ['get', '-t', `${module}@v1.36.0`],
-    ['test', '-c', '-o', file, module],
-  ]) {
-    const made = args[0] === 'mod' && existsSync(path.join(scratch, 'go.mod'));
-    if (!made && spawnSync(go, args, { cwd: scratch, stdio: ['ignore', 'ignore', 'inherit'], env }).status !== 0) {
-      console.warn('test: could not compile critest; its tests will be skipped');
       return;
     }
   }

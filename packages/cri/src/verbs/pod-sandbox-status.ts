@@ -1,6 +1,8 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { now } from '@gantry/api';
 import {
+  type LinuxContainerResources,
+  LinuxContainerResourcesSchema,
   PodSandboxConfigSchema,
   PodSandboxState,
   type PodSandboxStatusRequest,
@@ -86,5 +88,12 @@ async function verboseInfo(cri: Cri, sandbox: PodSandbox): Promise<object> {
     runtimeSpec: record?.spec ? parseJson(record.spec.value) : null,
     cniResult: metadata.cniResult ?? null,
     sandboxMetadata: extension ? parseJson(extension.value) : null,
+    ...inForce('overhead', metadata.config.linux?.overhead),
+    ...inForce('resources', metadata.config.linux?.resources),
   };
+}
+
+/** As the pod was made with, or updated to. */
+function inForce(name: string, limits: LinuxContainerResources | undefined): object {
+  return limits ? { [name]: { linux: toJson(LinuxContainerResourcesSchema, limits) } } : {};
 }
