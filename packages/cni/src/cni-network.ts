@@ -1,81 +1,160 @@
 import { StatusError, unavailable } from '@gantry/api';
+import { allSettled } from './all-settled.ts';
 import type { CniSettings, HandlerNetworks } from './cni-settings.ts';
-import { addPodNetwork, deletePodNetwork } from './invoke-network.ts';
-import { loadNetworks, type NetworkConfig } from './network-config.ts';
+import { HandlerNetworkList, networkUnavailable, pluginDirectories } from './handler-networks.ts';
+import { AttachmentLedger, attachmentOf, attachmentsOf, type LedgerEntry, type NetworkAttachment } from './ledger.ts';
+import { addNetwork, type CachedCallOptions, checkNetwork, releaseNetwork } from './network-calls.ts';
+import { readNetworkList } from './network-config.ts';
+import type { NetworkLog } from './network-directory.ts';
+import type { NamedNetwork } from './network-info.ts';
+import type { PluginResult } from './plugin-result.ts';
+import { podArgs, podCapabilities } from './pod-capabilities.ts';
+import { podRanges, writePodNetwork } from './pod-cidr.ts';
 import type { NetworkedPod, NetworkStatus, PodAddresses, PodNetwork } from './pod-network.ts';
-import { chooseAddresses, combineResults, type PluginResult } from './results.ts';
+import { ResultCache } from './result-cache.ts';
+import { chooseAddresses, combineResults } from './results.ts';
+import { NetworkSweep } from './sweep.ts';
 
-/** Where warnings go: a `Logger` of the daemon is one. */
-export interface NetworkLog {
-  warn(message: string, fields?: Record<string, unknown>): void;
+/** How long DEL may take, milliseconds: nobody who waits for it gives a time. */
+const deleteMs = 60_000;
+
+export interface CniNetworkOptions {
+  settings: CniSettings;
+  /** By name of the runtime handler. */
+  runtimes: Readonly<Record<string, HandlerNetworks>>;
+  /** A directory of this daemon's own, in which it notes what it asks plugins for. */
+  ledger: string;
+  /** Where results are kept; default: where everyone does. */
+  cache?: string;
+  log: NetworkLog;
 }
 
-/** Networks by the configuration files of one directory for each runtime handler, read anew for each pod. */
+/** Networks of pods by CNI plugins and the configuration files of one directory for each runtime handler. */
 export class CniNetwork implements PodNetwork {
   readonly #settings: CniSettings;
-  readonly #runtimes: Readonly<Record<string, HandlerNetworks>>;
+  readonly #handlers: HandlerNetworkList;
+  readonly #ledger: AttachmentLedger;
+  readonly #cache: ResultCache;
   readonly #log: NetworkLog;
-  #last: Promise<unknown> = Promise.resolve();
+  readonly #sweep: NetworkSweep;
 
-  constructor(settings: CniSettings, runtimes: Readonly<Record<string, HandlerNetworks>>, log: NetworkLog) {
+  constructor({ settings, runtimes, ledger, cache, log }: CniNetworkOptions) {
     this.#settings = settings;
-    this.#runtimes = runtimes;
+    this.#handlers = new HandlerNetworkList(settings, runtimes, log);
+    this.#ledger = new AttachmentLedger(ledger);
+    this.#cache = new ResultCache(cache);
     this.#log = log;
+    this.#sweep = new NetworkSweep({
+      ledger: this.#ledger,
+      cache: this.#cache,
+      handlers: this.#handlers,
+      directories: pluginDirectories(settings),
+      remove: (entry) => this.#remove(attachmentsOf(entry)),
+      log,
+    });
   }
 
-  #load(handler: string): Promise<NetworkConfig[]> {
-    const own = this.#runtimes[handler];
-    return own && own.cni_conf_dir !== ''
-      ? loadNetworks(own.cni_conf_dir, own.cni_max_conf_num)
-      : loadNetworks(this.#settings.conf_dir, this.#settings.max_conf_num);
-  }
-
-  #directories(): string[] {
-    const { bin_dir: single, bin_dirs: several } = this.#settings;
-    return single !== '' ? [single] : several;
+  #options(signal?: AbortSignal): CachedCallOptions {
+    return { directories: pluginDirectories(this.#settings), cache: this.#cache, signal };
   }
 
   async setUp(pod: NetworkedPod, signal?: AbortSignal): Promise<PodAddresses> {
-    const networks = await this.#load(pod.runtimeHandler).catch((error) => {
-      throw unavailable(`cni plugin not initialized: ${StatusError.from(error).message}`, error);
-    });
-    const release = this.#settings.setup_serially ? await this.#turn() : undefined;
-    const results: PluginResult[] = [];
     try {
-      for (const [index, network] of networks.entries()) {
-        results.push(await addPodNetwork(network, pod, `eth${index}`, this.#directories(), signal));
-      }
-      const result = combineResults(results, pod.netnsPath);
-      return { result, ...chooseAddresses(result, this.#settings.ip_pref) };
+      return await this.#setUp(pod, signal);
     } catch (error) {
-      await this.tearDown(pod).catch((failure) => this.#log.warn('network cannot be taken down', { error: failure }));
       throw StatusError.wrap(error, `failed to setup network for sandbox "${pod.id}"`);
-    } finally {
-      release?.();
     }
   }
 
-  /** Waits for those before; call the result to let the next one go on. */
-  async #turn(): Promise<() => void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const before = this.#last;
-    this.#last = before.then(() => promise);
-    await before;
-    return resolve;
+  async #setUp(pod: NetworkedPod, signal?: AbortSignal): Promise<PodAddresses> {
+    const networks = await this.#networks(pod.runtimeHandler);
+    const entry: LedgerEntry = {
+      containerId: pod.id,
+      netns: pod.netnsPath,
+      args: podArgs(pod.id, pod.config),
+      capabilityArgs: podCapabilities(pod.config),
+      attachments: networks.map(({ network, interfaceName }) => ({ interfaceName, config: network.source })),
+    };
+    using _adding = await this.#sweep.adding();
+    const { synced } = await this.#ledger.note(entry);
+    const adding = this.#add(networks, entry, signal);
+    await Promise.allSettled([adding, synced]);
+    await synced;
+    const result = combineResults(await adding);
+    const addresses = chooseAddresses(result, this.#settings.ip_pref);
+    if (addresses.ip === '') throw unavailable(`failed to find network info for sandbox "${pod.id}"`);
+    return { result, ...addresses };
+  }
+
+  async #networks(handler: string): Promise<NamedNetwork[]> {
+    const own = await this.#handlers.of(handler);
+    try {
+      return own.networks();
+    } catch (error) {
+      throw networkUnavailable(error);
+    }
+  }
+
+  /** All at once, unless that is not wanted. The first error is thrown when none works any more. */
+  async #add(networks: readonly NamedNetwork[], entry: LedgerEntry, signal?: AbortSignal): Promise<PluginResult[]> {
+    const options = this.#options(signal);
+    const add = ({ network, interfaceName }: NamedNetwork) =>
+      addNetwork(network, attachmentOf(entry, interfaceName), options);
+    if (!this.#settings.setup_serially) return await allSettled(networks.map(add));
+    const results: PluginResult[] = [];
+    for (const network of networks) results.push(await add(network));
+    return results;
   }
 
   async tearDown(pod: NetworkedPod): Promise<void> {
-    const networks = await this.#load(pod.runtimeHandler).catch(() => []);
-    const failures: unknown[] = [];
-    for (const [index, network] of [...networks.entries()].reverse()) {
-      await deletePodNetwork(network, pod, `eth${index}`, this.#directories()).catch((error) => failures.push(error));
+    try {
+      await this.#remove(await this.#attachments(pod));
+      await this.#ledger.forget(pod.id);
+    } catch (error) {
+      throw StatusError.wrap(error, `failed to destroy network for sandbox "${pod.id}"`);
     }
-    if (failures.length > 0) throw StatusError.wrap(failures[0], `failed to destroy network for sandbox "${pod.id}"`);
+  }
+
+  async check(pod: NetworkedPod, signal?: AbortSignal): Promise<void> {
+    for (const [network, attachment] of await this.#attachments(pod))
+      await checkNetwork(network, attachment, this.#options(signal));
+  }
+
+  /** As it was asked for. What an older daemon, or another one, has set up is known by its cached results, or by what is configured now. */
+  async #attachments(pod: NetworkedPod): Promise<NetworkAttachment[]> {
+    const noted = await this.#ledger.get(pod.id);
+    if (noted) return attachmentsOf({ ...noted, netns: pod.netnsPath });
+    const cached = await this.#cache.list(pod.id);
+    if (cached.length === 0 && pod.result === undefined) return [];
+    if (cached.length > 0 && cached.every(({ config }) => isWhole(config))) {
+      return cached.map(({ config, ...attachment }) => [
+        readNetworkList(config),
+        { ...attachment, netns: pod.netnsPath },
+      ]);
+    }
+    const networks = await this.#networks(pod.runtimeHandler);
+    const { id: containerId, netnsPath: netns, config } = pod;
+    const known = { containerId, netns, args: podArgs(containerId, config), capabilityArgs: podCapabilities(config) };
+    return networks.map(({ network, interfaceName }) => [network, { ...known, interfaceName }]);
+  }
+
+  /** DEL of each; one that fails keeps none of the others. */
+  async #remove(attachments: readonly NetworkAttachment[]): Promise<void> {
+    const options = { ...this.#options(), timeoutMs: deleteMs };
+    const remove = ([network, attachment]: NetworkAttachment) => releaseNetwork(network, attachment, options);
+    const ordered = [...attachments].reverse();
+    if (!this.#settings.setup_serially) {
+      await allSettled(ordered.map(remove));
+      return;
+    }
+    const failures: unknown[] = [];
+    for (const each of ordered) await remove(each).catch((error) => failures.push(error));
+    if (failures.length > 0) throw failures[0];
   }
 
   async status(handler: string): Promise<NetworkStatus> {
     try {
-      await this.#load(handler);
+      await (await this.#handlers.of(handler)).status();
       return { ready: true, reason: '', message: '' };
     } catch (error) {
       const message = `Network plugin returns error: ${StatusError.from(error).message}`;
@@ -83,14 +162,42 @@ export class CniNetwork implements PodNetwork {
     }
   }
 
-  info(): Record<string, unknown> {
-    const { conf_dir: directory, max_conf_num: max } = this.#settings;
-    return { PluginConfDir: directory, PluginDirs: this.#directories(), PluginMaxConfNum: max, Prefix: 'eth' };
+  info(): Record<string, string> {
+    return this.#handlers.info();
   }
 
-  async updatePodCidr(): Promise<void> {}
+  async updatePodCidr(podCidr: string): Promise<void> {
+    const ranges = podRanges(podCidr);
+    const { conf_template: template, conf_dir: directory } = this.#settings;
+    if (template === '') {
+      this.#log.info('no conf_template is set: some other part of the system has to write a CNI configuration');
+      return;
+    }
+    const { ready } = await this.status('');
+    if (!ready) await this.#handlers.common.directory.reload();
+    if (ready || this.#handlers.common.directory.loadStatus === 'OK') {
+      this.#log.info('a CNI configuration is there: none is made of conf_template', { directory });
+      return;
+    }
+    await writePodNetwork(directory, template, ranges);
+    await this.#handlers.common.directory.reload();
+  }
 
-  async sweep(): Promise<void> {}
+  sweep(sandboxIds: ReadonlySet<string>): Promise<void> {
+    return this.#sweep.start(sandboxIds);
+  }
 
-  async close(): Promise<void> {}
+  async close(): Promise<void> {
+    this.#handlers.close();
+    this.#sweep.close();
+  }
+}
+
+/** A list in the cache may leave out the plugins that it has in files of their own. */
+function isWhole(config: string): boolean {
+  try {
+    return readNetworkList(config).plugins.length > 0;
+  } catch {
+    return false;
+  }
 }

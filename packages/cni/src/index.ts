@@ -2,4 +2,5 @@
 export * from './cni-network.ts';
 export * from './cni-settings.ts';
 export * from './netns.ts';
+export * from './network-directory.ts';
 export * from './pod-network.ts';

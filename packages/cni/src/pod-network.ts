@@ -47,16 +47,21 @@ export interface NetworkStatus {
 }
 
 export interface PodNetwork {
-  /** ADD of every network. @throws StatusError of the first that fails; what was added then is taken down again */
+  /** ADD of every network. @throws StatusError of the first that fails; then, too, it is for the caller to take down what was added */
   setUp(pod: NetworkedPod, signal?: AbortSignal): Promise<PodAddresses>;
-  /** DEL of every network, in reverse. A namespace that is gone, and a pod that was never set up, are well. */
+  /**
+   * DEL of every network that was asked for, as it was configured then. A namespace that is gone, a pod that was never set up and one
+   * that is taken down already are well.
+   */
   tearDown(pod: NetworkedPod): Promise<void>;
   status(runtimeHandler: string): Promise<NetworkStatus>;
-  /** For `Status` in verbose: `cniconfig` and `lastCNILoadStatus` of each handler, JSON. */
-  info(): Record<string, unknown>;
+  /** CHECK of every network: that it is as it was made. @throws StatusError of the first that is not */
+  check(pod: NetworkedPod, signal?: AbortSignal): Promise<void>;
+  /** For `Status` in verbose, as it is to be said: `cniconfig`, and `lastCNILoadStatus` of each handler. */
+  info(): Record<string, string>;
   /** Writes `conf_template` for this pod network, if that is configured and no configuration is there. */
   updatePodCidr(cidr: string): Promise<void>;
-  /** Frees addresses of sandboxes that are no longer: called once after start with those that are. */
+  /** Frees what sandboxes that are no longer have: called once, before anything is set up, with those that are. Tries again what fails. */
   sweep(sandboxIds: ReadonlySet<string>): Promise<void>;
   close(): Promise<void>;
 }

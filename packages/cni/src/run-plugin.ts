@@ -1,70 +1,110 @@
-import { spawn } from 'node:child_process';
-import { access, constants } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import path from 'node:path';
-import { type StatusError, unknown } from '@gantry/api';
-import { parseJson, stringifyJson } from '@gantry/oci';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Code, StatusError, unknown } from '@gantry/api';
+import { encodeJson, parseJson } from '@gantry/oci';
+import { hasErrno, type RunResult, runChild, signalWord } from '@gantry/sys';
 
-export type CniCommand = 'ADD' | 'DEL' | 'CHECK' | 'STATUS' | 'VERSION';
+export type CniCommand = 'ADD' | 'DEL' | 'CHECK' | 'GC' | 'STATUS' | 'VERSION';
 
+/** What a plugin is told in its environment. */
 export interface PluginCall {
   command: CniCommand;
-  containerId: string;
-  netns: string;
-  interfaceName: string;
+  containerId?: string;
+  netns?: string;
+  interfaceName?: string;
   /** `K=V;K=V`. */
-  args: string;
+  args?: string;
   /** Where the programs are. */
   directories: readonly string[];
+  /** Milliseconds it may take; then it is killed with the programs it calls. */
+  timeoutMs?: number;
+  signal?: AbortSignal | undefined;
 }
 
-/** Runs one plugin with a configuration on its standard input. Answers what it printed, as JSON; undefined if nothing. */
-export async function runPlugin(
-  type: string,
-  config: object,
-  call: PluginCall,
-  signal?: AbortSignal,
-): Promise<unknown> {
-  const program = await findPlugin(type, call.directories);
-  const child = spawn(program, [], {
-    stdio: ['pipe', 'pipe', 'pipe'],
-    ...(signal && { signal }),
-    env: {
-      PATH: process.env['PATH'],
-      CNI_COMMAND: call.command,
-      CNI_CONTAINERID: call.containerId,
-      CNI_NETNS: call.netns,
-      CNI_IFNAME: call.interfaceName,
-      CNI_ARGS: call.args,
-      CNI_PATH: call.directories.join(path.delimiter),
-    },
-  });
-  const output: Buffer[] = [];
-  const errors: Buffer[] = [];
-  child.stdout.on('data', (chunk: Buffer) => output.push(chunk));
-  child.stderr.on('data', (chunk: Buffer) => errors.push(chunk));
-  // One that does not read its configuration ends, and says why.
-  child.stdin.on('error', () => undefined);
-  child.stdin.end(stringifyJson(config));
-  const code = await new Promise<number>((resolve, reject) => {
-    child.once('error', reject);
-    child.once('close', (exit, killed) => resolve(exit ?? (killed ? 128 : 1)));
-  });
-  const text = Buffer.concat(output).toString('utf8').trim();
-  if (code !== 0) throw pluginError(type, text, Buffer.concat(errors).toString('utf8').trim(), code);
-  if (text === '') return undefined;
-  try {
-    return parseJson(text);
-  } catch (error) {
-    throw unknown(`plugin type=${JSON.stringify(type)} printed what is no JSON: ${(error as Error).message}`);
+const usualTimeoutMs = 240_000;
+const mostOutput = 4 << 20;
+
+/** How often a program that is just being written is tried again, a second apart. */
+const busyTries = 5;
+
+/** Codes of the specification that mean: not now. */
+const laterCodes = [11, 50, 51];
+
+/**
+ * Runs one plugin with a configuration on its standard input. Answers what it printed.
+ * @throws StatusError Unknown with the plugin's own `msg; details` (Unavailable for those that mean "not now"), or saying how it
+ * failed to say that; DeadlineExceeded if it took too long; Canceled with the signal
+ */
+export async function runPlugin(type: string, config: object, call: PluginCall): Promise<string> {
+  const file = await findPlugin(type, call.directories);
+  const { command, containerId = '', netns = '', interfaceName = '', args = '', directories, signal } = call;
+  const timeoutMs = call.timeoutMs ?? usualTimeoutMs;
+  const errors: string[] = [];
+  const started = () =>
+    runChild({
+      file,
+      input: encodeJson(config),
+      env: {
+        ...process.env,
+        CNI_COMMAND: command,
+        CNI_CONTAINERID: containerId,
+        CNI_NETNS: netns,
+        CNI_IFNAME: interfaceName,
+        CNI_ARGS: args,
+        CNI_PATH: directories.join(path.delimiter),
+      },
+      timeoutMs,
+      limit: mostOutput,
+      onErrorLine: (line) => errors.push(line),
+      signal,
+      // Some leave a program behind, which serves what they made.
+      sparesGroup: true,
+    });
+  const { exit, late, stdout } = await tryWhileBusy(file, started);
+  if (signal?.aborted) throw ended(signal.reason, type, command);
+  if (late) {
+    throw new StatusError(Code.DeadlineExceeded, `${command} took more than ${timeoutMs / 1000} s: killed`);
+  }
+  const text = stdout.bytes.toString('utf8');
+  if (exit.signal !== undefined || exit.exitStatus !== 0) {
+    const how = exit.signal === undefined ? `exit status ${exit.exitStatus}` : `signal: ${signalWord(exit.signal)}`;
+    throw pluginError(text, errors.join('\n'), how);
+  }
+  if (stdout.truncated) throw unknown(`it printed more than ${mostOutput} bytes`);
+  return text;
+}
+
+async function tryWhileBusy(file: string, run: () => Promise<RunResult>): Promise<RunResult> {
+  for (let tries = 0; ; tries += 1) {
+    try {
+      return await run();
+    } catch (error) {
+      if (hasErrno(error, 'ETXTBSY') && tries < busyTries) await sleep(1000);
+      else if (StatusError.from(error).code === Code.Unknown)
+        throw unknown(`fork/exec ${file}: ${(error as Error).message}`, error);
+      else throw error;
+    }
   }
 }
 
+/** What a caller who gave up hears. */
+function ended(reason: unknown, type: string, command: string): StatusError {
+  const { code } = StatusError.from(reason);
+  const late = code === Code.DeadlineExceeded;
+  return new StatusError(
+    late ? code : Code.Canceled,
+    `${command} of plugin ${JSON.stringify(type)} was ended: context ${late ? 'deadline exceeded' : 'canceled'}`,
+    { cause: reason },
+  );
+}
+
 async function findPlugin(type: string, directories: readonly string[]): Promise<string> {
+  if (type.includes('/') || type.includes('\0')) throw unknown(`invalid plugin name: ${type}`);
   for (const directory of directories) {
     const file = path.join(directory, type);
     try {
-      await access(file, constants.X_OK);
-      return file;
+      if ((await stat(file)).isFile()) return file;
     } catch {
       // Perhaps in the next one.
     }
@@ -72,13 +112,22 @@ async function findPlugin(type: string, directories: readonly string[]): Promise
   throw unknown(`failed to find plugin ${JSON.stringify(type)} in path [${directories.join(' ')}]`);
 }
 
-function pluginError(type: string, output: string, errors: string, code: number): StatusError {
-  let reason = errors || `exit code ${code}`;
-  try {
-    const { msg, details } = parseJson<{ msg?: string; details?: string }>(output);
-    if (msg) reason = details ? `${msg}; ${details}` : msg;
-  } catch {
-    // It did not say it in the way it should.
+function pluginError(output: string, errors: string, how: string): StatusError {
+  if (output === '') {
+    if (errors === '') return unknown(`netplugin failed with no error message: ${how}`);
+    return unknown(`netplugin failed: ${JSON.stringify(errors)}`);
   }
-  return unknown(`plugin type=${JSON.stringify(type)} failed: ${reason}`);
+  let said: { code?: unknown; msg?: unknown; details?: unknown } | null;
+  try {
+    said = parseJson(output);
+  } catch (error) {
+    const { message } = error as Error;
+    return unknown(
+      `netplugin failed but error parsing its diagnostic message ${JSON.stringify(output.slice(0, 4096))}: ${message}`,
+    );
+  }
+  const { code, msg, details } = said ?? {};
+  const text = [msg, details].filter((part) => typeof part === 'string' && part !== '').join('; ');
+  const message = text || `netplugin failed with no error message: ${how}`;
+  return new StatusError(laterCodes.includes(Number(code)) ? Code.Unavailable : Code.Unknown, message);
 }

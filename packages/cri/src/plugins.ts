@@ -172,7 +172,12 @@ export const criGrpcPlugin = definePlugin({
       containerNames: new NameIndex(),
       locks: new KeyedLock(),
       events: new CriEvents(),
-      network: new CniNetwork(runtime.config.cni, runtime.config.containerd.runtimes, context.log),
+      network: new CniNetwork({
+        settings: runtime.config.cni,
+        runtimes: runtime.config.containerd.runtimes,
+        ledger: path.join(runtime.root, 'networks'),
+        log: context.log,
+      }),
       logs: new DirectLogs(context.log),
       streaming: new HttpStreamingServer(context.config, () => streamingRuntime(cri), context.log),
       stats: new CgroupStats({

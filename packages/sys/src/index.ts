@@ -8,6 +8,7 @@ export * from './network.ts';
 export * from './packets.ts';
 export * from './pipes.ts';
 export * from './processes.ts';
+export * from './run-child.ts';
 export * from './sched-core.ts';
 export * from './sockets.ts';
 export * from './spawn.ts';

@@ -39,10 +39,9 @@ function deprecations(cri: Cri): MessageInitShape<typeof RuntimeConditionSchema>
 }
 
 function verboseInfo(cri: Cri): Record<string, string> {
-  const info: Record<string, string> = {
+  return {
     config: stringifyJson(verboseConfig(cri)),
     golang: `node ${process.version}`,
+    ...cri.network.info(),
   };
-  for (const [key, value] of Object.entries(cri.network.info())) info[key] = stringifyJson(value);
-  return info;
 }

@@ -56,7 +56,6 @@ async function disconnect(cri: Cri, { metadata }: PodSandbox): Promise<void> {
   if (netnsPath === '') return;
   // A namespace that is gone was taken down before, or by a restart of the machine: then plugins free addresses only.
   const alive = netnsAlive(netnsPath);
-  if (!alive && result === undefined) return;
   await cri.network.tearDown({ id, netnsPath: alive ? netnsPath : '', config, runtimeHandler, result });
   await removeNetns(netnsPath);
   metadata.cniResult = undefined;

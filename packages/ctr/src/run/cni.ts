@@ -1,11 +1,12 @@
 // `--cni`: the first network of /etc/cni/net.d, set up and taken down by this program, as containerd's ctr does.
 import { type Any, type Container, jsonAny } from '@gantry/client';
-import { loadNetworks, type NetworkConfig, type PluginConfig } from '@gantry/cni/network-config.ts';
-import { type CniCommand, runPlugin } from '@gantry/cni/run-plugin.ts';
+import { addNetwork, releaseNetwork } from '@gantry/cni/network-calls.ts';
+import { loadNetworks, type NetworkConfig } from '@gantry/cni/network-config.ts';
+import { ResultCache } from '@gantry/cni/result-cache.ts';
 import { log } from '../output.ts';
 
 const configDirectory = '/etc/cni/net.d';
-const pluginDirectories = ['/opt/cni/bin'];
+const options = { directories: ['/opt/cni/bin'], cache: new ResultCache() };
 const interfaceName = 'eth0';
 
 /** The extension of a container record that says that its network is to be taken down with its task. */
@@ -42,10 +43,8 @@ export class CniNetwork {
 
   /** Puts an interface into the network namespace of a process. What was set up is taken down again if it fails. */
   async setUp(pid: number): Promise<void> {
-    let previous: unknown;
     try {
-      for (const plugin of this.#network.plugins)
-        previous = await this.#call('ADD', plugin, `/proc/${pid}/ns/net`, previous);
+      await addNetwork(this.#network, this.#attachment(`/proc/${pid}/ns/net`), options);
     } catch (reason) {
       await this.takeDown();
       throw reason;
@@ -54,19 +53,14 @@ export class CniNetwork {
 
   /** A failure is told, and keeps nobody from going on. */
   async takeDown(): Promise<void> {
-    for (const plugin of [...this.#network.plugins].reverse()) {
-      try {
-        await this.#call('DEL', plugin, '', undefined);
-      } catch (reason) {
-        log('error', 'failed to remove network', { error: (reason as Error).message });
-      }
+    try {
+      await releaseNetwork(this.#network, this.#attachment(''), options);
+    } catch (reason) {
+      log('error', 'failed to remove network', { error: (reason as Error).message });
     }
   }
 
-  #call(command: CniCommand, plugin: PluginConfig, netns: string, previous: unknown): Promise<unknown> {
-    const { cniVersion, name } = this.#network;
-    const config = { ...plugin, cniVersion, name, ...(previous ? { prevResult: previous } : {}) };
-    const call = { command, netns, containerId: this.#id, interfaceName, args: 'IgnoreUnknown=1' };
-    return runPlugin(plugin.type, config, { ...call, directories: pluginDirectories });
+  #attachment(netns: string) {
+    return { containerId: this.#id, netns, interfaceName, args: [], capabilityArgs: {} };
   }
 }
