@@ -244,6 +244,11 @@ export function fallocate(fd: number, mode: number, offset: number | bigint, len
   check('fallocate', fallocateCall(fd, mode, offset, length));
 }
 
+/** The same off the main thread. */
+export async function fallocateAsync(fd: number, mode: number, offset: number, length: number): Promise<void> {
+  await fallocateCall.wait('fallocate', undefined, fd, mode, offset, length);
+}
+
 /** Makes `dst` share all of `src`'s extents (btrfs, XFS); EOPNOTSUPP or EXDEV where it cannot. */
 export function ioctlFiClone(dst: number, src: number): void {
   check('ioctl FICLONE', ioctlInt(dst, 0x40049409, src));

@@ -1,9 +1,9 @@
 import { mkdirSync, realpathSync } from 'node:fs';
-import { constants } from 'node:os';
 import path from 'node:path';
-import { failedPrecondition, internal, resourceExhausted, unavailable } from '@gantry/api';
+import { failedPrecondition, StatusError, unavailable } from '@gantry/api';
 import { closeOnExec } from '@gantry/sys';
-import { open, type RootDatabase, type Transaction } from 'lmdb';
+import { asBinary, open, type RootDatabase, type Transaction } from 'lmdb';
+import { type DatabaseShape, DiskReserve, Work } from './disk-reserve.ts';
 import { afterPrefix, decodeKey, encodeKey } from './key-codec.ts';
 import type { Key, MetadataStore, ReadTransaction, Value, WriteTransaction } from './metadata-store.ts';
 
@@ -20,6 +20,14 @@ export interface LmdbStoreOptions {
   migrations?: readonly Migration[];
   /** Do not wait for the disk: for tests and `no_sync`. A power cut may then lose the last changes, not the consistency. */
   noSync?: boolean;
+  /** Bytes of disk that the database owns ahead of what it uses (DiskReserve); several times the largest usual update. */
+  reserve?: number;
+}
+
+/** lmdb's types leave it out. */
+interface Environment {
+  info(): { lastPageNumber: number };
+  stat(): { pageSize: number; treeDepth: number };
 }
 
 /** Version of the records' layout when there are no migrations. */
@@ -45,16 +53,22 @@ interface Keyed {
 export class LmdbStore implements MetadataStore {
   readonly #db: RootDatabase<Value, Buffer>;
   readonly #noSync: boolean;
+  readonly #reserve: DiskReserve;
+  /** Of updates that wait for the disk: lmdb forgets them when a write fails. */
+  readonly #waiting = new Set<(error: unknown) => void>();
+  #broken: StatusError | undefined;
   #closed = false;
 
-  private constructor(db: RootDatabase<Value, Buffer>, noSync: boolean) {
+  private constructor(db: RootDatabase<Value, Buffer>, reserve: DiskReserve, noSync: boolean) {
     this.#db = db;
+    this.#reserve = reserve;
     this.#noSync = noSync;
   }
 
   /** Opens or makes the database. @throws FailedPrecondition if a newer Gantry wrote it. */
   static async open(options: LmdbStoreOptions): Promise<LmdbStore> {
     mkdirSync(path.dirname(options.path), { recursive: true, mode: 0o700 });
+    const reserve = await DiskReserve.open(options.path, options.reserve ?? 1 << 20);
     const db = open<Value, Buffer>({
       path: options.path,
       keyEncoding: 'binary',
@@ -70,7 +84,12 @@ export class LmdbStore implements MetadataStore {
     });
     // The library opens the file and its lock for children to inherit: shims would hold them for as long as they live.
     closeOnExec(realpathSync(options.path));
-    const store = new LmdbStore(db, options.noSync ?? false);
+    const environment = (db as unknown as { env: Environment }).env;
+    await reserve.watch((): DatabaseShape => {
+      const { pageSize, treeDepth } = environment.stat();
+      return { pageSize, treeDepth, pages: environment.info().lastPageNumber + 1 };
+    });
+    const store = new LmdbStore(db, reserve, options.noSync ?? false);
     await store.#migrate(options.migrations ?? [], options.path);
     return store;
   }
@@ -103,37 +122,66 @@ export class LmdbStore implements MetadataStore {
   }
 
   async update<T>(fn: (tx: WriteTransaction) => T, options: { step?: boolean | undefined } = {}): Promise<T> {
-    this.#assertOpen();
+    this.#assertWritable();
+    if (this.#reserve.low) {
+      await this.#reserve.renew();
+      this.#assertWritable();
+    }
     const done: (() => void)[] = [];
-    let failure: unknown;
+    const work = new Work();
+    let failure: { error: unknown } | undefined;
     const running = this.#db.childTransaction(() => {
       try {
-        return fn(new LmdbWriteTransaction(this.#db, done));
+        return fn(new LmdbWriteTransaction(this.#db, this.#reserve, work, done));
       } catch (error) {
-        failure = error;
+        failure = { error };
         throw error;
       }
     });
     // lmdb has promises of its own for the same, which nobody else sees fail.
     this.#db.committed.then(ignore, ignore);
-    const result = await running.catch(async (error) => {
-      throw failure ?? (await commitError(error));
-    });
-    if (!this.#noSync && !options.step) await this.#db.flushed;
-    for (const call of done) call();
-    return result;
+    try {
+      const result = await running;
+      if (!options.step) await this.flush();
+      for (const call of done) call();
+      return result;
+    } catch (error) {
+      throw failure?.error ?? (await this.#break(error as Error));
+    } finally {
+      this.#reserve.settle(work);
+    }
   }
 
   async flush(): Promise<void> {
-    this.#assertOpen();
-    if (!this.#noSync) await this.#db.flushed;
+    this.#assertWritable();
+    if (this.#noSync) return;
+    await new Promise<unknown>((resolve, reject) => {
+      this.#waiting.add(reject);
+      this.#db.flushed.then(resolve, reject).finally(() => this.#waiting.delete(reject));
+    });
   }
 
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await this.#db.flushed;
+    if (!this.#broken) await this.#db.flushed;
     await this.#db.close();
+    await this.#reserve.close();
+  }
+
+  /** What has failed in lmdb leaves it in a state that no more can be written from: the next daemon can. */
+  async #break(error: Error & { commitError?: Promise<never> }): Promise<StatusError> {
+    const cause = await (error.commitError?.catch((reason: Error) => reason) ?? error);
+    if (this.#broken === undefined) {
+      this.#broken = StatusError.wrap(cause, 'metadata cannot be written');
+      for (const reject of this.#waiting) reject(this.#broken);
+    }
+    return this.#broken;
+  }
+
+  #assertWritable(): void {
+    this.#assertOpen();
+    if (this.#broken) throw unavailable(`${this.#broken.message}; gantryd must be restarted`, this.#broken);
   }
 
   #assertOpen(): void {
@@ -191,20 +239,31 @@ class LmdbReadTransaction implements ReadTransaction {
 }
 
 class LmdbWriteTransaction extends LmdbReadTransaction implements WriteTransaction {
+  readonly #reserve: DiskReserve;
+  readonly #work: Work;
   readonly #done: (() => void)[];
 
-  constructor(db: RootDatabase<Value, Buffer>, done: (() => void)[]) {
+  constructor(db: RootDatabase<Value, Buffer>, reserve: DiskReserve, work: Work, done: (() => void)[]) {
     super(db);
+    this.#reserve = reserve;
+    this.#work = work;
     this.#done = done;
   }
 
   put(key: Key, value: Value): void {
     const { bytes, hashed } = encodeKey(key);
-    this.db.putSync(bytes, hashed ? ({ $key: [...key], $value: value } satisfies Keyed) : value);
+    const encoded = (this.db as unknown as { encoder: { encode(value: Value): Buffer } }).encoder.encode(
+      hashed ? ({ $key: [...key], $value: value } satisfies Keyed) : value,
+    );
+    const adds = () => (this.db.getBinary(bytes)?.length ?? -slightly) + slightly < encoded.length;
+    this.#reserve.charge(this.#work, { put: true, bytes: bytes.length + encoded.length }, adds);
+    this.db.putSync(bytes, asBinary(encoded));
   }
 
   remove(key: Key): boolean {
-    return this.db.removeSync(encodeKey(key).bytes);
+    const { bytes } = encodeKey(key);
+    this.#reserve.charge(this.#work, { put: false, bytes: 0 }, () => false);
+    return this.db.removeSync(bytes);
   }
 
   removeAll(prefix: Key): void {
@@ -216,18 +275,10 @@ class LmdbWriteTransaction extends LmdbReadTransaction implements WriteTransacti
   }
 }
 
-/** What failed when a transaction could not be written. lmdb tells the reason in another promise. */
-async function commitError(error: Error & { commitError?: Promise<never> }): Promise<unknown> {
-  if (!error.commitError) return error;
-  const cause = await error.commitError.catch((reason: Error & { code?: unknown }) => reason);
-  const message = `metadata cannot be written: ${cause.message}`;
-  return outOfSpace.has(cause.code) ? resourceExhausted(message, cause) : internal(message, cause);
-}
+/** A record that is noted anew with so many bytes more (a time, a label) does not count as added. */
+const slightly = 64;
 
 const ignore = (): void => undefined;
-
-/** ENOSPC, EDQUOT, lmdb's own for a map that is full, and EIO, which it answers when less was written than asked. */
-const outOfSpace = new Set<unknown>([constants.errno.ENOSPC, constants.errno.EDQUOT, constants.errno.EIO, -30792]);
 
 function isKeyed(value: Value): value is Keyed {
   return typeof value === 'object' && value !== null && '$key' in value;

@@ -47,13 +47,20 @@ export class IngestFiles {
     await mkdir(this.dir, { recursive: true, mode: 0o755 });
     const at = now();
     const text = formatTime(at);
-    await Promise.all([
-      this.#put('ref', ref),
-      this.#put('startedat', text),
-      this.#put('updatedat', text),
-      total > 0 ? this.#put('total', String(total)) : undefined,
-    ]);
-    await writeFile(this.data, '', { mode: 0o666 });
+    try {
+      const notes = [
+        this.#put('ref', ref),
+        this.#put('startedat', text),
+        this.#put('updatedat', text),
+        total > 0 ? this.#put('total', String(total)) : undefined,
+      ];
+      // Each must have ended before the directory can go.
+      for (const note of await Promise.allSettled(notes)) if (note.status === 'rejected') throw note.reason;
+      await writeFile(this.data, '', { mode: 0o666 });
+    } catch (reason) {
+      await this.remove();
+      throw reason;
+    }
     return { ref, offset: 0, total, startedAt: at, updatedAt: at };
   }
 

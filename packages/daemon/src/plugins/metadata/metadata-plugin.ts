@@ -36,7 +36,11 @@ export const metadataPlugin = definePlugin({
     const { config, log, meta } = context;
     const policy = config.content_sharing_policy === 'isolated' ? 'isolated' : 'shared';
     meta.exports['path'] = path.join(context.root, 'meta.lmdb');
-    const store = await LmdbStore.open({ path: meta.exports['path'], noSync: config.no_sync });
+    const store = await LmdbStore.open({
+      path: meta.exports['path'],
+      noSync: config.no_sync,
+      reserve: 4 << 20,
+    });
     await endOwnLeases(store);
     const events = context.get(PluginTypes.Event);
     const backend = context.get(PluginTypes.Content);

@@ -1,0 +1,257 @@
+import { closeSync, fstatSync, openSync, statSync } from 'node:fs';
+import { resourceExhausted } from '@gantry/api';
+import { FS_MAGIC, fallocate, fallocateAsync, hasErrno, ioctlAsync, statfs } from '@gantry/sys';
+
+/** What lmdb tells of a database. */
+export interface DatabaseShape {
+  pageSize: number;
+  /** Pages up to the last one ever used; free ones among them count. */
+  pages: number;
+  treeDepth: number;
+}
+
+/** What updates have asked for: enough to say how many pages they write at most. */
+export class Work {
+  puts = 0;
+  removes = 0;
+  /** Bytes of records that get pages of their own. */
+  large = 0;
+
+  add(other: Readonly<Work>, sign: 1 | -1 = 1): void {
+    this.puts += sign * other.puts;
+    this.removes += sign * other.removes;
+    this.large += sign * other.large;
+  }
+}
+
+/** A put above this gets pages of its own (lmdb's limit is a little higher). */
+const largeRecord = 1900;
+const marginPages = 64;
+const smallestStep = 64 << 10;
+/** Enough for the readers' table of lmdb's lock file. */
+const lockBytes = 12288;
+const noSpace = ['ENOSPC', 'EDQUOT', 'EFBIG'];
+/** FALLOC_FL_KEEP_SIZE. */
+const keepSize = 1;
+const noCopyOnWrite = 0x00800000;
+
+/**
+ * Room on disk that lmdb's file owns before lmdb writes there. lmdb does not survive a write that fails for want of space (it
+ * aborts, or never answers), so an update is refused before it is given to lmdb. Half of the reserve is kept for updates that
+ * add nothing, so that a full disk can be emptied. It is renewed ahead of time, off the main thread.
+ *
+ * The blocks are allocated and not written (fallocate), so that ext4, XFS and tmpfs need no space for writing there later; for
+ * btrfs the file is made without copy-on-write. Where there is no fallocate, the filesystem's free space stands for the reserve.
+ */
+export class DiskReserve {
+  readonly #fd: number;
+  readonly #size: number;
+  /** Writes below this offset need no space of the filesystem. */
+  #allocated: number;
+  #look: () => DatabaseShape = () => ({ pageSize: 4096, pages: 0, treeDepth: 1 });
+  #shape = this.#look();
+  /** What lmdb was asked for since `#shape` was true, and what of all it has not answered yet. */
+  readonly #since = new Work();
+  readonly #unanswered = new Work();
+  #full = false;
+  #renewal: Promise<void> | undefined;
+  #closed = false;
+
+  private constructor(fd: number, size: number, allocated: number) {
+    this.#fd = fd;
+    this.#size = size;
+    this.#allocated = allocated;
+  }
+
+  /**
+   * Before lmdb opens `path`, or makes it. `size` in bytes.
+   * @throws ResourceExhausted if there is no room for an empty database.
+   */
+  static async open(path: string, size: number): Promise<DiskReserve> {
+    const fd = openSync(path, 'a+', 0o664);
+    try {
+      await allocateLock(`${path}-lock`);
+      const { size: present, blocks } = fstatSync(fd);
+      if (present === 0) {
+        if (statfs(fd).type === FS_MAGIC.BTRFS) await withoutCopyOnWrite(fd);
+        // lmdb takes a file that is not empty for a database.
+        const got = await reserved(() => fallocateAsync(fd, keepSize, 0, size));
+        if (got === 'full') throw resourceExhausted(`${path}: no space left on device`);
+        return new DiskReserve(fd, size, size);
+      }
+      // It may have holes: pages that were free again before they were written.
+      const got = await reserved(() => fallocateAsync(fd, 0, 0, present));
+      return new DiskReserve(fd, size, got !== 'full' || blocks * 512 >= present ? present : 0);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
+  /** Once lmdb has opened the file. `look` is cheap, and tells what is committed. */
+  async watch(look: () => DatabaseShape): Promise<void> {
+    this.#look = look;
+    await this.renew();
+  }
+
+  /** Whether an update that adds something would be refused now: `renew` may change that. */
+  get low(): boolean {
+    return this.#full && this.#left() < this.#size / 2;
+  }
+
+  /**
+   * Counts what an update is about to ask lmdb for; `adds` says whether that makes the database larger, and is asked only
+   * when little is left. `settle` follows once lmdb has answered.
+   * @throws ResourceExhausted if it might not find room; then it must not be asked for.
+   */
+  charge(update: Work, { put, bytes }: { put: boolean; bytes: number }, adds: () => boolean): void {
+    const step = new Work();
+    if (put) step.puts = 1;
+    else step.removes = 1;
+    if (bytes > largeRecord) step.large = bytes + 2 * this.#shape.pageSize;
+    for (const work of [this.#since, this.#unanswered, update]) work.add(step);
+    if (this.#left() >= this.#size * 0.75) return;
+    this.#refresh();
+    if (this.#left() >= this.#size * 0.75) return;
+    void this.renew();
+    if (this.#left() >= this.#size / 2) return;
+    // More at once than the reserve was made for; it cannot wait in the middle of a transaction.
+    if (!this.#full && this.#growNow()) return;
+    if (this.#left() >= this.#margin() && !adds()) return;
+    throw resourceExhausted('metadata cannot be written: no space left on device');
+  }
+
+  /** lmdb has committed an update, or dropped it. */
+  settle(update: Work): void {
+    this.#unanswered.add(update, -1);
+  }
+
+  /** Gets as much as is missing, or as there is. Does not fail. */
+  renew(): Promise<void> {
+    this.#renewal ??= this.#renew().finally(() => {
+      this.#renewal = undefined;
+    });
+    return this.#renewal;
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#renewal;
+    closeSync(this.#fd);
+  }
+
+  async #renew(): Promise<void> {
+    this.#refresh();
+    for (let step = this.#missing(); step > 0 && !this.#closed; ) {
+      const offset = this.#allocated;
+      const got = await reserved(() => fallocateAsync(this.#fd, 0, offset, step));
+      if (got === 'unsupported') return this.#countFree();
+      if (got === 'full') {
+        this.#full = true;
+        step = Math.floor(step / 2);
+        if (step < smallestStep) return;
+        continue;
+      }
+      // It may have grown meanwhile, in the middle of a large transaction.
+      this.#allocated = Math.max(this.#allocated, offset + step);
+      this.#refresh();
+      step = this.#full ? Math.min(step, this.#missing()) : this.#missing();
+      if (this.#missing() <= 0) this.#full = false;
+    }
+    if (this.#missing() <= 0) this.#full = false;
+  }
+
+  #growNow(): boolean {
+    const length = this.#missing();
+    try {
+      fallocate(this.#fd, 0, this.#allocated, length);
+    } catch (error) {
+      if (hasErrno(error, ...noSpace)) this.#full = true;
+      else this.#countFree();
+      return this.#left() >= this.#size / 2;
+    }
+    this.#allocated += length;
+    return true;
+  }
+
+  #countFree(): void {
+    const { available, blockSize } = statfs(this.#fd);
+    // Others write there too.
+    const free = Number(available) * blockSize - this.#size;
+    this.#allocated = this.#used() + Math.max(0, Math.min(free, this.#size + this.#promised()));
+    this.#full = this.#missing() > 0;
+  }
+
+  #refresh(): void {
+    this.#shape = this.#look();
+    Object.assign(this.#since, this.#unanswered);
+  }
+
+  #used(): number {
+    return this.#shape.pages * this.#shape.pageSize;
+  }
+
+  #left(): number {
+    return this.#allocated - this.#used() - this.#promised();
+  }
+
+  #missing(): number {
+    return this.#used() + this.#promised() + this.#size - this.#allocated;
+  }
+
+  /** Kept even from updates that add nothing: lmdb notes which pages are free. */
+  #margin(): number {
+    return (marginPages + this.#shape.pages / 128) * this.#shape.pageSize;
+  }
+
+  /**
+   * The most that `#since` can write beyond the last page. A record's change copies the path to it, and its neighbours' when it
+   * shrinks; but of all pages each only once in a transaction, and the next one starts when lmdb has answered the last. A
+   * put may split a leaf, and one in many a branch.
+   */
+  #promised(): number {
+    const { puts, removes, large } = this.#since;
+    if (puts + removes === 0) return 0;
+    const { pageSize, pages, treeDepth } = this.#shape;
+    const copies = Math.min((puts + removes) * 2 * (treeDepth + 1), 2 * pages);
+    return (copies + Math.ceil(puts * 1.125) + 16) * pageSize + large;
+  }
+}
+
+type Got = 'all' | 'full' | 'unsupported';
+
+async function reserved(allocate: () => Promise<void>): Promise<Got> {
+  try {
+    await allocate();
+    return 'all';
+  } catch (error) {
+    if (hasErrno(error, ...noSpace)) return 'full';
+    if (hasErrno(error, 'EOPNOTSUPP', 'ENOSYS')) return 'unsupported';
+    throw error;
+  }
+}
+
+/** lmdb maps its lock file: a hole there would end the process (SIGBUS) when the disk is full. */
+async function allocateLock(path: string): Promise<void> {
+  const present = statSync(path, { throwIfNoEntry: false });
+  // One that lmdb has open here must not be opened and closed: its locks would go.
+  if (present && present.size > 0 && present.blocks * 512 >= present.size) return;
+  const fd = openSync(path, 'a+', 0o664);
+  try {
+    if (present === undefined && statfs(fd).type === FS_MAGIC.BTRFS) await withoutCopyOnWrite(fd);
+    fallocate(fd, 0, 0, Math.max(lockBytes, present?.size ?? 0));
+  } catch (error) {
+    if (hasErrno(error, ...noSpace)) throw resourceExhausted(`${path}: no space left on device`, error);
+    if (!hasErrno(error, 'EOPNOTSUPP', 'ENOSYS')) throw error;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** FS_IOC_GETFLAGS and FS_IOC_SETFLAGS; takes effect on an empty file only. */
+async function withoutCopyOnWrite(fd: number): Promise<void> {
+  const flags = Buffer.alloc(8);
+  await ioctlAsync(fd, 0x80086601, flags);
+  flags.writeUInt32LE(flags.readUInt32LE() | noCopyOnWrite);
+  await ioctlAsync(fd, 0x40086602, flags);
+}
