@@ -1,6 +1,6 @@
 // Checkpoints and what is restored from them, by our ctr and containerd's own, with CRIU.
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { Client } from '../../packages/client/src/index.ts';
@@ -183,6 +183,22 @@ describe('checkpoint and restore', { skip }, () => {
       if (topic === '/tasks/checkpointed') break;
     }
     assert.ok(seen.includes('/tasks/start'));
+    // As containerd's CRI asks: from a directory, with what was written to the root beside it, and started at once.
+    const from = path.join(temp.path, 'from');
+    const directory = path.join(from, 'checkpoint');
+    await ctr.ok('tasks', 'checkpoint', '--exit', '--image-path', directory, 'one');
+    await eventually('it has ended', async () => /one +\d+ +STOPPED/.test(await ctr.ok('tasks', 'ls')) || undefined);
+    await ctr.try('tasks', 'rm', 'one');
+    writeFileSync(path.join(from, 'beside'), 'from the layer');
+    await run('tar', ['-czf', path.join(from, 'rootfs-diff.tar'), '-C', from, 'beside']);
+    const again = await client.tasks.create({
+      container: 'one',
+      checkpoint: { mediaType: '', digest: '', size: 0, annotations: { RestoreFromPath: directory } },
+      stdio: { stdin: 'pipe', stdout: 'pipe', stderr: 'pipe' },
+    });
+    assert.ok(again.pid > 0);
+    assert.equal((await again.status()).state, 'running');
+    assert.equal(await ctr.ok('tasks', 'exec', '--exec-id', 'beside', 'one', 'cat', '/beside'), 'from the layer');
     await ctr.try('tasks', 'rm', '-f', 'one');
     await ctr.ok('containers', 'rm', 'one');
   });

@@ -12,6 +12,7 @@ import type { SnapshotterRegistry } from '@gantry/daemon/core/snapshots/snapshot
 import type { TaskRuntime } from '@gantry/daemon/core/tasks/task-runtime.ts';
 import type { WarningService } from '@gantry/daemon/core/warnings/warning-service.ts';
 import type { CdiRegistry } from '@gantry/oci/cdi/cdi-registry.ts';
+import type { ContainerRoots } from './checkpoint/container-roots.ts';
 import type { ImagesConfig } from './config/images-config.ts';
 import type { RuntimeConfig } from './config/runtime-config.ts';
 import type { CriImages } from './images/cri-images.ts';
@@ -72,6 +73,7 @@ export interface Cri {
   readonly userFiles: ImageUserFiles;
   readonly volumes: VolumeCopies;
   readonly imageVolumes: ImageVolumes;
+  readonly roots: ContainerRoots;
   readonly machine: Machine;
 }
 

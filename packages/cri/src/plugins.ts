@@ -3,10 +3,12 @@ import { ImageService, RuntimeService } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { CniNetwork } from '@gantry/cni/cni-network.ts';
 import { definePlugin, PluginTypes, pluginType, type ServiceSet } from '@gantry/daemon';
 import { KeyedLock } from '@gantry/daemon/core/content/keyed-lock.ts';
+import type { Differ } from '@gantry/daemon/core/diff/differ.ts';
 import type { SandboxStore } from '@gantry/daemon/core/sandboxes/sandbox-store.ts';
 import type { TaskRuntime } from '@gantry/daemon/core/tasks/task-runtime.ts';
 import { warnOf } from '@gantry/daemon/core/warnings/deprecations.ts';
 import { CdiDirectories } from '@gantry/oci/cdi/cdi-directories.ts';
+import { ContainerRoots } from './checkpoint/container-roots.ts';
 import { type ImagesConfig, imagesConfig } from './config/images-config.ts';
 import { runtimeConfig } from './config/runtime-config.ts';
 import { serverConfig } from './config/server-config.ts';
@@ -131,6 +133,7 @@ export const criGrpcPlugin = definePlugin({
     PluginTypes.Event,
     PluginTypes.Warning,
     PluginTypes.MountManager,
+    PluginTypes.Differ,
     nriType,
   ],
   config: serverConfig,
@@ -194,8 +197,17 @@ export const criGrpcPlugin = definePlugin({
       userFiles,
       volumes: new VolumeCopies(temp, mounts),
       imageVolumes: new ImageVolumes({ images, snapshotters, snapshotter: config.snapshotter, state: runtime.state }),
+      roots: new ContainerRoots({
+        content,
+        snapshotters,
+        leases: context.get(PluginTypes.Lease),
+        differ: context.all(PluginTypes.Differ).get('walking') as Differ | undefined,
+        mounts,
+        temp,
+      }),
       machine: runtime.machine,
     };
+    context.onClose(() => cri.roots.close());
     context.onClose(() => cri.volumes.close());
     context.onClose(() => cri.stats.close());
     context.onClose(() => cri.logs.close());

@@ -3,6 +3,7 @@ import { version } from '@gantry/daemon';
 import type { Implementation } from '@gantry/rpc';
 import type { Cri } from './cri.ts';
 import { usesSystemdCgroups } from './run/runtime-handlers.ts';
+import { checkpointContainer } from './verbs/checkpoint-container.ts';
 import { containerStatus } from './verbs/container-status.ts';
 import { createContainer } from './verbs/create-container.ts';
 import { execSync } from './verbs/exec-sync.ts';
@@ -29,7 +30,7 @@ function* batches<T>(items: readonly T[]): Generator<T[]> {
   for (let at = 0; at < items.length; at += batch) yield items.slice(at, at + batch);
 }
 
-/** runtime.v1.RuntimeService, without CheckpointContainer. */
+/** runtime.v1.RuntimeService. */
 export function runtimeService(cri: Cri): Implementation<typeof RuntimeService> {
   return {
     async version() {
@@ -59,6 +60,7 @@ export function runtimeService(cri: Cri): Implementation<typeof RuntimeService> 
     containerStatus: (request) => containerStatus(cri, request),
     updateContainerResources: (request) => updateContainerResources(cri, request),
     updatePodSandboxResources: (request) => updatePodSandboxResources(cri, request),
+    checkpointContainer: (request, { signal }) => checkpointContainer(cri, request, signal),
     reopenContainerLog: (request) => reopenContainerLog(cri, request),
     execSync: (request, { signal }) => execSync(cri, request, signal),
     ...streamingMethods(cri),

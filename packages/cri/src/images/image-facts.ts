@@ -27,6 +27,8 @@ export interface ImageFacts {
   /** The configuration as it is stored. */
   configBytes: Uint8Array;
   layers: readonly Descriptor[];
+  /** Of its manifest, and of the indexes on the way to that. */
+  annotations: Readonly<Record<string, string>>;
 }
 
 /** Reads the facts of images, once for each target. */
@@ -54,7 +56,7 @@ export class ImageFactsReader {
   }
 
   async #read(ctx: RequestContext, target: Descriptor): Promise<ImageFacts> {
-    const { descriptor, size } = await this.#manifest(ctx, target, 0);
+    const { descriptor, size, annotations } = await this.#manifest(ctx, target, 0);
     const manifest = parseManifest(await readManifest(ctx, this.#content, descriptor), descriptor.mediaType);
     const configBytes = await readContent(ctx, this.#content, manifest.config.digest);
     const config = parseImageConfig(configBytes);
@@ -66,6 +68,7 @@ export class ImageFactsReader {
       config,
       configBytes,
       layers: manifest.layers,
+      annotations: { ...annotations, ...manifest.annotations },
     };
   }
 
@@ -74,8 +77,8 @@ export class ImageFactsReader {
     ctx: RequestContext,
     target: Descriptor,
     depth: number,
-  ): Promise<{ descriptor: Descriptor; size: number }> {
-    if (isManifestType(target.mediaType)) return { descriptor: target, size: 0 };
+  ): Promise<{ descriptor: Descriptor; size: number; annotations: Record<string, string> }> {
+    if (isManifestType(target.mediaType)) return { descriptor: target, size: 0, annotations: {} };
     if (!isIndexType(target.mediaType) || depth > 4) {
       throw notFound(`image ${target.digest} is a ${target.mediaType || 'blob of no known type'}: not found`);
     }
@@ -87,9 +90,9 @@ export class ImageFactsReader {
       .sort((a, b) => (a.platform && b.platform ? this.#matcher.compare(a.platform, b.platform) : 0));
     for (const child of fitting) {
       try {
-        const { descriptor, size } = await this.#manifest(ctx, child, depth + 1);
+        const { descriptor, size, annotations } = await this.#manifest(ctx, child, depth + 1);
         await this.#content.info(ctx, descriptor.digest);
-        return { descriptor, size: size + target.size };
+        return { descriptor, size: size + target.size, annotations: { ...index.annotations, ...annotations } };
       } catch (error) {
         if (!hasCode(error, Code.NotFound)) throw error;
       }

@@ -9,6 +9,11 @@ import { CriAnnotation } from '../labels.ts';
 /** Names under which runc's options are understood. */
 const runcTypes = new Set(['io.containerd.runc.v2', 'io.containerd.gantry.v1', '']);
 
+/** Whether a runtime by that name takes runc's options. */
+export function isRuncRuntime(name: string): boolean {
+  return runcTypes.has(name);
+}
+
 export interface RuntimeHandler extends RuntimeHandlerConfig {
   name: string;
 }

@@ -23,6 +23,8 @@ export interface ContainerStatusRecord {
   removing: boolean;
   /** What became of it while the daemon was away cannot be told. */
   unknown: boolean;
+  /** To be restored from a checkpoint at its start. */
+  restore?: boolean;
   resources?: LinuxContainerResources | undefined;
 }
 
@@ -66,6 +68,7 @@ export async function writeStatus(directory: string, status: ContainerStatusReco
     Reason: status.reason,
     Message: status.message,
     Unknown: status.unknown,
+    Restore: status.restore ?? false,
     Resources: status.resources ? { linux: toJson(LinuxContainerResourcesSchema, status.resources) } : null,
   });
   await mkdir(directory, { recursive: true, mode: 0o755 });
@@ -84,6 +87,7 @@ interface StoredStatus {
   Reason?: string;
   Message?: string;
   Unknown?: boolean;
+  Restore?: boolean;
   Resources?: { linux?: unknown } | null;
 }
 
@@ -107,6 +111,7 @@ export async function readStatus(directory: string): Promise<ContainerStatusReco
     reason: stored.Reason ?? '',
     message: stored.Message ?? '',
     unknown: stored.Unknown ?? false,
+    ...(stored.Restore && { restore: true }),
     resources: linux ? fromJson(LinuxContainerResourcesSchema, linux) : undefined,
   };
 }

@@ -12,6 +12,7 @@ import {
 import { removeAllBeneath } from '@gantry/mount';
 import { encodeJson, type ImageConfig, type RuntimeSpec } from '@gantry/oci';
 import { annotatedDevices } from '@gantry/oci/cdi/device-name.ts';
+import { openCheckpoint, restoreLog, restoreRoot } from '../checkpoint/restore.ts';
 import { type Cri, criContext, dirs } from '../cri.ts';
 import { CriLabel, Extension } from '../labels.ts';
 import { imageVolumes } from '../run/container-volumes.ts';
@@ -37,14 +38,14 @@ export async function createContainer(
   request: CreateContainerRequest,
   signal: AbortSignal,
 ): Promise<{ containerId: string }> {
-  const { config } = request;
-  if (!config?.metadata) throw invalidArgument('container config must include metadata');
+  const { config: given } = request;
+  if (!given?.metadata) throw invalidArgument('container config must include metadata');
   const sandbox = cri.sandboxes.get(request.podSandboxId);
   requireRunning(sandbox);
   const sandboxConfig = request.sandboxConfig ?? sandbox.metadata.config;
   const handler = cri.handlers.forPod(sandbox.metadata.config, sandbox.metadata.runtimeHandler);
   const id = randomBytes(32).toString('hex');
-  const name = containerName(config, sandboxConfig);
+  const name = containerName(given, sandboxConfig);
   await using undo = new AsyncDisposableStack();
   const undoing = (what: string, work: () => unknown): void =>
     undo.defer(async () => {
@@ -63,8 +64,6 @@ export async function createContainer(
   const ctx = criContext(signal, sandbox.id);
   const quiet = criContext();
 
-  const image = await cri.images.get(ctx, config.image?.image ?? '');
-  const imageName = image.tags[0] ?? image.digests[0] ?? image.id;
   const snapshotterName = handler.snapshotter || cri.config.images.snapshotter;
   const root = dirs.containerRoot(cri, id);
   const state = dirs.containerState(cri, id);
@@ -72,6 +71,10 @@ export async function createContainer(
   undoing('directory', () => removeAllBeneath(root));
   await mkdir(state, { recursive: true, mode: 0o755 });
   undoing('state directory', () => removeAllBeneath(state));
+  const restored = await openCheckpoint(cri, ctx, given, sandboxConfig, { root, snapshotter: snapshotterName });
+  const config = restored?.config ?? given;
+  const image = restored?.image ?? (await cri.images.get(ctx, config.image?.image ?? ''));
+  const imageName = image.tags[0] ?? image.digests[0] ?? image.id;
 
   undoing('image volumes', () => cri.imageVolumes.release(id));
   const asked = await askedMounts(await cri.imageVolumes.resolve(ctx, config.mounts, { id, sandboxId: sandbox.id }));
@@ -136,6 +139,11 @@ export async function createContainer(
   });
   undoing('snapshot', () => snapshotter.remove(quiet, id));
   await cri.volumes.copyUp(ctx, rootfs, volumes);
+  if (restored) {
+    await restoreRoot(cri, ctx, restored, rootfs);
+    await restoreLog(restored, metadata.logPath);
+    container.status.restore = true;
+  }
   await cri.records.containers.create(ctx, {
     id,
     labels: { ...config.labels, [CriLabel.containerKind]: 'container' },

@@ -1,5 +1,9 @@
+import path from 'node:path';
 import { Code, failedPrecondition, hasCode, now, StatusError } from '@gantry/api';
 import { ContainerEventType, ContainerState, type StartContainerRequest } from '@gantry/api/gen/cri/v1/api_pb.js';
+import { removeAllBeneath } from '@gantry/mount';
+import { ArchiveFile } from '../checkpoint/archive-files.ts';
+import { restoreDirectory } from '../checkpoint/restore.ts';
 import { type Cri, criContext, dirs } from '../cri.ts';
 import { containerFifos, openContainerIo } from '../run/container-io.ts';
 import { noteExit, watchContainer } from '../run/exit-watch.ts';
@@ -66,6 +70,7 @@ async function run(cri: Cri, sandbox: PodSandbox, container: CriContainer): Prom
   const rootfs = await cri.snapshotters.get(ctx, record.snapshotter).mounts(ctx, record.snapshotKey);
   const fifos = await containerFifos(cri, container);
   const io = await openContainerIo(cri, container, fifos, false);
+  const restored = path.join(dirs.containerRoot(cri, id), restoreDirectory);
   const task = await cri.tasks.create(ctx, id, {
     spec: record.spec!,
     rootfs,
@@ -73,6 +78,7 @@ async function run(cri: Cri, sandbox: PodSandbox, container: CriContainer): Prom
     runtime: record.runtime.name,
     runtimeOptions: record.runtime.options,
     sandboxId: metadata.sandboxId,
+    ...(container.status.restore && { checkpoint: { path: path.join(restored, ArchiveFile.images) } }),
   });
   await cri.hooks.startContainer(sandbox, container);
   requireRunning(sandbox);
@@ -81,6 +87,7 @@ async function run(cri: Cri, sandbox: PodSandbox, container: CriContainer): Prom
   container.status = { ...container.status, pid, startedAt: nanosOf(now()), starting: false };
   await writeStatus(dirs.containerRoot(cri, id), container.status);
   watchContainer(cri, container, task);
+  if (container.status.restore) await removeAllBeneath(restored);
   await cri.hooks.postStartContainer(sandbox, container).catch((error) => cri.log.warn('hook', { error, id }));
 }
 

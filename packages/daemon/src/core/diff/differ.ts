@@ -54,6 +54,8 @@ export interface Differ {
     mounts: Mount[],
     options?: ApplyOptions,
   ): Promise<Descriptor>;
+  /** The same for a layer that is a local file and no blob, whatever it is compressed with. */
+  applyFile?(ctx: RequestContext, file: string, mounts: Mount[]): Promise<void>;
   /** Writes the changes from `lower` to `upper` as a layer blob, labelled with its diff id (`containerd.io/uncompressed`). */
   diff(ctx: RequestContext, lower: Mount[], upper: Mount[], options?: DiffOptions): Promise<Descriptor>;
 }

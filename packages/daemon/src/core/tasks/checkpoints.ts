@@ -1,8 +1,9 @@
+import { existsSync } from 'node:fs';
 import { mkdtemp, realpath, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { toBinary } from '@bufbuild/protobuf';
 import { type Any, AnySchema } from '@bufbuild/protobuf/wkt';
-import { Code, failedPrecondition, hasCode, invalidArgument, isAny, unpackAny } from '@gantry/api';
+import { Code, failedPrecondition, hasCode, invalidArgument, isAny, unimplemented, unpackAny } from '@gantry/api';
 import { CheckpointOptionsSchema } from '@gantry/api/gen/types/runc/options/oci_pb.js';
 import { LayerMediaType } from '@gantry/archive';
 import type { Mount } from '@gantry/mount';
@@ -65,6 +66,14 @@ export class Checkpoints {
     } finally {
       await writer.close();
     }
+  }
+
+  /** Lays what is in `file`, a layer, over a container's root. One that is not there changes nothing. */
+  async applyChanges(ctx: RequestContext, file: string, mounts: Mount[]): Promise<void> {
+    if (!existsSync(file)) return;
+    const { applyFile } = this.#differ;
+    if (!applyFile) throw unimplemented('the differ takes no layer out of a file');
+    await applyFile.call(this.#differ, ctx, file, mounts);
   }
 
   /** Where a task comes from that a request wants to be restored. @throws StatusError InvalidArgument */

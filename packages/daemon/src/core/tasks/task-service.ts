@@ -1,3 +1,4 @@
+import path from 'node:path';
 import type { Any } from '@bufbuild/protobuf/wkt';
 import { Code, hasCode, invalidArgument, now, type Time } from '@gantry/api';
 import type { Mount } from '@gantry/mount';
@@ -29,6 +30,11 @@ export interface TaskMetric {
   data: Any;
 }
 
+/** Annotation of a checkpoint's descriptor: a directory with CRIU's images that the task is restored from, and started. */
+const restoreFromPath = 'RestoreFromPath';
+/** What was written to the root of a container, beside that directory; a layer. */
+export const rootfsChanges = 'rootfs-diff.tar';
+
 /** Tasks as clients see them: container records joined with the runtime that runs them. */
 export class TaskService {
   readonly #containers: ContainerStore;
@@ -54,11 +60,20 @@ export class TaskService {
   async create(ctx: RequestContext, input: CreateTaskInput): Promise<{ pid: number }> {
     const container = await this.#containers.get(ctx, input.containerId);
     if (!container.spec) throw invalidArgument(`container "${container.id}" has no spec: invalid argument`);
+    // containerd's CRI asks so for a container out of a checkpoint archive: what was written to its root lies beside CRIU's images.
+    const images = input.checkpoint?.annotations?.[restoreFromPath];
+    if (images !== undefined) {
+      const changes = path.join(images, '..', rootfsChanges);
+      await this.#checkpoints.applyChanges(ctx, changes, input.rootfs);
+    }
     const task = await this.#runtime.create(ctx, container.id, {
       spec: container.spec,
       rootfs: input.rootfs,
       io: input.io,
-      checkpoint: this.#checkpoints.source(ctx, input.checkpoint, input.criuImagePath ?? ''),
+      checkpoint:
+        images === undefined
+          ? this.#checkpoints.source(ctx, input.checkpoint, input.criuImagePath ?? '')
+          : { path: images },
       runtime: input.runtimePath || container.runtime.name,
       runtimeOptions: container.runtime.options,
       taskOptions: input.options,
@@ -66,7 +81,16 @@ export class TaskService {
       address: input.address,
       apiVersion: input.apiVersion,
     });
-    return { pid: await task.pid() };
+    if (images === undefined) return { pid: await task.pid() };
+    // And that it runs by then.
+    try {
+      return { pid: await task.start('') };
+    } catch (error) {
+      await this.#runtime.delete({ ...ctx, signal: undefined }, container.id).catch((failure) => {
+        this.#log.warn('a task that cannot be restored stays', { error: failure, id: container.id });
+      });
+      throw error;
+    }
   }
 
   /** The task of a container. @throws NotFound, of the container or of its task. */

@@ -3,6 +3,7 @@
  * the archive room's workers.
  */
 import { randomBytes } from 'node:crypto';
+import { stat } from 'node:fs/promises';
 import { MessageChannel } from 'node:worker_threads';
 import { Code, hasCode, StatusError, unimplemented } from '@gantry/api';
 import {
@@ -72,14 +73,30 @@ export class WalkingDiffer implements Differ {
   ): Promise<Descriptor> {
     const params = this.#params(descriptor, options);
     await using reader = await this.#options.content.reader(ctx, descriptor.digest);
-    return await withActivation(this.#options.mounts, ctx, 'fs-diffapply', mounts, async (system) => {
-      const run = async (target: ApplyTarget) => {
-        const job = this.#runApply(reader, { ...params, target }, runOptions(ctx, options));
-        return this.#unpacked(descriptor, await job);
-      };
+    return await this.#onto(ctx, mounts, async (target) => {
+      const job = this.#runApply(reader, { ...params, target }, runOptions(ctx, options));
+      return this.#unpacked(descriptor, await job);
+    });
+  }
+
+  /** Calls `run` with where a layer for these mounts is to be unpacked. */
+  #onto<T>(ctx: RequestContext, mounts: Mount[], run: (target: ApplyTarget) => Promise<T>): Promise<T> {
+    return withActivation(this.#options.mounts, ctx, 'fs-diffapply', mounts, async (system) => {
       const direct = directTarget(system);
       if (direct) return await run(direct);
       return await withTempMount(system, this.#options.temp, (root) => run({ root, kind: 'merged' }));
+    });
+  }
+
+  async applyFile(ctx: RequestContext, file: string, mounts: Mount[]): Promise<void> {
+    const { pool, sizeLimit, log } = this.#options;
+    const { size } = await stat(file);
+    const maxSize = sizeLimit?.(size);
+    const source = { kind: 'file' as const, path: file, length: size };
+    await this.#onto(ctx, mounts, async (target) => {
+      const params: ApplyLayerParams = { source, target, ...(maxSize !== undefined && { maxSize }) };
+      const { warnings } = await pool.run<ApplyLayerResult>('apply-layer', params, { signal: ctx.signal });
+      for (const warning of warnings) log.warn(warning, { file });
     });
   }
 
