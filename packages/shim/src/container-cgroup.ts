@@ -61,6 +61,27 @@ export class ContainerCgroup {
     return (await this.#load(pid)).procs(true);
   }
 
+  /** Whether no process is in it or beneath; false also if that cannot be told any more. */
+  async isEmpty(): Promise<boolean> {
+    return (await this.#procs())?.length === 0;
+  }
+
+  /** Whether this is the only process in it and beneath; false also if that cannot be told. */
+  async hasOnly(pid: number): Promise<boolean> {
+    const procs = await this.#procs();
+    return procs?.length === 1 && procs[0] === pid;
+  }
+
+  /** undefined if it was not found while its init process lived, or is gone. */
+  async #procs(): Promise<number[] | undefined> {
+    try {
+      return await (await this.#found)?.procs(true);
+    } catch (error) {
+      log.debug('processes of a cgroup cannot be read', { id: this.#id, error });
+      return undefined;
+    }
+  }
+
   /** Calls back for each kill by the kernel for want of memory. Failing to watch is not the container's failure. */
   async watchOom(pid: number, onOom: () => void): Promise<void> {
     try {

@@ -47,6 +47,8 @@ export class Container {
   readonly #inFlight = new Set<string>();
   paused = false;
   #deleted = false;
+  /** Its init process has ended and nothing was left in its cgroup. */
+  #leftNothing = false;
 
   constructor(context: ShimContext, identity: ContainerIdentity, init: TaskProcess) {
     this.#context = context;
@@ -251,8 +253,12 @@ export class Container {
     publishExit(this.#context, this, process, exit);
   }
 
-  /** Without a pid namespace of its own, what the init process left behind is ended here. */
+  /** Without a pid namespace of its own, what the init process left behind is ended here. Mostly that is nothing. */
   async #killRest(): Promise<void> {
+    if (isNative(this.identity.runtime) && (await this.cgroup.isEmpty())) {
+      this.#leftNothing = true;
+      return;
+    }
     try {
       await this.runtime('kill', ['kill', '--all', this.id, 'KILL']);
     } catch (error) {
@@ -280,6 +286,10 @@ export class Container {
     const process = this.process(execId);
     if (execId === '' && (all || this.paused || !isNative(this.identity.runtime))) {
       if (process.exit && !all) throw notFound('process already finished: not found');
+      if (all && (await this.#initIsAll(signal))) {
+        this.#signal(process, signal);
+        return;
+      }
       try {
         await this.runtime('kill', ['kill', ...(all ? ['--all'] : []), this.id, String(signal)]);
       } catch (error) {
@@ -289,6 +299,15 @@ export class Container {
     }
     if (process.pid === 0) throw failedPrecondition('process not created');
     this.#signal(process, signal);
+  }
+
+  /** Whether a signal to the init process does what one to every process does: then no runtime is called for it. */
+  async #initIsAll(signal: number): Promise<boolean> {
+    const { init, paused } = this;
+    if (!isNative(this.identity.runtime) || paused || !init.isRunning) return false;
+    // With the first process of its pid namespace the kernel ends the others.
+    if (signal === SIGKILL && this.identity.ownPidNamespace) return true;
+    return (await this.cgroup.hasOnly(init.pid)) && init.isRunning;
   }
 
   #signal(process: TaskProcess, signal: number): void {
@@ -395,7 +414,10 @@ export class Container {
     const { init } = this;
     if (init.isRunning && init.started) throw failedPrecondition('cannot delete a running process');
     // Once every process has ended only a hook could still look at the rootfs.
-    const early = init.exit !== undefined && this.identity.ownPidNamespace && !this.identity.hooks.includes('poststop');
+    const early =
+      init.exit !== undefined &&
+      (this.identity.ownPidNamespace || this.#leftNothing) &&
+      !this.identity.hooks.includes('poststop');
     const [deleted, unmounted] = await Promise.allSettled([
       this.whileInFlight('delete', async () => {
         if (early && (await this.#removeState())) return;

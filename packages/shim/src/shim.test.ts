@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, globSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect, Socket } from 'node:net';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -230,6 +230,18 @@ for (const runtime of ['runc', 'crun']) {
       const left = Number(readFileSync(path.join(lab.rootfs, 'tmp/pid'), 'utf8'));
       await ended(left, 3000);
       await task.delete({ id });
+    });
+
+    test('one that leaves nothing behind needs no runtime for its end, and leaves no state', async () => {
+      const id = 'hostpid-alone';
+      const { task } = await make(id, ['sleep', '1000'], {}, { without: ['pid'] });
+      await task.start({ id });
+      const traces = [`${lab.directory}/state/*/${id}`, `/sys/fs/cgroup/{,*/}gantry-shim-lab-${process.pid}/${id}`];
+      assert.ok(globSync(traces).length > 1);
+      await task.kill({ id, signal: 9, all: true });
+      assert.equal((await task.wait({ id })).exitStatus, 137);
+      await task.delete({ id });
+      assert.deepEqual(globSync(traces), []);
     });
 
     test('file:// and binary:// loggers', async () => {
