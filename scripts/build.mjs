@@ -24,6 +24,7 @@ const workers = [
   'packages/archive/src/archive-worker.ts',
   'packages/daemon/src/core/snapshots/tree-worker.ts',
   'packages/daemon/src/core/trust/module-worker.ts',
+  'packages/nri/src/runtime/wasm/wasm-worker.ts',
 ];
 
 /**

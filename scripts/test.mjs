@@ -110,11 +110,16 @@ function compileNriPlugins(bin, go) {
   compileInScratch(bin, go, 'nri-stub-plugin', 'github.com/containerd/nri@v0.12.0', '.', {
     source: 'test/lib/nri-plugin/main.go',
   });
+  compileInScratch(bin, go, 'nri-plugin.wasm', 'github.com/containerd/nri@v0.12.0', '.', {
+    source: 'test/lib/nri-wasm-plugin/main.go',
+    env: { GOOS: 'wasip1', GOARCH: 'wasm' },
+    flags: ['-buildmode=c-shared'],
+  });
   compileInScratch(bin, go, 'prefetchfiles-nri-plugin', `${nydus}@v0.15.15`, `${nydus}/cmd/prefetchfiles-nri-plugin`);
 }
 
 /** Compiles a program in a module of its own, which needs another. `tests` makes the program of a package's tests. */
-function compileInScratch(bin, go, name, module, program, { source, tests = false } = {}) {
+function compileInScratch(bin, go, name, module, program, { source, tests = false, env: settings, flags = [] } = {}) {
   const file = path.join(bin, name);
   if (existsSync(file)) return;
   if (!go) {
@@ -124,12 +129,12 @@ function compileInScratch(bin, go, name, module, program, { source, tests = fals
   const scratch = path.join(top, '.cache', `${name}.module`);
   mkdirSync(scratch, { recursive: true });
   if (source) copyFileSync(path.join(top, source), path.join(scratch, path.basename(source)));
-  const env = { ...process.env, CGO_ENABLED: '0', GOFLAGS: '-mod=mod' };
+  const env = { ...process.env, CGO_ENABLED: '0', GOFLAGS: '-mod=mod', ...settings };
   console.log(`go ${tests ? 'test -c' : 'build'} ${name} (${module}) ...`);
   for (const args of [
     ['mod', 'init', 'scratch'],
     tests ? ['get', '-t', module] : ['get', module],
-    tests ? ['test', '-c', '-o', file, program] : ['build', '-o', file, program],
+    tests ? ['test', '-c', '-o', file, program] : ['build', ...flags, '-o', file, program],
   ]) {
     const made = args[0] === 'mod' && existsSync(path.join(scratch, 'go.mod'));
     if (!made && spawnSync(go, args, { cwd: scratch, stdio: ['ignore', 'ignore', 'inherit'], env }).status !== 0) {

@@ -1,7 +1,7 @@
 // Plugins written with our SDK, under containerd.
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { type RunningPlugin, runPlugin, update } from '@gantry/nri';
@@ -13,6 +13,9 @@ import { makeTempDir } from '../lib/temp-dir.ts';
 
 const image = 'docker.io/test/busybox:1';
 const samples = path.resolve('packages/nri/samples');
+/** The plugin that nri-wasm.test.ts has here: that it runs there shows that it is one. */
+const wasm = path.resolve('.cache/go-bin/nri-plugin.wasm');
+const noWasm = existsSync(wasm) ? false : 'nri-plugin.wasm is not in .cache/go-bin (npm test compiles it)';
 const missing = TestContainerd.missing(containerd2) || (!existsSync(crictl) && 'crictl is not in .cache/go-bin');
 
 describe('our NRI plugins under containerd 2.3.4', {
@@ -65,6 +68,10 @@ describe('our NRI plugins under containerd 2.3.4', {
       `#!/bin/sh\nexec ${process.execPath} ${samples}/logger.ts > ${temp.path}/logger.log 2>&1\n`,
       { mode: 0o755 },
     );
+    if (!noWasm) {
+      copyFileSync(wasm, path.join(temp.path, 'plugins/07-module'));
+      chmodSync(path.join(temp.path, 'plugins/07-module'), 0o755);
+    }
     const layout = path.join(temp.path, 'image');
     await buildImage(layout, [busyboxLayer], { Cmd: ['sleep', '100000'], Env: ['PATH=/bin'] });
     const archive = path.join(temp.path, 'image.tar');
@@ -72,9 +79,11 @@ describe('our NRI plugins under containerd 2.3.4', {
     await containerd.start();
     const ctr = path.join(path.dirname(containerd2), 'ctr');
     await run(ctr, ['-a', containerd.address, '-n', 'k8s.io', 'images', 'import', archive]);
-    await eventually('the image is known', async () =>
-      // Its CRI answers when the installed plugin is there.
-      (await ok('images').catch(() => '')).includes('test/busybox') ? true : undefined,
+    await eventually(
+      'the image is known',
+      // Its CRI answers when the installed plugins are there; it takes seconds to compile a module.
+      async () => ((await ok('images').catch(() => '')).includes('test/busybox') ? true : undefined),
+      120_000,
     );
     for (const [name, index] of [
       ['device-injector', '10'],
@@ -157,5 +166,24 @@ describe('our NRI plugins under containerd 2.3.4', {
     };
     assert.equal(info.runtimeSpec.linux.resources.cpu.shares, 555);
     await assert.rejects(container('unwanted', ['true']), /nobody wants it/);
+  });
+
+  test('the plugin in WebAssembly of the tests here', { skip: noWasm }, async () => {
+    assert.match(containerd.log(), /wasm: Configure .* containerd v0\.12\.0/);
+    const config = {
+      metadata: { name: 'wasm' },
+      image: { image },
+      command: ['env'],
+      log_path: 'wasm.log',
+      linux: hostNetwork,
+      annotations: { 'wasm.test': 'adjust' },
+    };
+    const id = await ok('create', pod, file('wasm', config), podFile);
+    await ok('start', id);
+    await eventually('it ends', async () =>
+      (await ok('inspect', id)).includes('CONTAINER_EXITED') ? true : undefined,
+    );
+    assert.match(await ok('logs', id), /^FROM_WASM=1$/m);
+    assert.match(containerd.log(), /wasm: StartContainer nri wasm/);
   });
 });

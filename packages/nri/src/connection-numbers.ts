@@ -8,4 +8,4 @@ export const defaultSocketPath = '/var/run/nri/nri.sock';
 export const environment = { socket: 'NRI_PLUGIN_SOCKET', name: 'NRI_PLUGIN_NAME', index: 'NRI_PLUGIN_IDX' } as const;
 
 /** The version of NRI that this is, as plugins and runtimes tell each other. */
-export const nriVersion = '0.12.0';
+export const nriVersion = 'v0.12.0';

@@ -10,6 +10,8 @@ import { NriEvents } from './nri-events.ts';
 import type { NriObserver } from './nri-observer.ts';
 import { type LinkOptions, PluginLink } from './plugin-link.ts';
 import { PluginProcesses } from './plugin-processes.ts';
+import { type PluginWire, socketWire } from './plugin-wire.ts';
+import { isWasmFile, type PluginLogLevel, wasmWire } from './wasm/wasm-wire.ts';
 
 export interface NriSettings {
   socketPath: string;
@@ -40,10 +42,7 @@ export interface NriState {
   deprecated(plugin: string): void;
 }
 
-interface HostLog {
-  info(message: string, fields?: object): void;
-  warn(message: string, fields?: object): void;
-}
+type HostLog = Record<PluginLogLevel, (message: string, fields?: Record<string, unknown>) => void>;
 
 /** Longer than this many at once are not let in: each holds a descriptor. */
 const mostConnections = 128;
@@ -91,22 +90,43 @@ export class NriHost {
   async #launch(plugin: InstalledPlugin): Promise<PluginLink | undefined> {
     const { file } = plugin;
     try {
-      const { process: child, connection } = await launchPlugin(plugin);
-      const link = new PluginLink(connection, this.#linkOptions(), plugin);
-      this.#links.add(link);
-      this.#processes.set(link, child);
-      this.#noted.note(child.pid!);
-      child.once('exit', () => {
-        this.#noted.forget(child.pid!);
-        this.#processes.delete(link);
-        link.close();
-      });
+      const link = (await isWasmFile(file)) ? await this.#load(plugin) : await this.#run(plugin);
       await link.start((identity) => pluginConfig(this.#settings.pluginConfigPath, identity));
       return link;
     } catch (error) {
       this.#log.warn('installed NRI plugin could not be started', { file, error });
       return undefined;
     }
+  }
+
+  /** As a process. */
+  async #run(plugin: InstalledPlugin): Promise<PluginLink> {
+    const { process: child, connection } = await launchPlugin(plugin);
+    const link = this.#linkTo(socketWire(connection), plugin);
+    this.#processes.set(link, child);
+    this.#noted.note(child.pid!);
+    child.once('exit', () => {
+      this.#noted.forget(child.pid!);
+      this.#processes.delete(link);
+      link.close();
+    });
+    return link;
+  }
+
+  /** As a module of WebAssembly, in a thread. */
+  async #load(plugin: InstalledPlugin): Promise<PluginLink> {
+    const name = `${plugin.index}-${plugin.name}`;
+    const wire = await wasmWire(plugin.file, {
+      loadTimeout: this.#settings.registrationTimeout,
+      log: (level, message) => this.#log[level](message, { plugin: name }),
+    });
+    return this.#linkTo(wire, plugin);
+  }
+
+  #linkTo(wire: PluginWire, plugin?: InstalledPlugin): PluginLink {
+    const link = new PluginLink(wire, this.#linkOptions(), plugin);
+    this.#links.add(link);
+    return link;
   }
 
   async #listen(): Promise<void> {
@@ -124,8 +144,7 @@ export class NriHost {
   }
 
   async #accept(socket: net.Socket): Promise<void> {
-    const link = new PluginLink(socket, this.#linkOptions());
-    this.#links.add(link);
+    const link = this.#linkTo(socketWire(socket));
     try {
       // Those that come by themselves bring their configuration.
       await link.start(async () => '');

@@ -12,6 +12,7 @@ import {
 import { createClient, type Implementation, Multiplexer, TtrpcServer, ttrpcTransport } from '@gantry/rpc';
 import { PluginConnection, RuntimeConnection } from '../connection-numbers.ts';
 import { type LinkOptions, PluginLink } from './plugin-link.ts';
+import { socketWire } from './plugin-wire.ts';
 
 const options: LinkOptions = {
   runtimeName: 'r',
@@ -37,12 +38,12 @@ const noConfig = async (): Promise<string> => '';
 
 test('one that does not register in time, or wants events that there are not, is cut off', async () => {
   const [ours] = duplexPair();
-  const silent = new PluginLink(ours, options);
+  const silent = new PluginLink(socketWire(ours), options);
   await assert.rejects(silent.start(noConfig), /plugin registration timed out/);
   assert.equal(ours.destroyed, true);
 
   const [mine, theirs] = duplexPair();
-  const greedy = new PluginLink(mine, options);
+  const greedy = new PluginLink(socketWire(mine), options);
   const runtime = plugin(theirs, { configure: async () => ({ events: 1 << 20 }) });
   const started = greedy.start(noConfig);
   await Promise.all([
@@ -53,7 +54,7 @@ test('one that does not register in time, or wants events that there are not, is
 
 test('a name is checked, and kept', async () => {
   const [mine, theirs] = duplexPair();
-  const link = new PluginLink(mine, options);
+  const link = new PluginLink(socketWire(mine), options);
   const runtime = plugin(theirs, { configure: async () => ({ events: 0 }) });
   const started = link.start(async ({ index, name }) => `${index} ${name}`);
   await runtime.registerPlugin({ pluginName: 'honest', pluginIdx: '10' });
@@ -65,7 +66,7 @@ test('a name is checked, and kept', async () => {
   assert.equal(link.wants(Event.VALIDATE_CONTAINER_ADJUSTMENT), true);
 
   const [ours, far] = duplexPair();
-  const bad = new PluginLink(ours, options);
+  const bad = new PluginLink(socketWire(ours), options);
   const refused = assert.rejects(bad.start(noConfig), /invalid plugin index/);
   await assert.rejects(plugin(far, {}).registerPlugin({ pluginName: 'bad', pluginIdx: '1' }), /invalid plugin index/);
   await refused;
@@ -76,7 +77,7 @@ test('one from before 0.12 is told by StateChange, and that is noted once', asyn
   let noted = 0;
   const [mine, theirs] = duplexPair();
   const calls: string[] = [];
-  const link = new PluginLink(mine, {
+  const link = new PluginLink(socketWire(mine), {
     ...options,
     onOldInterface: () => noted++,
     observer: { called: ({ plugin, operation }) => calls.push(`${plugin} ${operation}`), active: () => undefined },

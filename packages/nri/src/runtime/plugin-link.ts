@@ -1,4 +1,3 @@
-import type { Duplex } from 'node:stream';
 import {
   Code,
   deadlineExceeded,
@@ -15,13 +14,13 @@ import {
   Event,
   Plugin as PluginService,
   type PodSandbox,
-  Runtime as RuntimeService,
 } from '@gantry/api/gen/nri/v1alpha1/api_pb.js';
-import { createClient, Multiplexer, TtrpcServer, ttrpcTransport } from '@gantry/rpc';
-import { nriVersion, PluginConnection, RuntimeConnection } from '../connection-numbers.ts';
+import { createClient } from '@gantry/rpc';
+import { nriVersion } from '../connection-numbers.ts';
 import { checkIdentity, type PluginIdentity } from '../plugin-name.ts';
 import type { NriObserver } from './nri-observer.ts';
 import { allEvents, hasEvent, type Notification, notifications, type PluginClient } from './plugin-calls.ts';
+import type { PluginWire } from './plugin-wire.ts';
 import { synchronizeInChunks } from './synchronize.ts';
 
 export interface LinkOptions {
@@ -39,13 +38,13 @@ export interface LinkOptions {
   onClose: (plugin: PluginLink) => void;
   /** It is one from before 0.12. */
   onOldInterface: (plugin: PluginLink) => void;
-  warn: (message: string, fields: object) => void;
+  warn: (message: string, fields: Record<string, unknown>) => void;
   observer?: NriObserver | undefined;
 }
 
 /** One connected plugin. Nothing that it does or leaves takes longer than the time-outs; one that hangs or breaks the protocol is cut off. */
 export class PluginLink {
-  readonly #multiplexer: Multiplexer;
+  readonly #wire: PluginWire;
   readonly #options: LinkOptions;
   readonly #client: PluginClient;
   readonly #registered: Promise<void>;
@@ -55,16 +54,23 @@ export class PluginLink {
   #closed = false;
 
   /** @param identity of one that was started by the runtime; others say who they are */
-  constructor(trunk: Duplex, options: LinkOptions, identity?: PluginIdentity) {
+  constructor(wire: PluginWire, options: LinkOptions, identity?: PluginIdentity) {
     this.#options = options;
     this.#identity = identity;
-    this.#multiplexer = new Multiplexer(trunk);
+    this.#wire = wire;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#registered = promise;
     promise.catch(() => undefined);
-    let registered = false;
-    const server = new TtrpcServer();
-    server.add(RuntimeService, {
+    let registered = !wire.registers;
+    if (registered) resolve();
+    this.#client = createClient(PluginService, wire.transport);
+    wire.onClose(() => {
+      this.#closed = true;
+      wire.close();
+      reject(unavailable('failed to register plugin, connection closed'));
+      options.onClose(this);
+    });
+    wire.serve({
       registerPlugin: async ({ pluginName, pluginIdx }) => {
         // One that has taken its place keeps its name: others are held to what it has set under it.
         if (registered) throw failedPrecondition(`plugin ${this.name} is registered already`);
@@ -85,15 +91,6 @@ export class PluginLink {
       },
       updateContainers: async ({ update, evict }) => ({ failed: await options.onUpdate(update, evict, this) }),
     });
-    const transport = ttrpcTransport(this.#multiplexer.open(PluginConnection));
-    this.#client = createClient(PluginService, transport);
-    transport.onClose(() => {
-      this.#closed = true;
-      this.#multiplexer.close();
-      reject(unavailable('failed to register plugin, connection closed'));
-      options.onClose(this);
-    });
-    server.serveConnection(this.#multiplexer.open(RuntimeConnection));
   }
 
   /** `10-logger`. */
@@ -150,7 +147,12 @@ export class PluginLink {
   async synchronize(pods: readonly PodSandbox[], containers: readonly Container[]): Promise<ContainerUpdate[]> {
     const timeoutMs = this.#options.requestTimeout;
     try {
-      return await synchronizeInChunks(pods, containers, (request) => this.#client.synchronize(request, { timeoutMs }));
+      return await synchronizeInChunks(
+        pods,
+        containers,
+        (request) => this.#client.synchronize(request, { timeoutMs }),
+        this.#wire.largestRequest,
+      );
     } catch (reason) {
       this.close();
       throw reason;
@@ -206,7 +208,7 @@ export class PluginLink {
   }
 
   close(): void {
-    this.#multiplexer.close();
+    this.#wire.close();
   }
 
   async #observed<T>(operation: string, work: () => Promise<T>): Promise<T> {
