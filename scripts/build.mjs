@@ -21,6 +21,7 @@ const assets = { 'live-page': 'packages/daemon/src/plugins/live/page' };
 
 /** Entry points of worker threads; each becomes dist/<file name>.js, where the program that starts it looks. */
 const workers = [
+  'packages/cri/src/logs/log-worker.ts',
   'packages/archive/src/archive-worker.ts',
   'packages/daemon/src/core/snapshots/tree-worker.ts',
   'packages/daemon/src/core/trust/module-worker.ts',

@@ -17,7 +17,7 @@ import { imageService } from './image-service.ts';
 import { CriImages } from './images/cri-images.ts';
 import { followImages } from './images/follow-images.ts';
 import { ImageUserFiles } from './images/user-files.ts';
-import { DirectLogs } from './logs/direct-logs.ts';
+import { WorkerLogs } from './logs/worker-logs.ts';
 import { NriHooks } from './nri/nri-hooks.ts';
 import { nriType } from './nri/nri-plugin.ts';
 import { noHooks } from './nri/pod-hooks.ts';
@@ -181,7 +181,7 @@ export const criGrpcPlugin = definePlugin({
         ledger: path.join(runtime.root, 'networks'),
         log: context.log,
       }),
-      logs: new DirectLogs(context.log),
+      logs: new WorkerLogs(context.log),
       streaming: new HttpStreamingServer(context.config, () => streamingRuntime(cri), context.log),
       stats: new CgroupStats({
         tasks,

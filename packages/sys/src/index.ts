@@ -1,4 +1,5 @@
 export * from './constants.ts';
+export * from './epoll.ts';
 export * from './error.ts';
 export * from './files.ts';
 export * from './idle-memory.ts';

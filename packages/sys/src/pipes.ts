@@ -19,6 +19,8 @@ export function pipe2(flags = 0): [number, number] {
   return [pair.readInt32LE(0), pair.readInt32LE(4)];
 }
 
+const offsetStruct = Buffer.alloc(8);
+
 // -1 for "would block" is no error to those who move bytes in a loop, and throwing there is dear.
 function moved(syscall: string, result: number): number {
   if (result >= 0) return result;
@@ -32,7 +34,16 @@ export function splice(from: number, to: number, length: number, flags: number):
   return moved('splice', spliceCall(from, null, to, null, length, flags));
 }
 
-/** The same off the main thread: it may wait. */
+/**
+ * Moves bytes from a pipe into a file at `offset`. Results as splice's. A signal, SIGKILL too, comes before or after it, or between bytes:
+ * what has left the pipe is in the file.
+ */
+export function spliceToFile(pipe: number, file: number, offset: number, length: number, flags: number): number {
+  offsetStruct.writeBigInt64LE(BigInt(offset));
+  return moved('splice', spliceCall(pipe, null, file, offsetStruct, length, flags));
+}
+
+/** The same as splice off the main thread: it may wait. */
 export async function spliceAsync(from: number, to: number, length: number, flags: number): Promise<number> {
   return spliceCall.wait('splice', undefined, from, null, to, null, length, flags);
 }

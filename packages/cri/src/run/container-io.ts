@@ -1,7 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { hasErrno, mkfifo } from '@gantry/sys';
 import { type Cri, dirs } from '../cri.ts';
-import type { ContainerIo } from '../logs/container-logs.ts';
+import type { ContainerIo, EarlierOutput } from '../logs/container-logs.ts';
 import type { CriContainer } from '../store/cri-container.ts';
 
 /** The FIFOs of a process. */
@@ -37,12 +37,17 @@ export function containerFifos(cri: Cri, { id, metadata: { config } }: CriContai
   return makeFifos(`${dirs.containerState(cri, id)}/io`, id, wanted);
 }
 
-/** Begins to copy a container's streams, or with `resume` goes on with it. */
+/** Where is kept what the log worker has not written yet. */
+export function logStateDirectory(cri: Cri, id: string): string {
+  return `${dirs.containerState(cri, id)}/log`;
+}
+
+/** Begins to copy a container's streams, or goes on with what an earlier daemon has begun. */
 export async function openContainerIo(
   cri: Cri,
   container: CriContainer,
   fifos: Fifos,
-  resume: boolean,
+  earlier?: EarlierOutput,
 ): Promise<ContainerIo> {
   const { id, metadata } = container;
   const io = await cri.logs.open(
@@ -53,8 +58,9 @@ export async function openContainerIo(
       stdinOnce: metadata.config.stdinOnce,
       logPath: metadata.logPath,
       maxLineSize: cri.config.runtime.max_container_log_line_size,
+      stateDirectory: logStateDirectory(cri, id),
     },
-    resume,
+    earlier,
   );
   container.io = io;
   return io;

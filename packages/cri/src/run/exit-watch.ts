@@ -51,23 +51,41 @@ export async function waitForEnd(
   }
 }
 
-/** Removes the task, waits until its output is in the log, and keeps how it ended. */
+/** How long what a container has written may take to its log before its task goes, and with that whoever still could write there. */
+const outputMs = 2000;
+/** How long it may take after that before the container has ended for all to see. */
+const lateOutputMs = 10_000;
+
+/** Waits until a container's output is in the log, removes the task, and keeps how it ended. */
 export async function noteExit(cri: Cri, container: CriContainer, exitCode: number, at: bigint): Promise<void> {
+  const { io } = container;
+  io?.exited();
+  io?.closeStdin();
+  // As long as the task is there its shim holds what is in the pipes: should the daemon be killed now, the next one finds it.
+  if (io) await within(outputMs, io.drained);
   const removed = removeTask(cri, container.id);
-  // One whose process never came to be has nobody at the other end.
-  container.io?.started();
-  container.io?.closeStdin();
-  // Whoever else holds the other end of a pipe does not hold up the container's end.
-  await Promise.race([container.io?.drained, sleep(10_000, undefined, { ref: false })]);
-  await container.io?.close();
-  container.io = undefined;
+  // Whoever else holds the other end of a pipe, or a full disk, does not hold up the container's end.
+  const drained = !io || (await within(lateOutputMs, io.drained));
   await removed;
+  if (drained) {
+    await io?.close();
+    container.io = undefined;
+  } else void io?.drained.then(() => io.close());
   const reason = container.status.reason || (exitCode === 0 ? 'Completed' : 'Error');
   container.status = { ...container.status, pid: 0, exitCode, finishedAt: at, reason, unknown: false };
   await writeStatus(dirs.containerRoot(cri, container.id), container.status);
   const sandbox = cri.sandboxes.find(container.metadata.sandboxId);
   if (sandbox) await cri.hooks.stopContainer(sandbox, container).catch((error) => cri.log.warn('hook', { error }));
   publishContainerEvent(cri, container.id, container.metadata.sandboxId, ContainerEventType.CONTAINER_STOPPED_EVENT);
+}
+
+/** Whether something has come about in time. */
+async function within(ms: number, what: Promise<unknown>): Promise<boolean> {
+  const stop = new AbortController();
+  const late = sleep(ms, false, { ref: false, signal: stop.signal }).catch(() => false);
+  const inTime = await Promise.race([what.then(() => true), late]);
+  stop.abort();
+  return inTime;
 }
 
 /** Deletes a task that has ended, again and again until it is gone. */

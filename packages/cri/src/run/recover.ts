@@ -9,12 +9,13 @@ import { parseJson, type RuntimeSpec } from '@gantry/oci';
 import { MNT } from '@gantry/sys';
 import { type Cri, criContext, dirs } from '../cri.ts';
 import { CriLabel, Extension } from '../labels.ts';
+import type { ContainerIo } from '../logs/container-logs.ts';
 import { newStatus, readStatus, stateOf, statusFile, writeStatus } from '../store/container-status.ts';
 import { type CriContainer, readContainerExtension } from '../store/cri-container.ts';
 import { type PodSandbox, readSandboxExtension } from '../store/pod-sandbox.ts';
 import { nanosOf } from '../time.ts';
 import { removeOneContainer } from '../verbs/remove-container.ts';
-import { containerFifos, openContainerIo } from './container-io.ts';
+import { containerFifos, logStateDirectory, openContainerIo } from './container-io.ts';
 import { noteExit, watchContainer, watchSandbox } from './exit-watch.ts';
 import { sweepLeases } from './half-made.ts';
 
@@ -96,7 +97,10 @@ async function loadContainer(cri: Cri, record: Container): Promise<void> {
   };
   cri.containerNames.reserve(metadata.name, id);
   cri.containers.set(id, container);
-  if (stateOf(container.status) === ContainerState.CONTAINER_EXITED) return;
+  if (stateOf(container.status) === ContainerState.CONTAINER_EXITED) {
+    if (existsSync(logStateDirectory(cri, id))) await finishLog(cri, container);
+    return;
+  }
   const task = taskOf(cri, id);
   if (!task) {
     const started = stateOf(container.status) === ContainerState.CONTAINER_RUNNING;
@@ -130,6 +134,7 @@ function taskOf(cri: Cri, id: string): Task | undefined {
 
 /** It has ended, and nobody knows how. */
 async function noteLost(cri: Cri, container: CriContainer): Promise<void> {
+  if (existsSync(logStateDirectory(cri, container.id))) await followEnded(cri, container);
   container.status = { ...container.status, reason: 'Unknown' };
   await noteExit(cri, container, 255, nanosOf(now()));
 }
@@ -139,7 +144,18 @@ async function follow(cri: Cri, container: CriContainer, task: TaskIo): Promise<
   const fifos = existsSync(task.stdout)
     ? { stdin: task.stdin, stdout: task.stdout, stderr: task.stderr }
     : await containerFifos(cri, container);
-  await openContainerIo(cri, container, fifos, true);
+  await openContainerIo(cri, container, fifos, { exited: false });
+}
+
+/** What has been read of one whose task is gone, and is not in its log. */
+function followEnded(cri: Cri, container: CriContainer): Promise<ContainerIo> {
+  return openContainerIo(cri, container, { stdin: '', stdout: '', stderr: '' }, { exited: true });
+}
+
+/** One that had ended when its log could not be written. */
+async function finishLog(cri: Cri, container: CriContainer): Promise<void> {
+  const io = await followEnded(cri, container);
+  void io.drained.then(() => io.close());
 }
 
 /** Directories of what was being made, or removed, when the daemon was killed. */

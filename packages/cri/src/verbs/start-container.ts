@@ -69,7 +69,7 @@ async function run(cri: Cri, sandbox: PodSandbox, container: CriContainer): Prom
   const record = await cri.records.containers.get(ctx, id);
   const rootfs = await cri.snapshotters.get(ctx, record.snapshotter).mounts(ctx, record.snapshotKey);
   const fifos = await containerFifos(cri, container);
-  const io = await openContainerIo(cri, container, fifos, false);
+  const io = await openContainerIo(cri, container, fifos);
   const restored = path.join(dirs.containerRoot(cri, id), restoreDirectory);
   const task = await cri.tasks.create(ctx, id, {
     spec: record.spec!,
