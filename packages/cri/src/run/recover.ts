@@ -113,6 +113,10 @@ async function loadContainer(cri: Cri, record: Container): Promise<void> {
   if (state.status === Running.created) {
     // Its start was cut off, and the caller was told nothing: it can be started again.
     await cri.tasks.delete(criContext(), id);
+    if (container.status.startedAt !== 0n) {
+      container.status = { ...container.status, pid: 0, startedAt: 0n };
+      await writeStatus(root, container.status);
+    }
     return;
   }
   await follow(cri, container, state);

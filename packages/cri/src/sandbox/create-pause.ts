@@ -1,4 +1,4 @@
-import { jsonAny, TypeUrl } from '@gantry/api';
+import { Code, hasCode, jsonAny, TypeUrl } from '@gantry/api';
 import { NamespaceMode } from '@gantry/api/gen/cri/v1/api_pb.js';
 import type { RequestContext } from '@gantry/daemon/core/request-context.ts';
 import type { Task } from '@gantry/daemon/core/tasks/task-runtime.ts';
@@ -8,11 +8,12 @@ import { MNT } from '@gantry/sys';
 import type { CriImage } from '../images/cri-image.ts';
 import { CriLabel, Extension } from '../labels.ts';
 import { runtimeName, runtimeOptions } from '../run/runtime-handlers.ts';
+import { together } from '../run/together.ts';
 import { sandboxHostname, sandboxSpec } from '../spec/sandbox-spec.ts';
 import { snapshotLabels } from '../spec/user-namespace.ts';
 import { type SandboxMetadata, sandboxExtension } from '../store/pod-sandbox.ts';
 import { writeEtcFiles } from './etc-files.ts';
-import { mountShm, type PodSandboxControllerOptions } from './pod-sandbox-controller.ts';
+import { mountShm, type PodSandboxControllerOptions, shmOf } from './pod-sandbox-controller.ts';
 
 /**
  * Makes the container of a sandbox and its task, not started. What was made is undone if it fails.
@@ -36,50 +37,56 @@ export async function createPause(
     undo.defer(() => work().then(undefined, (error) => log.warn(`cannot undo: ${what}`, { error, id })));
   };
   const quiet = { ...ctx, signal: undefined };
-  let shm = '/dev/shm';
-  if (namespaces?.ipc !== NamespaceMode.NODE) {
-    shm = await mountShm(`${state}/sandboxes/${id}`);
-    undoing('shared memory', () => unmountAll(shm, MNT.DETACH));
-  }
-  await writeEtcFiles(directory, config, sandboxHostname(config));
-  const userFiles = await options.userFiles.read(ctx, snapshotterName, image.chainId);
-  const spec = await sandboxSpec({
-    id,
-    config,
-    handler,
-    settings,
-    image: image.config,
-    imageName,
-    userFiles,
-    netnsPath: metadata.netnsPath,
-    directory,
-    shm,
-  });
+  const ownShm = namespaces?.ipc !== NamespaceMode.NODE;
+  const shm = ownShm ? shmOf(`${state}/sandboxes/${id}`) : '/dev/shm';
+  if (ownShm) undoing('shared memory', () => unmountAll(shm, MNT.DETACH));
+  undoing('snapshot', () => snapshotter.remove(quiet, id).catch(ignoreMissing));
+  const makeSpec = async () =>
+    sandboxSpec({
+      id,
+      config,
+      handler,
+      settings,
+      image: image.config,
+      imageName,
+      userFiles: await options.userFiles.read(ctx, snapshotterName, image.chainId),
+      netnsPath: metadata.netnsPath,
+      directory,
+      shm,
+    });
+  const [mounts, spec] = await together(
+    snapshotter.prepare({ ...ctx, step: true }, id, image.chainId, {
+      labels: snapshotLabels(namespaces?.usernsOptions),
+    }),
+    makeSpec(),
+    ownShm ? mountShm(shm) : undefined,
+    writeEtcFiles(directory, config, sandboxHostname(config)),
+  );
   const packed = jsonAny(TypeUrl.RuntimeSpec, encodeJson(spec));
-  const mounts = await snapshotter.prepare({ ...ctx, step: true }, id, image.chainId, {
-    labels: snapshotLabels(namespaces?.usernsOptions),
-  });
-  undoing('snapshot', () => snapshotter.remove(quiet, id));
-  await containers.create(ctx, {
-    id,
-    labels: { ...config.labels, [CriLabel.containerKind]: 'sandbox' },
-    image: imageName,
-    runtime: { name: runtimeName(handler), options: runtimeOptions(handler) },
-    spec: packed,
-    snapshotter: snapshotter.name,
-    snapshotKey: id,
-    extensions: { [Extension.sandbox]: sandboxExtension(metadata) },
-    sandboxId: id,
-  });
-  undoing('container', () => containers.delete(quiet, id));
-  const task = await tasks.create(ctx, id, {
-    spec: packed,
-    rootfs: mounts,
-    io: { stdin: '', stdout: '', stderr: '', terminal: false },
-    runtime: runtimeName(handler),
-    runtimeOptions: runtimeOptions(handler),
-    sandboxId: id,
-  });
+  undoing('container', () => containers.delete(quiet, id).catch(ignoreMissing));
+  undoing('task', () => tasks.delete(quiet, id).catch(ignoreMissing));
+  // The record is on disk long before the runtime has made the process.
+  const [, task] = await together(
+    containers.create(ctx, {
+      id,
+      labels: { ...config.labels, [CriLabel.containerKind]: 'sandbox' },
+      image: imageName,
+      runtime: { name: runtimeName(handler), options: runtimeOptions(handler) },
+      spec: packed,
+      snapshotter: snapshotter.name,
+      snapshotKey: id,
+      extensions: { [Extension.sandbox]: sandboxExtension(metadata) },
+      sandboxId: id,
+    }),
+    tasks.create(ctx, id, {
+      spec: packed,
+      rootfs: mounts,
+      io: { stdin: '', stdout: '', stderr: '', terminal: false },
+      runtime: runtimeName(handler),
+      runtimeOptions: runtimeOptions(handler),
+      sandboxId: id,
+    }),
+  );
   undo.move();
   return task;
 }
@@ -92,4 +99,8 @@ async function pauseImage(
 ): Promise<CriImage> {
   const name = imagesConfig.pinned_images['sandbox'] ?? '';
   return (await images.find(ctx, name)) ?? (await images.pull(ctx, name, { snapshotter }));
+}
+
+function ignoreMissing(error: unknown): void {
+  if (!hasCode(error, Code.NotFound)) throw error;
 }

@@ -71,9 +71,13 @@ export async function writeStatus(directory: string, status: ContainerStatusReco
     Restore: status.restore ?? false,
     Resources: status.resources ? { linux: toJson(LinuxContainerResourcesSchema, status.resources) } : null,
   });
-  await mkdir(directory, { recursive: true, mode: 0o755 });
   const file = statusFile(directory);
-  await writeFile(`${file}.new`, text, { mode: 0o600, flush: true });
+  const write = () => writeFile(`${file}.new`, text, { mode: 0o600, flush: true });
+  await write().catch(async (error) => {
+    if (!hasErrno(error, 'ENOENT')) throw error;
+    await mkdir(directory, { recursive: true, mode: 0o755 });
+    await write();
+  });
   await rename(`${file}.new`, file);
 }
 

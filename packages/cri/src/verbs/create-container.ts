@@ -18,6 +18,7 @@ import { CriLabel, Extension } from '../labels.ts';
 import { imageVolumes } from '../run/container-volumes.ts';
 import { publishContainerEvent } from '../run/publish-event.ts';
 import { runtimeName, runtimeOptions } from '../run/runtime-handlers.ts';
+import { together } from '../run/together.ts';
 import { askedMounts, podMounts } from '../spec/container-mounts.ts';
 import { containerSpec } from '../spec/container-spec.ts';
 import { toldResources } from '../spec/resources.ts';
@@ -67,44 +68,53 @@ export async function createContainer(
   const snapshotterName = handler.snapshotter || cri.config.images.snapshotter;
   const root = dirs.containerRoot(cri, id);
   const state = dirs.containerState(cri, id);
-  await mkdir(root, { recursive: true, mode: 0o755 });
   undoing('directory', () => removeAllBeneath(root));
-  await mkdir(state, { recursive: true, mode: 0o755 });
   undoing('state directory', () => removeAllBeneath(state));
+  await together(mkdir(root, { recursive: true, mode: 0o755 }), mkdir(state, { recursive: true, mode: 0o755 }));
   const restored = await openCheckpoint(cri, ctx, given, sandboxConfig, { root, snapshotter: snapshotterName });
   const config = restored?.config ?? given;
   const image = restored?.image ?? (await cri.images.get(ctx, config.image?.image ?? ''));
   const imageName = image.tags[0] ?? image.digests[0] ?? image.id;
 
-  undoing('image volumes', () => cri.imageVolumes.release(id));
-  const asked = await askedMounts(await cri.imageVolumes.resolve(ctx, config.mounts, { id, sandboxId: sandbox.id }));
   const options = config.linux?.securityContext?.namespaceOptions;
-  const volumes = cri.config.runtime.ignore_image_defined_volumes
-    ? []
-    : imageVolumes(image.config, config.mounts, root, podIdMapping(options?.usernsOptions));
-  const shm = options?.ipc === NamespaceMode.NODE ? '/dev/shm' : `${dirs.sandboxState(cri, sandbox.id)}/shm`;
-  const shared = await podMounts(config.mounts, {
-    directory: dirs.sandboxRoot(cri, sandbox.id),
-    shm,
-    readonlyRoot: config.linux?.securityContext?.readonlyRootfs ?? false,
-  });
-  const spec = await containerSpec({
-    id,
-    config,
-    sandboxId: sandbox.id,
-    sandboxConfig,
-    sandboxPid: sandbox.status.pid,
-    targetPid: targetPid(cri, sandbox, config),
-    handler,
-    settings: cri.config.runtime,
-    image: image.config,
-    imageName: config.image?.userSpecifiedImage || imageName,
-    userFiles: await cri.userFiles.read(ctx, snapshotterName, image.chainId),
-    mounts: [...asked, ...shared, ...volumes],
-    machine: cri.machine,
-  });
-  if (config.CDIDevices.length > 0 || Object.keys(config.annotations).length > 0)
-    await injectDevices(cri, spec, config);
+  const snapshotter = cri.snapshotters.get(ctx, snapshotterName);
+  undoing('image volumes', () => cri.imageVolumes.release(id));
+  undoing('snapshot', () => snapshotter.remove(quiet, id));
+  const makeSpec = async () => {
+    const asked = await askedMounts(await cri.imageVolumes.resolve(ctx, config.mounts, { id, sandboxId: sandbox.id }));
+    const volumes = cri.config.runtime.ignore_image_defined_volumes
+      ? []
+      : imageVolumes(image.config, config.mounts, root, podIdMapping(options?.usernsOptions));
+    const shm = options?.ipc === NamespaceMode.NODE ? '/dev/shm' : `${dirs.sandboxState(cri, sandbox.id)}/shm`;
+    const shared = await podMounts(config.mounts, {
+      directory: dirs.sandboxRoot(cri, sandbox.id),
+      shm,
+      readonlyRoot: config.linux?.securityContext?.readonlyRootfs ?? false,
+    });
+    const spec = await containerSpec({
+      id,
+      config,
+      sandboxId: sandbox.id,
+      sandboxConfig,
+      sandboxPid: sandbox.status.pid,
+      targetPid: targetPid(cri, sandbox, config),
+      handler,
+      settings: cri.config.runtime,
+      image: image.config,
+      imageName: config.image?.userSpecifiedImage || imageName,
+      userFiles: await cri.userFiles.read(ctx, snapshotterName, image.chainId),
+      mounts: [...asked, ...shared, ...volumes],
+      machine: cri.machine,
+    });
+    if (config.CDIDevices.length > 0 || Object.keys(config.annotations).length > 0)
+      await injectDevices(cri, spec, config);
+    return { spec, volumes };
+  };
+  const [{ spec, volumes }, rootfs] = await together(
+    makeSpec(),
+    // The container's record, which is durable, comes after it.
+    snapshotter.prepare({ ...ctx, step: true }, id, image.chainId, { labels: snapshotLabels(options?.usernsOptions) }),
+  );
 
   const metadata: ContainerMetadata = {
     id,
@@ -132,31 +142,27 @@ export async function createContainer(
   container.status.resources = toldResources(spec, undefined, config.linux?.resources);
   container.user = spec.process?.user;
 
-  const snapshotter = cri.snapshotters.get(ctx, snapshotterName);
-  // The container's record, which is durable, comes after it.
-  const rootfs = await snapshotter.prepare({ ...ctx, step: true }, id, image.chainId, {
-    labels: snapshotLabels(options?.usernsOptions),
-  });
-  undoing('snapshot', () => snapshotter.remove(quiet, id));
   await cri.volumes.copyUp(ctx, rootfs, volumes);
   if (restored) {
     await restoreRoot(cri, ctx, restored, rootfs);
     await restoreLog(restored, metadata.logPath);
     container.status.restore = true;
   }
-  await cri.records.containers.create(ctx, {
-    id,
-    labels: { ...config.labels, [CriLabel.containerKind]: 'container' },
-    image: imageName,
-    runtime: { name: runtimeName(handler), options: runtimeOptions(handler) },
-    spec: jsonAny(TypeUrl.RuntimeSpec, encodeJson(spec)),
-    snapshotter: snapshotter.name,
-    snapshotKey: id,
-    extensions: { [Extension.container]: containerExtension(metadata) },
-    sandboxId: sandbox.id,
-  });
   undoing('container', () => cri.records.containers.delete(quiet, id));
-  await writeStatus(root, container.status);
+  await together(
+    writeStatus(root, container.status),
+    cri.records.containers.create(ctx, {
+      id,
+      labels: { ...config.labels, [CriLabel.containerKind]: 'container' },
+      image: imageName,
+      runtime: { name: runtimeName(handler), options: runtimeOptions(handler) },
+      spec: jsonAny(TypeUrl.RuntimeSpec, encodeJson(spec)),
+      snapshotter: snapshotter.name,
+      snapshotKey: id,
+      extensions: { [Extension.container]: containerExtension(metadata) },
+      sandboxId: sandbox.id,
+    }),
+  );
   signal.throwIfAborted();
   // Whoever removes the pod has not seen this container among its own.
   requireRunning(sandbox);

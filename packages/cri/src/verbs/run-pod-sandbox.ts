@@ -14,6 +14,7 @@ import { CriLabel, Extension, ExtensionType } from '../labels.ts';
 import { watchSandbox } from '../run/exit-watch.ts';
 import { publishContainerEvent } from '../run/publish-event.ts';
 import { runtimeName, runtimeOptions } from '../run/runtime-handlers.ts';
+import { together } from '../run/together.ts';
 import { podIdMapping } from '../spec/user-namespace.ts';
 import { type PodSandbox, type SandboxMetadata, sandboxExtension, sandboxName } from '../store/pod-sandbox.ts';
 import { nanosOf } from '../time.ts';
@@ -45,8 +46,6 @@ export async function runPodSandbox(
     throw invalidArgument(`sandbox controller "${handler.sandboxer}" of runtime "${handler.name}" is not there`);
   const ctx = criContext(signal, id);
   const quiet = criContext();
-  // The sandbox's record, which is durable, comes after it.
-  await cri.records.leases.create({ ...quiet, step: true }, { id, labels: { [CriLabel.sandboxLease]: 'true' } });
   // What networks gave and do not take back keeps the pod, so that someone can remove it later.
   let stays = false;
   undoing('lease', () => (stays ? undefined : cri.records.leases.delete(quiet, id)));
@@ -72,9 +71,12 @@ export async function runPodSandbox(
     },
   });
   if (!usesHostNetwork(config)) metadata.netnsPath = newNetnsPath(netnsDirectory(cri));
-  // From here on a daemon that is killed finds what there is to take down.
-  await cri.records.sandboxes.create(ctx, record(true));
   undoing('sandbox record', () => (stays ? undefined : cri.records.sandboxes.delete(quiet, id)));
+  // From here on a daemon that is killed finds what there is to take down. The store keeps the order of the two.
+  await together(
+    cri.records.leases.create({ ...quiet, step: true }, { id, labels: { [CriLabel.sandboxLease]: 'true' } }),
+    cri.records.sandboxes.create(ctx, record(true)),
+  );
   // A user namespace of the pod's own has to own its network namespace, which the runtime then makes.
   const mapped = podIdMapping(config.linux?.securityContext?.namespaceOptions?.usernsOptions) !== undefined;
   if (metadata.netnsPath !== '') {
@@ -110,7 +112,9 @@ export async function runPodSandbox(
     await connect(cri, metadata, signal);
   };
   // The process does not care whether its network is there yet, so that both are made at once.
-  const [started] = mapped ? [await controller.start(ctx, id)] : await both(controller.start(ctx, id), connecting());
+  const [started] = mapped
+    ? [await controller.start(ctx, id)]
+    : await together(controller.start(ctx, id), connecting());
   if (mapped) {
     if (metadata.netnsPath !== '') keepNetnsOf(started.pid, metadata.netnsPath);
     await connecting();
@@ -126,12 +130,6 @@ export async function runPodSandbox(
   publishContainerEvent(cri, id, id, ContainerEventType.CONTAINER_CREATED_EVENT);
   publishContainerEvent(cri, id, id, ContainerEventType.CONTAINER_STARTED_EVENT);
   return { podSandboxId: id };
-}
-
-/** Both results; if one fails its error, once the other has come to an end as well. */
-async function both<A, B>(first: Promise<A>, second: Promise<B>): Promise<[A, B]> {
-  await Promise.allSettled([first, second]);
-  return [await first, await second];
 }
 
 function reserve(cri: Cri, name: string, id: string): void {

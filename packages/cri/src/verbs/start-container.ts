@@ -8,6 +8,7 @@ import { type Cri, criContext, dirs } from '../cri.ts';
 import { containerFifos, openContainerIo } from '../run/container-io.ts';
 import { noteExit, watchContainer } from '../run/exit-watch.ts';
 import { publishContainerEvent } from '../run/publish-event.ts';
+import { together } from '../run/together.ts';
 import { stateOf, writeStatus } from '../store/container-status.ts';
 import type { CriContainer } from '../store/cri-container.ts';
 import { type PodSandbox, requireRunning } from '../store/pod-sandbox.ts';
@@ -82,10 +83,18 @@ async function run(cri: Cri, sandbox: PodSandbox, container: CriContainer): Prom
   });
   await cri.hooks.startContainer(sandbox, container);
   requireRunning(sandbox);
-  const pid = await task.start('');
+  const running = { ...container.status, startedAt: nanosOf(now()), starting: false };
+  const note = (pid: number) => writeStatus(dirs.containerRoot(cri, id), { ...running, pid });
+  let pid: number;
+  if (running.restore) {
+    pid = await task.start('');
+    await note(pid);
+  } else {
+    // Its process is there already, and waits: the disk and it need not wait for each other. The next daemon looks whether it was let go.
+    [pid] = await together(task.start(''), task.pid().then(note));
+  }
   io.started();
-  container.status = { ...container.status, pid, startedAt: nanosOf(now()), starting: false };
-  await writeStatus(dirs.containerRoot(cri, id), container.status);
+  container.status = { ...running, pid };
   watchContainer(cri, container, task);
   if (container.status.restore) await removeAllBeneath(restored);
   await cri.hooks.postStartContainer(sandbox, container).catch((error) => cri.log.warn('hook', { error, id }));
