@@ -2,7 +2,6 @@ import { type FSWatcher, watch } from 'node:fs';
 import { mkdir, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { failedPrecondition, StatusError } from '@gantry/api';
-import { hasErrno } from '@gantry/sys';
 import { loadNetworks, type NetworkConfig, notInitialized } from './network-config.ts';
 
 /** Where warnings go: a `Logger` of the daemon is one. */
@@ -22,9 +21,7 @@ export class NetworkDirectory {
   readonly #log: NetworkLog;
   #networks: NetworkConfig[] = [];
   #problem: string | undefined;
-  #watchers: FSWatcher[] = [];
-  /** Of the directory that is watched. */
-  #inode = 0n;
+  readonly #watches = new Map<string, { watcher: FSWatcher; inode: bigint }>();
   #timer: NodeJS.Timeout | undefined;
   #loading: Promise<void> | undefined;
   #again = false;
@@ -78,7 +75,8 @@ export class NetworkDirectory {
 
   async #load(): Promise<void> {
     // First, so that what is written while it is read is seen.
-    await this.#watch();
+    await this.#watch(this.directory);
+    if (!this.#watches.has(this.directory)) this.#later();
     try {
       this.#networks = await loadNetworks(this.directory, this.max);
       if (this.#problem !== undefined) this.#log.info('CNI networks can be used', { directory: this.directory });
@@ -89,46 +87,40 @@ export class NetworkDirectory {
       if (problem !== this.#problem) this.#log.warn(problem, { directory: this.directory });
       this.#problem = problem;
     }
-    this.#watchPlugins();
+    // Networks of 1.1 can have plugins in directories of their own.
+    const wanted = this.#networks.map(({ name }) => path.join(this.directory, name));
+    for (const directory of wanted) if (await this.#watch(directory)) this.#again = true;
+    for (const directory of this.#watches.keys())
+      if (directory !== this.directory && !wanted.includes(directory)) this.#unwatch(directory);
   }
 
-  /** A watch is of the directory that had the name when it began. */
-  async #watch(): Promise<void> {
-    const found = await stat(this.directory, { bigint: true }).catch((error) => {
-      if (!hasErrno(error, 'ENOENT', 'ENOTDIR')) this.#log.warn('directory of CNI networks', { error });
-      return undefined;
-    });
-    if (this.#closed || (found && found.ino === this.#inode && this.#watchers.length > 0)) return;
-    this.#unwatch();
-    if (found && this.#watchOne(this.directory)) this.#inode = found.ino;
-    else this.#later();
-  }
-
-  /** Networks of 1.1 can have plugins in directories of their own. */
-  #watchPlugins(): void {
-    for (const watcher of this.#watchers.splice(1)) watcher.close();
-    if (this.#watchers.length === 0) return;
-    for (const { name } of this.#networks) this.#watchOne(path.join(this.directory, name));
-  }
-
-  #watchOne(directory: string): boolean {
+  /** A watch is of the directory that had the name when it began. Answers whether there is a new one. */
+  async #watch(directory: string): Promise<boolean> {
+    const inode = await stat(directory, { bigint: true }).then(
+      ({ ino }) => ino,
+      () => undefined,
+    );
+    if (this.#closed || (inode !== undefined && this.#watches.get(directory)?.inode === inode)) return false;
+    this.#unwatch(directory);
+    if (inode === undefined) return false;
     try {
       const watcher = watch(directory, { persistent: false }, () => void this.reload());
       watcher.on('error', () => {
         // The next reading begins it anew.
-        this.#unwatch();
+        this.#unwatch(directory);
         this.#later();
       });
-      this.#watchers.push(watcher);
+      this.#watches.set(directory, { watcher, inode });
       return true;
-    } catch {
+    } catch (error) {
+      this.#log.debug('directory of CNI networks cannot be watched', { error, directory });
       return false;
     }
   }
 
-  #unwatch(): void {
-    for (const watcher of this.#watchers.splice(0)) watcher.close();
-    this.#inode = 0n;
+  #unwatch(directory: string): void {
+    this.#watches.get(directory)?.watcher.close();
+    this.#watches.delete(directory);
   }
 
   #later(): void {
@@ -141,6 +133,6 @@ export class NetworkDirectory {
   close(): void {
     this.#closed = true;
     clearTimeout(this.#timer);
-    this.#unwatch();
+    for (const directory of [...this.#watches.keys()]) this.#unwatch(directory);
   }
 }
