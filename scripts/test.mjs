@@ -43,11 +43,11 @@ const libraries = {
   '/usr/include/stdio.h': 'libc6-dev',
   '/usr/bin/pkg-config': 'pkg-config',
   '/usr/lib/cni/bridge': 'containernetworking-plugins',
+  '/usr/sbin/iptables': 'iptables',
   ...(process.env.GANTRY_CRITEST && {
     '/usr/sbin/nginx': 'nginx-light',
     '/usr/bin/pgrep': 'procps',
     '/usr/bin/ipcs': 'util-linux',
-    '/usr/sbin/iptables': 'iptables',
   }),
 };
 

@@ -15,6 +15,10 @@ export interface LabNetwork {
   subnet: string;
   /** Ports of the host lead to pods: by iptables. */
   hostPorts?: boolean;
+  /** More keys of the daemon's table for CNI. */
+  settings?: string;
+  /** Where plugins are besides Debian's. */
+  plugins?: string;
 }
 
 /** A daemon with CRI, a registry with the images that pods need, and a network of its own. */
@@ -44,8 +48,9 @@ export class CriLab {
   restrict_oom_score_adj = true
 ${extraConfig}
 [plugins.'io.containerd.cri.v1.runtime'.cni]
-  bin_dirs = ['${cniPlugins}']
+  bin_dirs = [${[cniPlugins, network.plugins].filter(Boolean).map((each) => `'${each}'`)}]
   conf_dir = '${directory}/cni'
+${network.settings ?? ''}
 `;
     this.daemon = new TestDaemon(directory, config);
   }
