@@ -277,6 +277,7 @@ describe('networks of pods by CNI plugins', { skip: CriLab.missing() }, () => {
       const { addresses } = await left();
       return addresses.filter((each) => each.includes('.')).join() === ip ? true : undefined;
     });
+    assert.match(lab.daemon.log(), /network of a pod that is gone is freed/);
     assert.ok(existsSync(theirs));
     rmSync(theirs);
     await lab.ok('rmp', '-f', alive);
