@@ -184,6 +184,8 @@ export class Container {
         this.follow(process);
       });
       await process.io.started();
+      // CloseIO may have come when there was nothing to close yet.
+      if (process.stdinClosed) process.io.closeStdin();
       process.started = true;
       process.spec = undefined;
       this.keep(process);

@@ -143,6 +143,27 @@ describe('standard streams', { skip: skip ?? false }, () => {
     assert.equal(await out, 'one two three\nover\n');
   });
 
+  test('CloseIO between Exec and Start: what was written before is all the input there is', async () => {
+    const id = 'early';
+    const { task } = await make(id, 'sleep 1000');
+    for (const text of ['said before\n', '']) {
+      const execId = `early-${text.length}`;
+      const fifos = lab.fifos(execId);
+      const out = lab.read(fifos.stdout);
+      const holder = openSync(fifos.stdin, constants.O_RDWR | constants.O_NONBLOCK);
+      await task.exec({ id, execId, spec: lab.execSpec(['sh', '-c', 'cat; echo over'], false), ...noStdio, ...fifos });
+      writeSync(holder, text);
+      await task.closeIO({ id, execId, stdin: true });
+      await task.start({ id, execId });
+      closeSync(holder);
+      lab.letGo();
+      await task.wait({ id, execId });
+      await task.delete({ id, execId });
+      assert.equal(await out, `${text}over\n`);
+    }
+    await remove(task, id);
+  });
+
   test('a terminal’s clients come and go, see what was written meanwhile, and the hang-up', async () => {
     const id = 'lines';
     const fifos = lab.fifos(id);

@@ -82,9 +82,17 @@ async function runToEnd(
     void task.kill(execId, SIGKILL, true).catch((error) => {
       if (!hasCode(error, Code.NotFound)) cri.log.warn('exec cannot be killed', { error, id: task.id });
     });
-  const stdin = options.stdin ? feed(stdinFifo, options.stdin, () => task.closeIo(execId, true)) : undefined;
+  const begun = Promise.withResolvers<void>();
+  // A shim need not know of an end that is told before there is a process.
+  const closeInput = () => begun.promise.then(() => task.closeIo(execId, true));
+  const stdin = options.stdin ? feed(stdinFifo, options.stdin, closeInput) : undefined;
   try {
-    await task.start(execId);
+    await task
+      .start(execId)
+      .catch((error: unknown) => {
+        throw StatusError.wrap(error, `failed to start exec "${execId}"`);
+      })
+      .finally(begun.resolve);
     // The process holds its ends now: an end of output is one from here on.
     for (const output of outputs) output.started();
     options.signal?.addEventListener('abort', kill, { once: true });

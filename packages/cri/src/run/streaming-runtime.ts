@@ -15,7 +15,9 @@ const mostBehind = 16 << 20;
 export function streamingRuntime(cri: Cri): StreamingRuntime {
   return {
     exec: (containerId, command, streams) =>
-      execProcess(cri, runningContainer(cri, containerId), { ...streams, command }),
+      execProcess(cri, runningContainer(cri, containerId), { ...streams, command }).catch((error: unknown) => {
+        throw StatusError.wrap(error, 'failed to exec in container');
+      }),
     attach: (containerId, streams) => attach(cri, runningContainer(cri, containerId), streams),
     portForward: (sandboxId, port, stream) => portForward(cri, sandboxId, port, stream),
   };

@@ -1,4 +1,4 @@
-import { deadlineExceeded } from '@gantry/api';
+import { deadlineExceeded, StatusError } from '@gantry/api';
 import type { ExecSyncRequest } from '@gantry/api/gen/cri/v1/api_pb.js';
 import type { Cri } from '../cri.ts';
 import { execProcess, runningContainer } from '../run/exec-process.ts';
@@ -18,7 +18,7 @@ export async function execSync(
   const timer = timeoutMs > 0 ? AbortSignal.timeout(timeoutMs) : undefined;
   const stdout = new Kept();
   const stderr = new Kept();
-  const exitCode = await execProcess(cri, container, {
+  const ended = execProcess(cri, container, {
     command: cmd,
     terminal: false,
     stdout: (bytes) => stdout.add(bytes),
@@ -26,7 +26,14 @@ export async function execSync(
     signal: timer ? AbortSignal.any([signal, timer]) : signal,
     drainMs: cri.config.runtime.drain_exec_sync_io_timeout,
   });
-  if (timer?.aborted) throw deadlineExceeded(`timeout ${timeoutMs / 1000}s exceeded: context deadline exceeded`);
+  const exitCode = await ended.catch((error: unknown) => {
+    throw StatusError.wrap(error, 'failed to exec in container');
+  });
+  if (timer?.aborted) {
+    throw deadlineExceeded(
+      `failed to exec in container: timeout ${timeoutMs / 1000}s exceeded: context deadline exceeded`,
+    );
+  }
   return { stdout: stdout.bytes(), stderr: stderr.bytes(), exitCode };
 }
 

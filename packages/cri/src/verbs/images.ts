@@ -1,5 +1,5 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import { invalidArgument } from '@gantry/api';
+import { invalidArgument, StatusError } from '@gantry/api';
 import type {
   ImageFilter,
   ImageFsInfoResponseSchema,
@@ -9,7 +9,7 @@ import type {
   PullImageRequest,
   RemoveImageRequest,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
-import { parseJson, stringifyJson } from '@gantry/oci';
+import { normalizeDockerReference, parseJson, stringifyJson } from '@gantry/oci';
 import { type Cri, criContext } from '../cri.ts';
 import { requestCredentials } from '../images/auth.ts';
 import { type CriImage, imageUser } from '../images/cri-image.ts';
@@ -57,9 +57,9 @@ export async function pullImage(
   const reference = request.image?.image ?? '';
   if (reference === '') throw invalidArgument('image reference must be given: invalid argument');
   const handler = request.image?.runtimeHandler ? cri.handlers.get(request.image.runtimeHandler) : undefined;
-  const image = await cri.images.pull(criContext(signal), reference, {
-    credentials: requestCredentials(request.auth),
-    snapshotter: handler?.snapshotter ?? '',
+  const options = { credentials: requestCredentials(request.auth), snapshotter: handler?.snapshotter ?? '' };
+  const image = await cri.images.pull(criContext(signal), reference, options).catch((error: unknown) => {
+    throw StatusError.wrap(error, `failed to pull and unpack image "${normalizeDockerReference(reference)}"`);
   });
   return { imageRef: image.id };
 }

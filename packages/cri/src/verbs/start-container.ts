@@ -24,7 +24,9 @@ export async function startContainer(cri: Cri, { containerId }: StartContainerRe
   const { status } = container;
   const state = stateOf(status);
   if (state !== ContainerState.CONTAINER_CREATED) {
-    throw failedPrecondition(`container is in ${ContainerState[state]} state`);
+    throw failedPrecondition(
+      `failed to set starting state for container "${container.id}": container is in ${ContainerState[state]} state`,
+    );
   }
   if (status.removing) throw failedPrecondition("container is in removing state, can't be started");
   if (status.starting) throw failedPrecondition('container is already in starting state');

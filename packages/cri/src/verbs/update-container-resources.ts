@@ -24,7 +24,9 @@ async function update(cri: Cri, container: CriContainer, request: UpdateContaine
   const { id, metadata } = container;
   if (container.status.removing) throw failedPrecondition(`container "${id}" is in removing state`);
   const state = stateOf(container.status);
-  if (state === ContainerState.CONTAINER_EXITED || state === ContainerState.CONTAINER_UNKNOWN) {
+  // One that has ended is never started again: there is nothing to limit, which clients take for done.
+  if (state === ContainerState.CONTAINER_EXITED) return;
+  if (state === ContainerState.CONTAINER_UNKNOWN) {
     throw failedPrecondition(`container "${id}" is in ${ContainerState[state]} state`);
   }
   const sandbox = cri.sandboxes.get(metadata.sandboxId);

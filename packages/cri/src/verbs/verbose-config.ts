@@ -5,6 +5,9 @@ const special: Record<string, string> = {
   cdi_spec_dirs: 'cdiSpecDirs',
   enable_criu: 'enableCRIU',
   enable_unprivileged_icmp: 'enableUnprivilegedICMP',
+  // Without names of their own in containerd's JSON.
+  container_annotations: 'ContainerAnnotations',
+  pod_annotations: 'PodAnnotations',
   restrict_oom_score_adj: 'restrictOOMScoreAdj',
   drain_exec_sync_io_timeout: 'drainExecSyncIOTimeout',
   ignore_blockio_not_enabled_errors: 'ignoreBlockIONotEnabledErrors',
