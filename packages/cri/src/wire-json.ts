@@ -1,12 +1,19 @@
 /** CRI messages as containerd writes them into JSON: the field names of the .proto file, numbers for enums and 64-bit integers. */
-import { create, type DescField, type DescMessage, isFieldSet, type MessageShape } from '@bufbuild/protobuf';
-import { type ReflectMessage, reflect } from '@bufbuild/protobuf/reflect';
+import {
+  create,
+  type DescField,
+  type DescMessage,
+  isFieldSet,
+  type Message,
+  type MessageShape,
+} from '@bufbuild/protobuf';
+import { stringifyJson } from '@gantry/oci';
 
 type JsonObject = Record<string, unknown>;
 
 /** Fields that are not set are left out; messages that are set stay, be they empty. */
 export function toJson<D extends DescMessage>(schema: D, message: MessageShape<D>): JsonObject {
-  return objectOf(reflect(schema, message));
+  return objectOf(schema, message);
 }
 
 /** The reverse. What the message does not know is left out. */
@@ -14,32 +21,37 @@ export function fromJson<D extends DescMessage>(schema: D, json: unknown): Messa
   return messageOf(schema, json) as MessageShape<D>;
 }
 
-function objectOf(message: ReflectMessage): JsonObject {
+// By the properties themselves: protobuf's reflection is ten times as slow, and every pod and container is written several times.
+function objectOf(schema: DescMessage, message: Message): JsonObject {
   const result: JsonObject = {};
-  for (const desc of message.fields) {
-    if (!isFieldSet(message.message, desc)) continue;
-    result[desc.name] = fieldValue(message, desc);
+  for (const desc of schema.fields) {
+    if (isFieldSet(message, desc)) result[desc.name] = fieldValue(desc, propertyOf(message, desc));
   }
   return result;
 }
 
-function fieldValue(message: ReflectMessage, desc: DescField): unknown {
+function propertyOf(message: Message, desc: DescField): unknown {
+  const properties = message as unknown as JsonObject;
+  return desc.oneof ? (properties[desc.oneof.localName] as { value: unknown }).value : properties[desc.localName];
+}
+
+function fieldValue(desc: DescField, value: unknown): unknown {
   switch (desc.fieldKind) {
     case 'list':
-      return [...message.get(desc)].map((item) =>
-        desc.listKind === 'message' ? objectOf(item as ReflectMessage) : scalar(item),
+      return (value as unknown[]).map((item) =>
+        desc.listKind === 'message' ? objectOf(desc.message, item as Message) : scalar(item),
       );
     case 'map':
       return Object.fromEntries(
-        [...message.get(desc)].map(([key, item]) => [
-          String(key),
-          desc.mapKind === 'message' ? objectOf(item as ReflectMessage) : scalar(item),
+        Object.entries(value as JsonObject).map(([key, item]) => [
+          key,
+          desc.mapKind === 'message' ? objectOf(desc.message, item as Message) : scalar(item),
         ]),
       );
     case 'message':
-      return objectOf(message.get(desc));
+      return objectOf(desc.message, value as Message);
     default:
-      return scalar(message.get(desc));
+      return scalar(value);
   }
 }
 
@@ -90,4 +102,14 @@ function parsedScalar(type: number | undefined, value: unknown): unknown {
   if (long.has(type)) return BigInt(value as number | bigint | string);
   if (type === bytes) return Buffer.from(value as string, 'utf8');
   return value;
+}
+
+/** JSON of an object, with further members that are JSON already: what is stored as text is not read to be written again. */
+export function jsonWith(object: object, members: Readonly<Record<string, Uint8Array | undefined>>): string {
+  const text = stringifyJson(object);
+  const more = Object.entries(members).map(
+    ([name, value]) =>
+      `${JSON.stringify(name)}:${value ? Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('utf8') : 'null'}`,
+  );
+  return `${text.slice(0, -1)}${text === '{}' ? '' : ','}${more.join(',')}}`;
 }

@@ -85,6 +85,11 @@ export class CriImages {
   /** By id (or a beginning of it), or by a name with tag or digest, in Docker's short form too. */
   async find(ctx: RequestContext, reference: string): Promise<CriImage | undefined> {
     if (reference === '') return undefined;
+    if (isDigest(reference)) {
+      // What containers and pods are asked by again and again: by its id, which no name looks like.
+      const known = (await this.list(ctx)).find(({ id }) => id === reference);
+      if (known) return known;
+    }
     const names = candidates(reference);
     const { images } = this.#options;
     for (const name of names) {

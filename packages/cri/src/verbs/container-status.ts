@@ -6,11 +6,10 @@ import {
   type ContainerStatusSchema,
   Signal,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
-import { parseJson, stringifyJson } from '@gantry/oci';
 import { type Cri, criContext } from '../cri.ts';
 import { stateOf } from '../store/container-status.ts';
 import type { CriContainer } from '../store/cri-container.ts';
-import { toJson } from '../wire-json.ts';
+import { jsonWith, toJson } from '../wire-json.ts';
 
 export async function containerStatus(
   cri: Cri,
@@ -19,7 +18,7 @@ export async function containerStatus(
   const container = cri.containers.get(containerId);
   return {
     status: await wireContainerStatus(cri, container),
-    ...(verbose && { info: { info: stringifyJson(await verboseInfo(cri, container)) } }),
+    ...(verbose && { info: { info: await verboseInfo(cri, container) } }),
   };
 }
 
@@ -72,9 +71,9 @@ function stopSignalOf(name: string): Signal {
   return (Signal as unknown as Record<string, Signal>)[key] ?? Signal.RUNTIME_DEFAULT;
 }
 
-async function verboseInfo(cri: Cri, { id, metadata, status }: CriContainer): Promise<object> {
+async function verboseInfo(cri: Cri, { id, metadata, status }: CriContainer): Promise<string> {
   const record = await cri.records.containers.get(criContext(), id).catch(() => undefined);
-  return {
+  const info = {
     sandboxID: metadata.sandboxId,
     pid: status.pid,
     removing: status.removing,
@@ -83,6 +82,6 @@ async function verboseInfo(cri: Cri, { id, metadata, status }: CriContainer): Pr
     runtimeType: record?.runtime.name ?? '',
     runtimeOptions: null,
     config: toJson(ContainerConfigSchema, metadata.config),
-    runtimeSpec: record?.spec ? parseJson(record.spec.value) : null,
   };
+  return jsonWith(info, { runtimeSpec: record?.spec?.value });
 }

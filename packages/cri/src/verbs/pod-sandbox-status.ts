@@ -10,13 +10,12 @@ import {
   type PodSandboxStatusSchema,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { netnsAlive } from '@gantry/cni/netns.ts';
-import { parseJson, stringifyJson } from '@gantry/oci';
 import { type Cri, criContext } from '../cri.ts';
 import { Extension } from '../labels.ts';
 import { runtimeName } from '../run/runtime-handlers.ts';
 import type { PodSandbox } from '../store/pod-sandbox.ts';
 import { nanosOf } from '../time.ts';
-import { toJson } from '../wire-json.ts';
+import { jsonWith, toJson } from '../wire-json.ts';
 import { wireContainerStatus } from './container-status.ts';
 
 export async function podSandboxStatus(
@@ -30,7 +29,7 @@ export async function podSandboxStatus(
     timestamp: nanosOf(now()),
     // Only those who follow events take part in the status of containers this way.
     containersStatuses: await Promise.all(members.map((member) => wireContainerStatus(cri, member))),
-    ...(verbose && { info: { info: stringifyJson(await verboseInfo(cri, sandbox)) } }),
+    ...(verbose && { info: { info: await verboseInfo(cri, sandbox) } }),
   };
 }
 
@@ -68,13 +67,13 @@ export function wireSandboxStatus(sandbox: PodSandbox): MessageInitShape<typeof 
   };
 }
 
-async function verboseInfo(cri: Cri, sandbox: PodSandbox): Promise<object> {
+async function verboseInfo(cri: Cri, sandbox: PodSandbox): Promise<string> {
   const { id, metadata, status } = sandbox;
   const handler = cri.handlers.get(metadata.runtimeHandler);
   const record = await cri.records.containers.get(criContext(), id).catch(() => undefined);
   const stored = await cri.records.sandboxes.get(criContext(), id).catch(() => undefined);
   const extension = stored?.extensions[Extension.sandbox];
-  return {
+  const info = {
     pid: status.pid,
     processStatus: status.state === 'ready' ? 'running' : 'deleted',
     netNamespaceClosed: metadata.netnsPath !== '' && !netnsAlive(metadata.netnsPath),
@@ -85,12 +84,11 @@ async function verboseInfo(cri: Cri, sandbox: PodSandbox): Promise<object> {
     runtimeType: runtimeName(handler),
     runtimeOptions: null,
     config: toJson(PodSandboxConfigSchema, metadata.config),
-    runtimeSpec: record?.spec ? parseJson(record.spec.value) : null,
     cniResult: metadata.cniResult ?? null,
-    sandboxMetadata: extension ? parseJson(extension.value) : null,
     ...inForce('overhead', metadata.config.linux?.overhead),
     ...inForce('resources', metadata.config.linux?.resources),
   };
+  return jsonWith(info, { runtimeSpec: record?.spec?.value, sandboxMetadata: extension?.value });
 }
 
 /** As the pod was made with, or updated to. */
