@@ -3,6 +3,7 @@ import {
   type ContainerAdjustment,
   ContainerAdjustmentSchema,
   type HooksSchema,
+  type IOPrioClass,
   type LinuxContainerAdjustment,
   LinuxContainerAdjustmentSchema,
   type LinuxDeviceSchema,
@@ -134,6 +135,7 @@ export class Adjustment {
       ...(after.rdtClass && { rdtClass: after.rdtClass }),
       hugepageLimits: [...before.hugepageLimits, ...after.hugepageLimits],
       unified: { ...before.unified, ...after.unified },
+      devices: [...before.devices, ...after.devices],
     });
     return this;
   }
@@ -145,6 +147,11 @@ export class Adjustment {
 
   oomScoreAdj(value: number): this {
     return this.#merge({ oomScoreAdj: { value: BigInt(value) } });
+  }
+
+  /** `IOPRIO_CLASS_NONE` takes away what the container has. */
+  ioPriority(ioClass: IOPrioClass, priority = 0): this {
+    return this.#merge({ ioPriority: { class: ioClass, priority } });
   }
 
   /** Joins the namespace at a path, or one of its own with an empty one. */
@@ -205,7 +212,7 @@ export class Adjustment {
     linux.devices.push(...added.devices);
     linux.namespaces.push(...added.namespaces);
     Object.assign(linux.netDevices, added.netDevices);
-    for (const name of ['oomScoreAdj', 'seccompPolicy', 'scheduler', 'memoryPolicy', 'rdt'] as const) {
+    for (const name of ['oomScoreAdj', 'ioPriority', 'seccompPolicy', 'scheduler', 'memoryPolicy', 'rdt'] as const) {
       if (added[name] !== undefined) Object.assign(linux, { [name]: added[name] });
     }
     return this;

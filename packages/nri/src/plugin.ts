@@ -126,11 +126,16 @@ async function connect(socketPath = defaultSocketPath): Promise<Duplex> {
   return socket;
 }
 
+/** A handler of one expression answers what that comes to, the adjustment for example: that is no list, and asks for nothing. */
+function asUpdates(answer: unknown): ContainerUpdate[] {
+  return Array.isArray(answer) ? answer : [];
+}
+
 function pluginService(handlers: PluginHandlers, close: () => void): Implementation<typeof PluginService> {
   const pods: PodSandbox[] = [];
   const containers: Container[] = [];
   const updates = async (answer: Answer<Updates>): Promise<{ update: ContainerUpdate[] }> => ({
-    update: [...((await answer) ?? [])],
+    update: asUpdates(await answer),
   });
   return {
     async configure({ config, runtimeName, runtimeVersion }) {

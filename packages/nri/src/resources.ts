@@ -15,6 +15,10 @@ export interface ResourceChanges {
     swap?: number | bigint;
     swappiness?: number;
     disableOomKiller?: boolean;
+    /** Of cgroup v1 of old kernels. */
+    kernel?: number | bigint;
+    kernelTcp?: number | bigint;
+    useHierarchy?: boolean;
   };
   cpu?: {
     shares?: number;
@@ -34,6 +38,8 @@ export interface ResourceChanges {
   rdtClass?: string;
   /** Files of cgroup v2. */
   unified?: Record<string, string>;
+  /** Rules of access, after those there are. Types are `a`, `b`, `c`; a number that is absent stands for all. */
+  devices?: { allow: boolean; type: string; major?: number; minor?: number; access: string }[];
 }
 
 const whole = <T extends number | bigint>(value: T | undefined): { value: bigint } | undefined =>
@@ -46,7 +52,7 @@ function present<T extends object>(members: { [K in keyof T]: T[K] | undefined }
 }
 
 export function resources(changes: ResourceChanges): LinuxResources {
-  const { memory, cpu, pids, hugepages, blockioClass, rdtClass, unified } = changes;
+  const { memory, cpu, pids, hugepages, blockioClass, rdtClass, unified, devices } = changes;
   type Init = Exclude<MessageInitShape<typeof LinuxResourcesSchema>, LinuxResources>;
   return create(
     LinuxResourcesSchema,
@@ -59,6 +65,9 @@ export function resources(changes: ResourceChanges): LinuxResources {
           swap: whole(memory.swap),
           swappiness: whole(memory.swappiness),
           disableOomKiller: same(memory.disableOomKiller),
+          kernel: whole(memory.kernel),
+          kernelTcp: whole(memory.kernelTcp),
+          useHierarchy: same(memory.useHierarchy),
         }),
       cpu:
         cpu &&
@@ -77,6 +86,9 @@ export function resources(changes: ResourceChanges): LinuxResources {
       blockioClass: same(blockioClass),
       rdtClass: same(rdtClass),
       unified,
+      devices: devices?.map(({ major, minor, ...rule }) =>
+        present({ ...rule, major: whole(major), minor: whole(minor) }),
+      ),
     }) as Init,
   );
 }

@@ -11,4 +11,11 @@ export type {
   OwningPlugins,
   PodSandbox,
 } from '@gantry/api/gen/nri/v1alpha1/api_pb.js';
-export { ContainerState } from '@gantry/api/gen/nri/v1alpha1/api_pb.js';
+export {
+  ContainerState,
+  IOPrioClass,
+  LinuxSchedulerFlag,
+  LinuxSchedulerPolicy,
+  MpolFlag,
+  MpolMode,
+} from '@gantry/api/gen/nri/v1alpha1/api_pb.js';

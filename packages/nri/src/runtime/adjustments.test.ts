@@ -6,7 +6,6 @@ import {
   ContainerSchema,
   Field,
   IOPrioClass,
-  LinuxIOPrioritySchema,
   LinuxSchedulerFlag,
   LinuxSchedulerPolicy,
   MpolFlag,
@@ -80,6 +79,9 @@ const changes: Record<string, (adjust: Adjustment) => void> = {
   MemReservation: (adjust) => adjust.resources({ memory: { reservation: 50 } }),
   MemSwapLimit: (adjust) => adjust.resources({ memory: { swap: 200 } }),
   MemSwappiness: (adjust) => adjust.resources({ memory: { swappiness: 7 } }),
+  MemKernelLimit: (adjust) => adjust.resources({ memory: { kernel: 300 } }),
+  MemTCPLimit: (adjust) => adjust.resources({ memory: { kernelTcp: 400 } }),
+  MemUseHierarchy: (adjust) => adjust.resources({ memory: { useHierarchy: true } }),
   MemDisableOomKiller: (adjust) => adjust.resources({ memory: { disableOomKiller: true } }),
   CPUShares: (adjust) => adjust.resources({ cpu: { shares: 5 } }),
   CPUQuota: (adjust) => adjust.resources({ cpu: { quota: 6 } }),
@@ -96,12 +98,7 @@ const changes: Record<string, (adjust: Adjustment) => void> = {
   CgroupsPath: (adjust) => adjust.cgroupsPath('/pods/x'),
   OomScoreAdj: (adjust) => adjust.oomScoreAdj(-7),
   Rlimits: (adjust) => adjust.rlimit('RLIMIT_NOFILE', 2n ** 64n - 1n, 20),
-  IoPriority: (adjust) => {
-    adjust.oomScoreAdj(0);
-    const { linux } = adjust.message;
-    delete linux!.oomScoreAdj;
-    linux!.ioPriority = create(LinuxIOPrioritySchema, { class: IOPrioClass.IOPRIO_CLASS_BE, priority: 4 });
-  },
+  IoPriority: (adjust) => adjust.ioPriority(IOPrioClass.IOPRIO_CLASS_BE, 4),
   SeccompPolicy: (adjust) =>
     adjust.seccomp({
       defaultAction: 'SCMP_ACT_ERRNO',
@@ -161,7 +158,16 @@ test('every kind of change reaches the specification', async () => {
         { allow: false, access: 'rwm' },
         { allow: true, type: 'b', major: 8, minor: 1, access: 'rwm' },
       ],
-      memory: { limit: 100, reservation: 50, swap: 200, swappiness: 7, disableOOMKiller: true },
+      memory: {
+        limit: 100,
+        reservation: 50,
+        swap: 200,
+        kernel: 300,
+        kernelTCP: 400,
+        swappiness: 7,
+        disableOOMKiller: true,
+        useHierarchy: true,
+      },
       cpu: { shares: 5, quota: 6, period: 8, realtimeRuntime: 9, realtimePeriod: 10, cpus: '0-1', mems: '0' },
       pids: { limit: 11 },
       hugepageLimits: [{ pageSize: '2MB', limit: 1 << 21 }],
