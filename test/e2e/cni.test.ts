@@ -8,10 +8,11 @@ import { setLoopbackUp } from '@gantry/cni/loopback.ts';
 import { FakePlugins } from '@gantry/cni/testing/fake-plugin.ts';
 import { CLONE, unshare } from '@gantry/sys';
 import { CriLab } from '../lib/cri-lab.ts';
-import { eventually, run } from '../lib/processes.ts';
+import { eventually as eventuallyWithin, run } from '../lib/processes.ts';
 import { makeTempDir, mountsBeneath } from '../lib/temp-dir.ts';
 
-const patience = 60_000;
+const eventually = <T>(what: string, ask: () => T | undefined | Promise<T | undefined>) =>
+  eventuallyWithin(what, ask, 60_000);
 const results = '/var/lib/cni/results';
 const bridge = 'gantrycni0';
 
@@ -165,7 +166,7 @@ describe('networks of pods by CNI plugins', { skip: CriLab.missing() }, () => {
       [ip, 80],
       ['127.0.0.1', 8099],
     ] as const) {
-      const answer = await eventually(`${host}:${port} answers`, () => get(host, port), patience);
+      const answer = await eventually(`${host}:${port} answers`, () => get(host, port));
       assert.match(answer, /served/);
     }
     const limits = (await run('tc', ['qdisc'])).stdout;
@@ -277,7 +278,10 @@ describe('networks of pods by CNI plugins', { skip: CriLab.missing() }, () => {
       const { addresses } = await left();
       return addresses.filter((each) => each.includes('.')).join() === ip ? true : undefined;
     });
-    assert.match(lab.daemon.log(), /network of a pod that is gone is freed/);
+    await eventually(
+      'the daemon says so',
+      () => /network of a pod that is gone is freed/.test(lab.daemon.log()) || undefined,
+    );
     assert.ok(existsSync(theirs));
     rmSync(theirs);
     await lab.ok('rmp', '-f', alive);
