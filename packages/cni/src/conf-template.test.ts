@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
 import { test } from 'node:test';
 import { renderTemplate } from './conf-template.ts';
+import { readNetworkList } from './network-config.ts';
 
 const values = {
   PodCIDR: '10.9.0.0/16',
@@ -59,4 +62,16 @@ test('what is not understood is refused, with the line', () => {
   ];
   for (const [source, reason] of cases)
     assert.throws(() => render(source), { name: 'StatusError', message: reason }, source);
+});
+
+test('the example in the documentation becomes a network', () => {
+  const page = readFileSync(path.resolve(import.meta.dirname, '../../../docs/networking.md'), 'utf8');
+  const [, example = ''] = /```\n(\{[\s\S]*?\n\})\n```/.exec(page) ?? [];
+  const { name, plugins } = readNetworkList(render(example));
+  assert.deepEqual([name, plugins.map(({ type }) => type)], ['pods', ['bridge', 'portmap']]);
+  assert.deepEqual(plugins[0]?.['ipam'], {
+    type: 'host-local',
+    ranges: [[{ subnet: '10.9.0.0/16' }], [{ subnet: 'fd00:9::/64' }]],
+    routes: [{ dst: '0.0.0.0/0' }, { dst: '::/0' }],
+  });
 });
