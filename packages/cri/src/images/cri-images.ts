@@ -220,8 +220,9 @@ export class CriImages {
     const names = [...image.tags, ...image.digests, image.id];
     for (const [index, name] of names.entries()) {
       try {
-        // The last one waits for the collection, so that the space is free when the caller is answered.
-        await images.delete(ctx, name, { synchronous: index === names.length - 1 });
+        // The last one waits for the disk, and for the collection, so that the space is free when the caller is answered.
+        const last = index === names.length - 1;
+        await images.delete({ ...ctx, step: !last }, name, { synchronous: last });
       } catch (error) {
         if (!hasCode(error, Code.NotFound)) throw error;
       }

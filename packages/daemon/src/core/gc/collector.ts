@@ -46,14 +46,26 @@ export class Collector {
   }
 
   async run(): Promise<CollectionStats> {
-    const { store, events } = this.#settings;
     const startedAt = performance.now();
-    // Else the layers of what is not on disk yet would have to stay.
+    let lockMs = await this.#sweepRecords();
+    // What was not on disk yet has kept its layers. Only now: what has just been swept need not get there.
+    if (await this.#settle()) lockMs = Math.max(lockMs, await this.#sweepRecords());
+    const removedContent = await this.#unlessAway('content', async () => {
+      const removed = await this.#sweepContent();
+      await this.#sweepIngests();
+      return removed;
+    });
+    for (const sweep of this.#settings.sweepers?.() ?? []) await sweep();
+    let removedSnapshots = 0;
     for (const snapshotter of this.#settings.snapshotters()) {
-      await snapshotter
-        .settle()
-        .catch((error) => this.#settings.log.error('snapshots cannot be brought to disk', { error }));
+      removedSnapshots += await this.#unlessAway(snapshotter.name, () => this.#sweepSnapshots(snapshotter));
     }
+    return { lockMs, totalMs: performance.now() - startedAt, removedContent, removedSnapshots };
+  }
+
+  /** Answers for how many milliseconds nobody else could write. */
+  async #sweepRecords(): Promise<number> {
+    const { store, events } = this.#settings;
     let lockMs = 0;
     const swept = await store.update((tx) => {
       const locked = performance.now();
@@ -67,17 +79,20 @@ export class Collector {
     for (const { namespace, name } of swept.images) {
       events.publishMessage(namespace, '/images/delete', ImageDeleteSchema, { name });
     }
-    const removedContent = await this.#unlessAway('content', async () => {
-      const removed = await this.#sweepContent();
-      await this.#sweepIngests();
-      return removed;
-    });
-    for (const sweep of this.#settings.sweepers?.() ?? []) await sweep();
-    let removedSnapshots = 0;
+    return lockMs;
+  }
+
+  /** Brings to disk what snapshots hold. Answers whether there was anything. */
+  async #settle(): Promise<boolean> {
+    let settled = false;
     for (const snapshotter of this.#settings.snapshotters()) {
-      removedSnapshots += await this.#unlessAway(snapshotter.name, () => this.#sweepSnapshots(snapshotter));
+      try {
+        if (await snapshotter.settle()) settled = true;
+      } catch (error) {
+        this.#settings.log.error('snapshots cannot be brought to disk', { error });
+      }
     }
-    return { lockMs, totalMs: performance.now() - startedAt, removedContent, removedSnapshots };
+    return settled;
   }
 
   /** What runs in another process and is away is swept by a later collection; the others do not wait for it. */

@@ -123,7 +123,7 @@ export class MetadataImages implements ImageStore {
       removeFromLease(tx, ctx, ResourceType.image, name);
       tx.remove(key);
       tx.afterCommit(() => this.#events.publishMessage(ctx.namespace, '/images/delete', ImageDeleteSchema, { name }));
-    });
+    }, ctx);
     this.#gc.mutated(true);
     if (options.synchronous) await this.#gc.collect();
   }

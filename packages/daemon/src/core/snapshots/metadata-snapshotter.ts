@@ -329,13 +329,16 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
     }, settleDelay).unref();
   }
 
-  /** Settles when the files of all that is committed are on disk: from then on their layers are not needed for them. */
-  async settle(): Promise<void> {
+  /**
+   * Settles when the files of all that is committed are on disk: from then on their layers are not needed for them. Answers whether there
+   * was anything to bring there.
+   */
+  async settle(): Promise<boolean> {
     clearTimeout(this.#settleTimer);
-    if (!this.backend.settle) return;
+    if (!this.backend.settle) return false;
     const suspects = new Set(this.backend.suspects?.());
     const unsettled = this.#unsettled().filter(({ record }) => !suspects.has(record.backendKey));
-    if (unsettled.length === 0) return;
+    if (unsettled.length === 0) return false;
     await this.backend.settle();
     await this.#settings.store.update(
       (tx) => {
@@ -348,6 +351,7 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
       },
       { step: true },
     );
+    return true;
   }
 
   /** The store is about to be closed. */
