@@ -3,6 +3,7 @@ import { ContainerEventType, ContainerState, type RemoveContainerRequest } from 
 import { removeAllBeneath } from '@gantry/mount';
 import { type Cri, criContext, dirs } from '../cri.ts';
 import { publishContainerEvent } from '../run/publish-event.ts';
+import { together } from '../run/together.ts';
 import { stateOf } from '../store/container-status.ts';
 import type { CriContainer } from '../store/cri-container.ts';
 import { stopRunningContainer } from './stop-container.ts';
@@ -44,7 +45,8 @@ async function remove(cri: Cri, container: CriContainer): Promise<void> {
     const record = await cri.records.containers.get(ctx, id);
     await cri.snapshotters
       .get(ctx, record.snapshotter)
-      .remove(ctx, record.snapshotKey)
+      // The end of the container's record, which is durable, comes after it.
+      .remove({ ...ctx, step: true }, record.snapshotKey)
       .catch((error) => {
         if (!hasCode(error, Code.NotFound)) throw error;
       });
@@ -52,9 +54,11 @@ async function remove(cri: Cri, container: CriContainer): Promise<void> {
   } catch (error) {
     if (!hasCode(error, Code.NotFound)) throw error;
   }
-  await cri.imageVolumes.release(id);
-  await removeAllBeneath(dirs.containerState(cri, id));
-  await removeAllBeneath(dirs.containerRoot(cri, id));
+  await together(
+    cri.imageVolumes.release(id),
+    removeAllBeneath(dirs.containerState(cri, id)),
+    removeAllBeneath(dirs.containerRoot(cri, id)),
+  );
   cri.containers.delete(id);
   cri.containerNames.release(metadata.name, id);
 }

@@ -3,6 +3,7 @@ import { ContainerEventType, type RemovePodSandboxRequest } from '@gantry/api/ge
 import { removeAllBeneath } from '@gantry/mount';
 import { type Cri, criContext, dirs } from '../cri.ts';
 import { publishContainerEvent } from '../run/publish-event.ts';
+import { together } from '../run/together.ts';
 import { removeOneContainer } from './remove-container.ts';
 import { stopSandbox } from './stop-pod-sandbox.ts';
 
@@ -18,11 +19,12 @@ export async function removePodSandbox(cri: Cri, { podSandboxId }: RemovePodSand
     if (cri.sandboxes.find(id) !== sandbox) return;
     const ctx = criContext();
     await cri.hooks.removePodSandbox(sandbox).catch((error) => cri.log.warn('hook', { error, id }));
-    await ifThere(cri.controllers.get(sandbox.sandboxer)?.shutdown(ctx, id));
+    // The end of the sandbox's record, which is durable, comes last.
+    const step = { ...ctx, step: true };
+    await ifThere(cri.controllers.get(sandbox.sandboxer)?.shutdown(step, id));
     await removeAllBeneath(dirs.sandboxRoot(cri, id));
     await removeAllBeneath(dirs.sandboxState(cri, id));
-    await ifThere(cri.records.sandboxes.delete(ctx, id));
-    await ifThere(cri.records.leases.delete(ctx, id));
+    await together(ifThere(cri.records.leases.delete(step, id)), ifThere(cri.records.sandboxes.delete(ctx, id)));
     publishContainerEvent(cri, id, id, ContainerEventType.CONTAINER_DELETED_EVENT);
     cri.sandboxes.delete(id);
     cri.sandboxNames.release(sandbox.metadata.name, id);

@@ -11,7 +11,7 @@ export interface RequestContext {
   readonly signal?: AbortSignal | undefined;
   /**
    * One step of several: the caller tells nobody of it before it has made a durable change after it, which brings this one to disk
-   * too. Steps that only make things (ingests, content, snapshots, leases) then do not wait for the disk each.
+   * too. Steps that only make things (ingests, content, snapshots, leases), or only remove records, then do not wait for the disk each.
    */
   readonly step?: boolean | undefined;
 }

@@ -118,7 +118,7 @@ export class MetadataContainers implements ContainerStore {
       tx.afterCommit(() =>
         this.#events.publishMessage(ctx.namespace, '/containers/delete', ContainerDeleteSchema, { id }),
       );
-    });
+    }, ctx);
     this.#gc.mutated(true);
   }
 }

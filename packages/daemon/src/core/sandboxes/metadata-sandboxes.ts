@@ -88,7 +88,7 @@ export class MetadataSandboxes implements SandboxStore {
   async delete(ctx: RequestContext, id: string): Promise<void> {
     await this.#store.update((tx) => {
       if (!tx.remove(keys.sandbox(ctx.namespace, id))) throw missing(id);
-    });
+    }, ctx);
     this.#gc.mutated(true);
   }
 }

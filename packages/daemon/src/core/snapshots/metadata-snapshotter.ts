@@ -86,6 +86,8 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
   #number = 0;
   #settleTimer: NodeJS.Timeout | undefined;
   #closing = false;
+  /** Removals below that are under way. */
+  readonly #drops = new Set<Promise<void>>();
 
   constructor(name: string, backend: Snapshotter, settings: MetadataSnapshotterSettings) {
     this.name = name;
@@ -357,6 +359,7 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
   /** The store is about to be closed. */
   async close(): Promise<void> {
     this.#closing = true;
+    await Promise.all(this.#drops);
     await this.settle();
   }
 
@@ -429,9 +432,22 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
         events.publishMessage(ctx.namespace, '/snapshot/remove', SnapshotRemoveSchema, { key, snapshotter: this.name }),
       );
       return record;
-    });
+    }, ctx);
     mutated(true);
-    await this.#drop(ctx, removed.backendKey);
+    if (ctx.step) this.#dropOnceOnDisk(ctx, removed.backendKey);
+    else await this.#drop(ctx, removed.backendKey);
+  }
+
+  /** What is below goes after its record: never would a record come back that names what is gone. Nobody waits for it but the end. */
+  #dropOnceOnDisk({ namespace }: RequestContext, backendKey: string): void {
+    const { store, log } = this.#settings;
+    const drop = store.flush().then(
+      () => this.#drop({ namespace }, backendKey),
+      (error) =>
+        log.warn('snapshot left for the garbage collector', { error, snapshotter: this.name, key: backendKey }),
+    );
+    this.#drops.add(drop);
+    void drop.finally(() => this.#drops.delete(drop));
   }
 
   /** Takes a snapshot that no record names out of the backend; what does not go now, the collector takes. */
