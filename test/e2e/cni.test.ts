@@ -8,12 +8,12 @@ import { setLoopbackUp } from '@gantry/cni/loopback.ts';
 import { FakePlugins } from '@gantry/cni/testing/fake-plugin.ts';
 import { CLONE, unshare } from '@gantry/sys';
 import { CriLab } from '../lib/cri-lab.ts';
+import { cachedResults, networkLeftovers, noLeftovers, resultCache } from '../lib/network-leftovers.ts';
 import { eventually as eventuallyWithin, run } from '../lib/processes.ts';
-import { makeTempDir, mountsBeneath } from '../lib/temp-dir.ts';
+import { makeTempDir } from '../lib/temp-dir.ts';
 
 const eventually = <T>(what: string, ask: () => T | undefined | Promise<T | undefined>) =>
   eventuallyWithin(what, ask, 60_000);
-const results = '/var/lib/cni/results';
 const bridge = 'gantrycni0';
 
 interface PodInspect {
@@ -70,7 +70,7 @@ describe('networks of pods by CNI plugins', { skip: CriLab.missing() }, () => {
   after(async () => {
     await lab.ok('rmp', '-a', '-f').catch(() => undefined);
     await lab.close();
-    for (const name of cached()) rmSync(path.join(results, name), { force: true });
+    for (const name of cachedResults(lab)) rmSync(path.join(resultCache, name), { force: true });
     await temp.remove();
   });
 
@@ -86,8 +86,6 @@ describe('networks of pods by CNI plugins', { skip: CriLab.missing() }, () => {
     );
   }
 
-  const names = (directory: string) => (existsSync(directory) ? readdirSync(directory) : []);
-  const cached = () => names(results).filter((name) => name.startsWith(bridge));
   const inspectPod = (id: string) => lab.json<PodInspect>('inspectp', id);
   const ready = async () => {
     const info = await lab.json<Info>('info');
@@ -100,17 +98,7 @@ describe('networks of pods by CNI plugins', { skip: CriLab.missing() }, () => {
       return found.status === wanted ? found : undefined;
     });
 
-  /** All that networks of pods leave on a machine. */
-  const left = async () => ({
-    addresses: names(`${temp.path}/ipam`).flatMap((name) =>
-      names(`${temp.path}/ipam/${name}`).filter((ip) => /^[\da-f]+[.:]/.test(ip)),
-    ),
-    interfaces: (await run('ip', ['-o', 'link'])).stdout.match(/\b(veth|bwp)\w+/g) ?? [],
-    namespaces: [...names(netns), ...mountsBeneath(netns)],
-    cached: cached(),
-    noted: names(`${temp.path}/root/io.containerd.grpc.v1.cri/networks`),
-  });
-  const nothing = { addresses: [], interfaces: [], namespaces: [], cached: [], noted: [] };
+  const left = () => networkLeftovers(lab);
 
   test('two families of addresses, cached where everyone looks, and nothing left', async () => {
     const id = await lab.ok('runp', lab.pod('dual'));
@@ -126,16 +114,16 @@ describe('networks of pods by CNI plugins', { skip: CriLab.missing() }, () => {
       ['127.0.0.1', '::1'],
     );
     assert.equal(path.dirname(interfaces['eth0']?.Sandbox ?? ''), netns);
-    assert.deepEqual(cached(), [`${bridge}-${started}-${id}-eth0`]);
-    assert.ok(existsSync(`${results}/cni-loopback-${id}-lo`));
+    assert.deepEqual(cachedResults(lab), [`${bridge}-${started}-${id}-eth0`]);
+    assert.ok(existsSync(`${resultCache}/cni-loopback-${id}-lo`));
     assert.equal((await left()).noted.length, 1);
     // Its network has another configuration by now, and then none.
     await configure([{ ...bridging, bridge: `${bridge}x` }]);
     rmSync(file('10-lab.conflist'));
     await becomesReady(false);
     await lab.ok('rmp', '-f', id);
-    assert.deepEqual(await left(), nothing);
-    assert.ok(!existsSync(`${results}/cni-loopback-${id}-lo`));
+    assert.deepEqual(await left(), noLeftovers);
+    assert.ok(!existsSync(`${resultCache}/cni-loopback-${id}-lo`));
   });
 
   test('ports of the host, limits of bandwidth and the firewall', {
@@ -178,7 +166,7 @@ describe('networks of pods by CNI plugins', { skip: CriLab.missing() }, () => {
     assert.ok((await rules()).some((line) => line.includes('CNI-FORWARD')));
     await lab.ok('rmp', '-f', podId);
     assert.deepEqual(await rules(), []);
-    assert.deepEqual(await left(), nothing);
+    assert.deepEqual(await left(), noLeftovers);
   });
 
   test('the directory is watched: without a network pods cannot be run, with one again they can', async () => {
@@ -192,7 +180,7 @@ describe('networks of pods by CNI plugins', { skip: CriLab.missing() }, () => {
     });
     const { stderr } = await lab.crictl(['runp', lab.pod('none')], { mayFail: true });
     assert.match(stderr, /failed to setup network for sandbox .*: cni plugin not initialized/);
-    assert.deepEqual(await left(), nothing);
+    assert.deepEqual(await left(), noLeftovers);
     renameSync(path.join(temp.path, 'kept'), file('10-lab.conflist'));
     await becomesReady(true);
     await lab.ok('rmp', '-f', await lab.ok('runp', lab.pod('again')));
@@ -254,7 +242,7 @@ describe('networks of pods by CNI plugins', { skip: CriLab.missing() }, () => {
       // Its client has gone: what was made is undone without it.
       await eventually('nothing is left', async () => {
         const found = await left();
-        return JSON.stringify(found) === JSON.stringify(nothing) ? found : undefined;
+        return JSON.stringify(found) === JSON.stringify(noLeftovers) ? found : undefined;
       });
       assert.equal(await lab.ok('pods', '-q'), '');
     }
@@ -263,7 +251,7 @@ describe('networks of pods by CNI plugins', { skip: CriLab.missing() }, () => {
   test('a pod whose record was removed behind its back: the next daemon frees what it has, and spares the others', async () => {
     const [gone, alive] = [await lab.ok('runp', lab.pod('gone')), await lab.ok('runp', lab.pod('alive'))];
     // An attachment of somebody else, in the same network.
-    const theirs = path.join(results, `${bridge}-${started}-stranger-eth0`);
+    const theirs = path.join(resultCache, `${bridge}-${started}-stranger-eth0`);
     writeFileSync(
       theirs,
       JSON.stringify({ kind: 'cniCacheV1', containerId: 'stranger', ifName: 'eth0', networkName: bridge }),
@@ -286,27 +274,7 @@ describe('networks of pods by CNI plugins', { skip: CriLab.missing() }, () => {
     rmSync(theirs);
     await lab.ok('rmp', '-f', alive);
     await lab.ok('rmp', '-a', '-f');
-    assert.deepEqual(await left(), nothing);
-  });
-
-  test('the daemon is killed again and again while pods come and go: every address comes back', async () => {
-    for (const [round, delay] of [40, 120, 260, 500].entries()) {
-      const pods = Array.from({ length: 6 }, (_, index) => lab.pod(`churn-${round}-${index}`));
-      const churn = pods.map(async (pod, index) => {
-        const { code, stdout } = await lab.crictl(['runp', pod], { mayFail: true });
-        if (code === 0 && index % 2 === 0) await lab.crictl(['rmp', '-f', stdout.trim()], { mayFail: true });
-      });
-      await new Promise((resolve) => setTimeout(resolve, delay));
-      await lab.daemon.kill();
-      await Promise.all(churn);
-      await lab.daemon.start();
-    }
-    await eventually('all pods can be removed, and nothing is left', async () => {
-      await lab.crictl(['rmp', '-a', '-f'], { mayFail: true });
-      const found = await left();
-      return JSON.stringify(found) === JSON.stringify(nothing) ? true : undefined;
-    });
-    assert.equal(await lab.ok('pods', '-q'), '');
+    assert.deepEqual(await left(), noLeftovers);
   });
 });
 
