@@ -115,7 +115,9 @@ function compileNriPlugins(bin, go) {
     env: { GOOS: 'wasip1', GOARCH: 'wasm' },
     flags: ['-buildmode=c-shared'],
   });
-  compileInScratch(bin, go, 'prefetchfiles-nri-plugin', `${nydus}@v0.15.15`, `${nydus}/cmd/prefetchfiles-nri-plugin`);
+  for (const name of ['prefetchfiles-nri-plugin', 'optimizer-nri-plugin']) {
+    compileInScratch(bin, go, name, `${nydus}@v0.15.15`, `${nydus}/cmd/${name}`);
+  }
 }
 
 /** Compiles a program in a module of its own, which needs another. `tests` makes the program of a package's tests. */

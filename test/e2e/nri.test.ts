@@ -2,7 +2,17 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import http from 'node:http';
 import net from 'node:net';
 import path from 'node:path';
@@ -17,6 +27,8 @@ const patience = 60_000;
 const samples = path.resolve('packages/nri/samples');
 const goPlugin = path.resolve('.cache/go-bin/nri-stub-plugin');
 const nydus = path.resolve('.cache/go-bin/prefetchfiles-nri-plugin');
+const optimizer = path.resolve('.cache/go-bin/optimizer-nri-plugin');
+const noOptimizer = existsSync(optimizer) ? false : 'nydus’s optimizer-nri-plugin is not in .cache/go-bin';
 const noNydus = existsSync(nydus) ? false : 'nydus’s prefetchfiles-nri-plugin is not in .cache/go-bin';
 const noGo = existsSync(goPlugin)
   ? false
@@ -413,5 +425,53 @@ exec ${nydus}'
     assert.deepEqual(pids, [info.pid]);
     assert.match(readFileSync(`${temp.path}/installed.log`, 'utf8'), /"pods":1,"containers":1/);
     await lab.ok('rm', '-f', id);
+  });
+
+  test('nydus’s optimizer, installed with its configuration, watches what a container opens', {
+    skip: noOptimizer,
+  }, async () => {
+    const results = path.join(temp.path, 'optimized');
+    // In the place of its server, which only prints what it sees: that it is told the right process is what counts here.
+    const server = path.join(temp.path, 'optimizer-server');
+    writeFileSync(
+      server,
+      `#!/bin/sh
+export PATH=/usr/bin:/bin
+printf '{"path":"%s","size":1,"elapsed":2}\\n' "$(readlink /proc/$_MNTNS_PID/ns/mnt) $_MNTNS_PID"
+exec sleep 1000
+`,
+      { mode: 0o755 },
+    );
+    writeFileSync(
+      path.join(temp.path, 'nri/conf.d/optimizer.conf'),
+      `events = ["StartContainer", "StopContainer"]\nserver_path = "${server}"\npersist_dir = "${results}"\noverwrite = true\n`,
+    );
+    copyFileSync(optimizer, path.join(temp.path, 'nri/plugins/09-optimizer'));
+    await lab.daemon.stop();
+    await lab.daemon.start();
+    const id = await created('watched', ['sleep', '1000']);
+    await lab.ok('start', id);
+    const { info } = await lab.json<{ info: { pid: number } }>('inspect', id);
+    const seen = await eventually(
+      'it is watched',
+      () =>
+        (existsSync(`${results}/library/busybox:1`) ? readFileSync(`${results}/library/busybox:1`, 'utf8') : '') ||
+        undefined,
+      patience,
+    );
+    assert.equal(seen, `${readlinkSync(`/proc/${info.pid}/ns/mnt`)} ${info.pid}\n`);
+    // A process may be any thread's child.
+    const childrenOf = (pid: number | string): string[] =>
+      readdirSync(`/proc/${pid}/task`).flatMap((thread) =>
+        readFileSync(`/proc/${pid}/task/${thread}/children`, 'utf8').trim().split(' '),
+      );
+    const plugin = childrenOf(lab.daemon.pid).find(
+      (pid) => pid !== '' && readFileSync(`/proc/${pid}/comm`, 'utf8').startsWith('09-optimizer'),
+    );
+    const servers = () => childrenOf(plugin!).join('');
+    assert.notEqual(servers(), '');
+    await lab.ok('stop', id);
+    await eventually('its server is ended', () => (servers() === '' ? true : undefined), patience);
+    await lab.ok('rm', id);
   });
 });
