@@ -2,7 +2,8 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { invalidArgument } from '@gantry/api';
 import type { Mount } from '@gantry/api/gen/nri/v1alpha1/api_pb.js';
-import { linuxOf, type RuntimeSpec, type SpecMount } from '@gantry/oci';
+import { linuxOf, type RuntimeSpec } from '@gantry/oci';
+import { inOrderOfDepth } from '@gantry/oci/spec/mount-order.ts';
 import { isRemoval, withoutMark } from './removal-marks.ts';
 
 /** Adds mounts in place of those at the same destinations, and removes those that are marked. @throws InvalidArgument for propagation that the source has not */
@@ -22,9 +23,7 @@ export function applyMounts(spec: RuntimeSpec, asked: readonly Mount[]): void {
       ...(options.length > 0 && { options: [...options] }),
     });
   }
-  const depth = ({ destination }: SpecMount): number => path.normalize(destination).split('/').length;
-  // A mount must come after those that it lies in; others keep their order.
-  spec.mounts = mounts.toSorted((one, other) => depth(one) - depth(other));
+  spec.mounts = inOrderOfDepth(mounts);
 }
 
 /** What is to come through has to be shared on the host, and the container's root must let it. */

@@ -57,7 +57,8 @@ export class CdiDirectories implements CdiRegistry {
     for (const name of devices) parseDeviceName(name);
     const known = await this.#devices();
     const missing = devices.filter((name) => !known.has(name));
-    if (missing.length > 0) throw notFound(`unresolvable CDI devices ${missing.join(', ')}: not found`);
+    if (missing.length > 0)
+      throw notFound(`CDI device injection failed: unresolvable CDI devices ${missing.join(', ')}: not found`);
     const edited = new Set<CdiSpec>();
     // On a copy: a device that the host has not must leave no half of its edits.
     const copy = structuredClone(spec);
@@ -70,7 +71,10 @@ export class CdiDirectories implements CdiRegistry {
       }
     } catch (reason) {
       if (reason instanceof StatusError) throw reason;
-      throw invalidArgument(`failed to inject devices: ${(reason as Error).message}: invalid argument`, reason);
+      throw invalidArgument(
+        `CDI device injection failed: failed to inject devices: ${(reason as Error).message}: invalid argument`,
+        reason,
+      );
     }
     Object.assign(spec, copy);
   }
@@ -150,9 +154,16 @@ export class CdiDirectories implements CdiRegistry {
   }
 }
 
+/** JSON is YAML too, and a file in YAML is read whatever its name says. */
 async function parse(file: string, text: string): Promise<unknown> {
-  if (file.endsWith('.json')) return parseJson(text);
-  return parseYaml(text);
+  if (!file.endsWith('.json')) return parseYaml(text);
+  try {
+    return parseJson(text);
+  } catch (reason) {
+    return parseYaml(text).catch(() => {
+      throw reason;
+    });
+  }
 }
 
 async function filesIn(directory: string, problems: Map<string, string>): Promise<string[]> {

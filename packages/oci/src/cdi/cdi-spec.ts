@@ -33,7 +33,7 @@ export interface DeviceNode {
   major?: number;
   minor?: number;
   fileMode?: number;
-  /** Of `r`, `w`, `m`; absent: all; `none`: the node is made, but not opened to the container. */
+  /** Of `r`, `w`, `m`; absent: all. */
   permissions?: string;
   uid?: number;
   gid?: number;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { after, beforeEach, describe, test } from 'node:test';
@@ -79,7 +79,7 @@ devices:
     containerEdits:
       deviceNodes:
         - { path: /dev/vendor0, hostPath: /dev/null, permissions: rw, fileMode: 0o600 }
-        - { path: /dev/vendor1, type: c, major: 77, minor: 8, uid: 5, permissions: none }
+        - { path: /dev/vendor1, type: c, major: 77, minor: 8, uid: 5, permissions: m }
         - { path: /dev/pipe, hostPath: ${top}/pipe }
       netDevices: [{ hostInterfaceName: eth7, name: net0 }]
       mounts:
@@ -103,11 +103,11 @@ devices:
     assert.deepEqual(linux!.devices, [
       { path: '/dev/vendor0', type: 'c', major: 1, minor: 3, fileMode: 0o600 },
       { path: '/dev/vendor1', type: 'c', major: 77, minor: 8, uid: 5 },
-      { path: '/dev/pipe', type: 'p', major: 0, minor: 0 },
+      { path: '/dev/pipe', type: 'p', major: 0, minor: 0, fileMode: statSync(path.join(top, 'pipe')).mode & 0o777 },
     ]);
     assert.deepEqual(linux!.resources!.devices!.slice(-2), [
       { allow: true, type: 'c', major: 1, minor: 3, access: 'rw' },
-      { allow: true, type: 'c', major: 77, minor: 8, access: '' },
+      { allow: true, type: 'c', major: 77, minor: 8, access: 'm' },
     ]);
     assert.deepEqual(linux!.netDevices, { eth7: { name: 'net0' } });
     assert.deepEqual(linux!.intelRdt, { closID: 'fast', schemata: ['L3:0=f'] });
@@ -126,6 +126,67 @@ devices:
     );
   });
 
+  test('what a node leaves out is the host’s: type, numbers and mode; one that says type and number needs no host', async () => {
+    const nodes = [
+      { path: '/dev/x', hostPath: '/dev/null' },
+      { path: '/dev/y', hostPath: '/dev/null', major: 9, minor: 8 },
+      { path: '/dev/z', type: 'b', major: 7, minor: 6 },
+      { path: '/dev/null', type: 'c', major: 5, minor: 4 },
+    ];
+    write('etc/a.json', {
+      cdiVersion: '0.5.0',
+      kind: 'v/c',
+      devices: [
+        { name: 'd', containerEdits: { deviceNodes: nodes } },
+        { name: 'other', containerEdits: { deviceNodes: [{ path: '/dev/null', type: 'b' }] } },
+        { name: 'file', containerEdits: { deviceNodes: [{ path: '/etc/passwd' }] } },
+      ],
+    });
+    const { linux } = await inject('v/c=d');
+    assert.deepEqual(linux!.devices, [
+      { path: '/dev/x', type: 'c', major: 1, minor: 3, fileMode: 0o666 },
+      { path: '/dev/y', type: 'c', major: 9, minor: 8, fileMode: 0o666 },
+      { path: '/dev/z', type: 'b', major: 7, minor: 6 },
+      { path: '/dev/null', type: 'c', major: 5, minor: 4, fileMode: 0o666 },
+    ]);
+    await assert.rejects(inject('v/c=other'), /host type mismatch \(b, c\)/);
+    await assert.rejects(inject('v/c=file'), /failed to stat CDI host device "\/etc\/passwd": not a device node/);
+  });
+
+  test('YAML as Go reads it: numbers for names, modes with a leading zero, also in a file that says JSON', async () => {
+    const document = `cdiVersion: v0.6.0
+kind: vendor.com/yaml
+annotations: { number: 1 }
+devices:
+  - name: 0
+    containerEdits:
+      deviceNodes: [{ path: /dev/null, fileMode: 0640 }]
+---
+another: document
+`;
+    write('etc/a.json', document);
+    assert.deepEqual((await inject('vendor.com/yaml=0')).linux!.devices?.[0]?.fileMode, 0o640);
+    write('etc/a.json', document.replace('0640', '4294967296'));
+    await assert.rejects(inject('vendor.com/yaml=0'), /unresolvable/);
+    assert.match(told.join('\n'), /fileMode: 4294967296 is more than 4294967295/);
+  });
+
+  test('mounts come after those that they lie in', async () => {
+    const mounts = ['/a/b/', '/a', '/'].map((containerPath) => ({ hostPath: '/x', containerPath }));
+    write('etc/a.json', { cdiVersion: '0.5.0', kind: 'v/c', devices: [{ name: 'd', containerEdits: { mounts } }] });
+    const spec = defaultSpec('ns', 'c');
+    spec.mounts = [{ destination: '/a/b', source: 'before' }];
+    // No more is done for them in a user namespace of the container's own than the document says.
+    spec.linux!.namespaces = [...(spec.linux!.namespaces ?? []), { type: 'user' }];
+    await cdi.inject(spec, ['v/c=d']);
+    assert.deepEqual(spec.mounts, [
+      { destination: '/a', source: '/x' },
+      { destination: '/', source: '/x' },
+      { destination: '/a/b', source: 'before' },
+      { destination: '/a/b/', source: '/x' },
+    ]);
+  });
+
   test('a device belongs to the process that may not be root', async () => {
     write('etc/a.json', {
       cdiVersion: '0.5.0',
@@ -135,7 +196,9 @@ devices:
     const spec = defaultSpec('ns', 'c');
     spec.process!.user = { uid: 1000, gid: 100 };
     await cdi.inject(spec, ['v/c=0']);
-    assert.deepEqual(spec.linux!.devices, [{ path: '/dev/null', type: 'c', major: 1, minor: 3, uid: 1000, gid: 100 }]);
+    assert.deepEqual(spec.linux!.devices, [
+      { path: '/dev/null', type: 'c', major: 1, minor: 3, fileMode: 0o666, uid: 1000, gid: 100 },
+    ]);
   });
 
   test('later directories come first, changes are seen at once, equals are in conflict', async () => {
@@ -232,7 +295,10 @@ devices:
     });
     const spec = defaultSpec('ns', 'c');
     const before = structuredClone(spec);
-    await assert.rejects(cdi.inject(spec, ['v/c=gone']), /failed to inject devices: ENOENT/);
+    await assert.rejects(
+      cdi.inject(spec, ['v/c=gone']),
+      /failed to inject devices: failed to stat CDI host device "\/dev\/no-such-device": no such file/,
+    );
     await assert.rejects(cdi.inject(spec, ['v/c=other']), /host type mismatch \(b, c\)/);
     await assert.rejects(cdi.inject(spec, ['v/c']), (error) => hasCode(error, Code.InvalidArgument));
     assert.deepEqual(spec, before);

@@ -12,6 +12,9 @@ import { Shape } from './shape.ts';
 
 const hookNames = ['prestart', 'createRuntime', 'createContainer', 'startContainer', 'poststart', 'poststop'];
 
+/** What is of 32 bits. */
+const largestId = 2 ** 32 - 1;
+
 /** A parsed document as a specification. @throws Error that says where it is not one */
 export function readSpec(document: unknown): CdiSpec {
   const top = new Shape(document);
@@ -22,7 +25,7 @@ export function readSpec(document: unknown): CdiSpec {
     'devices',
     'containerEdits',
   ]);
-  const version = cdiVersion?.string() ?? '';
+  const version = (cdiVersion?.string() ?? '').replace(/^v/, '');
   if (!versions.includes(version)) top.fail(`invalid version ${JSON.stringify(version)}`);
   const name = kind?.string() ?? '';
   const [vendor = '', kindClass = ''] = /^([^/]+)\/(.+)$/s.exec(name)?.slice(1) ?? [];
@@ -79,7 +82,7 @@ function readEdits(shape: Shape): ContainerEdits {
     ...(hooks && { hooks: hooks.list().map(readHook) }),
     ...(mounts && { mounts: mounts.list().map(readMount) }),
     ...(intelRdt && { intelRdt: readIntelRdt(intelRdt) }),
-    ...(additionalGids && { additionalGids: additionalGids.list().map((gid) => gid.count()) }),
+    ...(additionalGids && { additionalGids: additionalGids.list().map((gid) => gid.count(largestId)) }),
   };
 }
 
@@ -94,17 +97,17 @@ function readNode(shape: Shape): DeviceNode {
   const kind = type?.string() ?? '';
   if (!['', 'b', 'c', 'u', 'p'].includes(kind)) type!.fail(`invalid type ${JSON.stringify(kind)}`);
   const access = permissions?.string() ?? '';
-  if (access !== 'none' && !/^[rwm]*$/.test(access)) permissions!.fail(`invalid permissions ${JSON.stringify(access)}`);
+  if (!/^[rwm]*$/.test(access)) permissions!.fail(`invalid permissions ${JSON.stringify(access)}`);
   return {
     path: path?.text() ?? shape.fail('invalid (empty) device path'),
     ...(hostPath && { hostPath: hostPath.string() }),
     ...(kind !== '' && { type: kind as NonNullable<DeviceNode['type']> }),
     ...(major && { major: major.count() }),
     ...(minor && { minor: minor.count() }),
-    ...(fileMode && { fileMode: fileMode.count() }),
+    ...(fileMode && { fileMode: fileMode.count(largestId) }),
     ...(access !== '' && { permissions: access }),
-    ...(uid && { uid: uid.count() }),
-    ...(gid && { gid: gid.count() }),
+    ...(uid && { uid: uid.count(largestId) }),
+    ...(gid && { gid: gid.count(largestId) }),
   };
 }
 

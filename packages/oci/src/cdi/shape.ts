@@ -40,8 +40,11 @@ export class Shape {
     );
   }
 
+  /** A number stands for its digits: in YAML names of devices are often written so. */
   string(): string {
-    return typeof this.#value === 'string' ? this.#value : this.fail('must be a string');
+    const value = this.#value;
+    if (typeof value === 'number' || typeof value === 'boolean') return String(value);
+    return typeof value === 'string' ? value : this.fail('must be a string');
   }
 
   /** A string that is not empty. */
@@ -53,10 +56,11 @@ export class Shape {
     return typeof this.#value === 'boolean' ? this.#value : this.fail('must be true or false');
   }
 
-  /** A whole number that is not negative. */
-  count(): number {
+  /** A whole number that is not negative, nor more than the largest. */
+  count(largest = Number.MAX_SAFE_INTEGER): number {
     const value = this.#value;
     if (typeof value !== 'number' || !Number.isSafeInteger(value)) return this.fail('must be a whole number');
+    if (value > largest) return this.fail(`${value} is more than ${largest}`);
     return value >= 0 ? value : this.fail(`${value} must not be negative`);
   }
 
