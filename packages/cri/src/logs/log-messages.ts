@@ -33,8 +33,7 @@ export interface LogState {
 }
 
 export type LogReport =
-  /** `fds` are the descriptors that it holds for this io now: the main thread closes them should the worker die. */
-  | { to: number; fds: number[] }
+  | { to: number }
   | { to: number; error: { code: number; message: string } }
   | { id: number; output: OutputName; bytes: Uint8Array }
   /** No more output will come; it may not be in the log yet. */

@@ -5,7 +5,7 @@ import { workerUrl } from '@gantry/daemon/core/workers/worker-url.ts';
 import { close, eventfd } from '@gantry/sys';
 import type { LogCall, LogNews, LogReport, LogRequest } from './log-messages.ts';
 
-type Call = { resolve: (fds: number[]) => void; reject: (reason: Error) => void };
+type Call = { resolve: () => void; reject: (reason: Error) => void };
 /** What is said of one container. */
 export type ContainerReport = Extract<LogReport, { id: number }>;
 
@@ -57,8 +57,8 @@ export class LogThread {
     });
   }
 
-  /** @returns the descriptors that the container has now @throws StatusError */
-  ask(request: LogCall): Promise<number[]> {
+  /** @throws StatusError */
+  ask(request: LogCall): Promise<void> {
     const call = ++this.#lastCall;
     return new Promise((resolve, reject) => {
       if (this.#calls.size === 0) this.#worker.ref();
@@ -81,8 +81,17 @@ export class LogThread {
     const call = this.#calls.get(report.to);
     this.#calls.delete(report.to);
     if (this.#calls.size === 0) this.#worker.unref();
-    if ('fds' in report) call?.resolve(report.fds);
-    else call?.reject(new StatusError(report.error.code as StatusError['code'], report.error.message));
+    if ('error' in report)
+      call?.reject(new StatusError(report.error.code as StatusError['code'], report.error.message));
+    else call?.resolve();
+  }
+
+  /** Ends it wherever it is. */
+  async end(): Promise<void> {
+    const ended = this.#worker.terminate();
+    if (!this.#gone) this.#ring();
+    await ended;
+    await this.#exited;
   }
 
   /** Ends it; what is not in the logs is kept for the next one. */
@@ -90,7 +99,7 @@ export class LogThread {
     this.#stopping = true;
     this.#worker.ref();
     this.#send({ do: 'stop' });
-    const timer = setTimeout(() => void this.#worker.terminate(), stopMs);
+    const timer = setTimeout(() => void this.end(), stopMs);
     await this.#exited;
     clearTimeout(timer);
   }

@@ -27,7 +27,8 @@ function hear(request: LogRequest): void {
     return;
   }
   try {
-    report({ to: request.call, fds: answer(request) });
+    answer(request);
+    report({ to: request.call });
   } catch (reason) {
     const { code, message } = StatusError.from(reason);
     report({ to: request.call, error: { code, message } });
@@ -52,22 +53,20 @@ function tell(request: LogNews): void {
   }
 }
 
-/** @returns the descriptors that the container has now */
-function answer(request: LogCall): number[] {
+function answer(request: LogCall): void {
   const { id } = request;
   if (request.do === 'open') {
     const made = new LoggedContainer(id, request.options, request.state, { buffers, loop }, report);
     containers.set(id, made);
-    return made.fds;
+    return;
   }
   const container = containers.get(id);
   if (request.do === 'reopen') {
     container?.reopen();
-    return container?.fds ?? [];
+    return;
   }
   containers.delete(id);
   container?.close(request.keep);
-  return [];
 }
 
 function hearAll(): void {

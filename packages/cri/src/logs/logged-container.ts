@@ -1,6 +1,6 @@
-import { closeSync, mkdirSync, readSync, rmSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readSync, rmSync } from 'node:fs';
 import path from 'node:path';
-import { AT_FDCWD, close, fcntlSetPipeSize, hasErrno, O, openat, openFifoReader, reopen } from '@gantry/sys';
+import { fcntlSetPipeSize, hasErrno, O } from '@gantry/sys';
 import type { ContainerLogOptions, OutputName } from './container-logs.ts';
 import { LineClock, LineFormat } from './line-format.ts';
 import { openLogFile } from './log-file.ts';
@@ -32,7 +32,10 @@ interface Stream {
   atEnd: boolean;
 }
 
-/** The output of one container in the log worker: from its pipes to its log, and on to those who follow. */
+/**
+ * The output of one container in the log worker: from its pipes to its log, and on to those who follow. All descriptors are opened by
+ * `node:fs`, because Node closes those itself should the thread end before this has.
+ */
 export class LoggedContainer {
   readonly #id: number;
   readonly #options: ContainerLogOptions;
@@ -78,19 +81,18 @@ export class LoggedContainer {
     this.#goOn();
   }
 
-  /** Every descriptor it holds. */
-  get fds(): number[] {
+  #closeAll(): void {
     const pipes = this.#streams.flatMap(({ fd, holder }) => [fd, holder]);
-    return [...pipes, ...this.#files, this.#log?.file.fd ?? -1].filter((fd) => fd >= 0);
+    for (const fd of [...pipes, ...this.#files, this.#log?.file.fd ?? -1]) if (fd >= 0) closeSync(fd);
   }
 
   #openLog(resume: boolean): SpooledLog {
-    for (const fd of this.#files.splice(0)) close(fd);
+    for (const fd of this.#files.splice(0)) closeSync(fd);
     const { stateDirectory, logPath, maxLineSize } = this.#options;
     if (!resume) rmSync(stateDirectory, { recursive: true, force: true });
     mkdirSync(stateDirectory, { recursive: true, mode: 0o700 });
     const file = (name: string): number => {
-      const fd = openat(AT_FDCWD, path.join(stateDirectory, name), O.RDWR | O.CREAT | O.NOFOLLOW, 0o600);
+      const fd = openSync(path.join(stateDirectory, name), O.RDWR | O.CREAT | O.NOFOLLOW, 0o600);
       this.#files.push(fd);
       return fd;
     };
@@ -131,12 +133,16 @@ export class LoggedContainer {
       this.#streams.push(stream);
       if (fifo === '') continue;
       try {
-        Object.assign(stream, openFifoReader(fifo, { flags: O.NONBLOCK, hold }), { atEnd: false });
+        // O_RDWR never waits (fifo(7)); opened again while that one is held, neither does any other mode.
+        stream.holder = openSync(fifo, O.RDWR | O.NONBLOCK | O.NOCTTY);
+        stream.fd = openSync(`/proc/self/fd/${stream.holder}`, O.RDONLY | O.NONBLOCK | O.NOCTTY);
+        stream.atEnd = false;
       } catch (error) {
         // One that has ended, whose FIFOs have gone with it.
         if (!this.#exited || !hasErrno(error, 'ENOENT')) throw error;
       }
     }
+    if (!hold) this.#letGo();
   }
 
   started(): void {
@@ -152,7 +158,7 @@ export class LoggedContainer {
 
   #letGo(): void {
     for (const stream of this.#streams) {
-      if (stream.holder >= 0) close(stream.holder);
+      if (stream.holder >= 0) closeSync(stream.holder);
       stream.holder = -1;
     }
   }
@@ -193,7 +199,7 @@ export class LoggedContainer {
     this.#closed = true;
     this.#retry?.close();
     for (const { watch } of this.#streams) watch?.close();
-    for (const fd of this.fds) close(fd);
+    this.#closeAll();
     this.#streams.length = 0;
     if (!keep && this.#log) rmSync(this.#options.stateDirectory, { recursive: true, force: true });
   }
@@ -293,11 +299,11 @@ export class LoggedContainer {
   /** No writer is left. Before the container's end that may be one that comes again: a shim in place of one that was killed. */
   #atEnd(stream: Stream): void {
     if (!this.#exited) {
-      stream.holder = reopen(stream.fd, O.RDWR | O.NONBLOCK | O.NOCTTY);
+      stream.holder = openSync(`/proc/self/fd/${stream.fd}`, O.RDWR | O.NONBLOCK | O.NOCTTY);
       return;
     }
     this.#rest(stream);
-    close(stream.fd);
+    closeSync(stream.fd);
     stream.fd = -1;
     stream.atEnd = true;
   }

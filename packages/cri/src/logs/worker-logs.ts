@@ -1,8 +1,9 @@
 import net from 'node:net';
+import { Code, hasCode } from '@gantry/api';
 import type { Logger } from '@gantry/daemon/core/log/logger.ts';
-import { close, O, openFifoWriter } from '@gantry/sys';
+import { O, openFifoWriter } from '@gantry/sys';
 import type { ContainerIo, ContainerLogOptions, ContainerLogs, EarlierOutput, OutputName } from './container-logs.ts';
-import type { LogCall, LogState } from './log-messages.ts';
+import type { LogState } from './log-messages.ts';
 import { type ContainerReport, LogThread } from './log-thread.ts';
 
 /** Has a worker copy output: one thread for all containers, begun with the first. One that dies is begun again, and goes on as a next daemon would. */
@@ -49,12 +50,19 @@ export class WorkerLogs implements ContainerLogs {
     for (const io of this.#open.values()) io.resume();
   }
 
+  /** Ends the thread in the middle of whatever it does. For tests. */
+  async endThread(): Promise<void> {
+    await this.#thread?.end();
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
     for (const io of this.#open.values()) io.leave();
     await this.#thread?.stop();
   }
 }
+
+const mostFailures = 10;
 
 interface Owner {
   thread(): LogThread;
@@ -73,9 +81,9 @@ class WorkerIo implements ContainerIo {
   readonly #onDrained: () => void;
   readonly #state: LogState;
   #stdin: net.Socket | undefined;
-  /** Descriptors that the thread has for it. */
-  #fds: number[] = [];
   #begun = false;
+  /** How often a thread has ended with it. */
+  #failures = 0;
   #ended = false;
   #closed = false;
 
@@ -105,20 +113,17 @@ class WorkerIo implements ContainerIo {
     }
   }
 
-  async #ask(call: LogCall): Promise<void> {
-    this.#fds = await this.#owner.thread().ask(call);
-  }
-
   #askToOpen(): Promise<void> {
-    return this.#ask({ do: 'open', id: this.#id, options: this.#options, state: { ...this.#state } });
+    return this.#owner.thread().ask({ do: 'open', id: this.#id, options: this.#options, state: { ...this.#state } });
   }
 
   /** The thread is gone, but all that it knew is in its files. */
   resume(): void {
     if (!this.#begun || this.#closed) return;
-    for (const fd of this.#fds.splice(0)) close(fd);
     this.#state.resume = true;
-    void this.#askToOpen().catch((error) => {
+    this.#askToOpen().catch((error) => {
+      // The thread has ended again, and another one begins.
+      if (hasCode(error, Code.Unavailable) && ++this.#failures < mostFailures) return;
       this.#owner.log.error('container log cannot be gone on with', { error, id: this.#options.containerId });
       this.#end();
       this.#onDrained();
@@ -151,7 +156,7 @@ class WorkerIo implements ContainerIo {
 
   async reopen(): Promise<void> {
     if (this.#closed || this.#options.logPath === '') return;
-    await this.#ask({ do: 'reopen', id: this.#id });
+    await this.#owner.thread().ask({ do: 'reopen', id: this.#id });
   }
 
   follow(onOutput: Follower['onOutput'], onEnd: () => void): () => void {
@@ -199,9 +204,10 @@ class WorkerIo implements ContainerIo {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await this.#ask({ do: 'close', id: this.#id, keep: false }).catch(() => {
-      for (const fd of this.#fds.splice(0)) close(fd);
-    });
+    await this.#owner
+      .thread()
+      .ask({ do: 'close', id: this.#id, keep: false })
+      .catch(() => undefined);
     this.#owner.forget();
     this.leave();
   }

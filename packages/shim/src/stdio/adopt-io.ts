@@ -85,7 +85,7 @@ function addOutput(
     if (direct && !pipes[name]) {
       const fifo = given === undefined && running ? holdAgain(target) : -1;
       if (given !== undefined) outputs.set(name, DirectOutput.adoptEnded(given));
-      else if (fifo >= 0) outputs.set(name, DirectOutput.adopt(fifo));
+      else if (fifo >= 0) outputs.set(name, DirectOutput.adopt(fifo, context.changed));
       return;
     }
     const from = given ?? (running ? findPipe(pid, pipes[name]) : undefined);

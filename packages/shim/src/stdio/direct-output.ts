@@ -1,6 +1,7 @@
-import { close, O, POLL, poll, reopen } from '@gantry/sys';
+import { close, O, reopen } from '@gantry/sys';
 import { type Output, own } from './output.ts';
 import type { IoContext } from './process-io.ts';
+import { whenRead } from './when-read.ts';
 
 /**
  * The client's FIFO as the process's own stream. The process has it O_RDWR, and so is its own last reader; what is held here keeps
@@ -10,15 +11,19 @@ export class DirectOutput implements Output {
   #fd = -1;
   /** O_RDWR until the process has its own, then O_WRONLY. */
   #holder: number;
-  #exited = false;
+  /** The process has ended and nobody reads. */
+  #abandoned = false;
+  #stopWaiting: () => void = () => {};
+  readonly #changed: () => void;
 
-  private constructor(holder: number) {
+  private constructor(holder: number, changed: () => void) {
     this.#holder = holder;
+    this.#changed = changed;
   }
 
   /** @param fifo an open FIFO; owned from here on */
   static make(fifo: number, context: IoContext): DirectOutput {
-    const output = new DirectOutput(fifo);
+    const output = new DirectOutput(fifo, context.changed);
     try {
       output.#fd = reopen(fifo, O.RDWR | O.NOCTTY);
       own(output.#fd, context);
@@ -30,15 +35,15 @@ export class DirectOutput implements Output {
   }
 
   /** For a process that another shim has started. @param fifo the FIFO opened again; owned from here on */
-  static adopt(fifo: number): DirectOutput {
-    const output = new DirectOutput(fifo);
+  static adopt(fifo: number, changed: () => void): DirectOutput {
+    const output = new DirectOutput(fifo, changed);
     output.begin();
     return output;
   }
 
   /** For one that has ended. @param holder what that shim held; owned from here on */
   static adoptEnded(holder: number): DirectOutput {
-    return new DirectOutput(holder);
+    return new DirectOutput(holder, () => {});
   }
 
   get fd(): number {
@@ -54,16 +59,21 @@ export class DirectOutput implements Output {
   }
 
   exited(): void {
-    this.#exited = true;
-    // Without a reader the pipe would be emptied by closing it: kept until Delete then.
-    if (this.#holder < 0 || ((poll([{ fd: this.#holder, events: POLL.OUT }])[0] ?? 0) & POLL.ERR) !== 0) return;
-    close(this.#holder);
-    this.#holder = -1;
+    if (this.#holder < 0) return;
+    // Its reader sees the end once it has read all; without one it is kept until Delete.
+    this.#stopWaiting = whenRead(
+      this.#holder,
+      () => this.close(),
+      () => {
+        this.#abandoned = true;
+        this.#changed();
+      },
+    );
   }
 
-  /** While the process lives it holds the FIFO itself. */
+  /** While the process lives it holds the FIFO itself, and who reads it does until all is read. */
   kept(): { from?: number } {
-    return this.#exited && this.#holder >= 0 ? { from: this.#holder } : {};
+    return this.#abandoned && this.#holder >= 0 ? { from: this.#holder } : {};
   }
 
   drain(): Promise<void> {
@@ -71,6 +81,7 @@ export class DirectOutput implements Output {
   }
 
   close(): void {
+    this.#stopWaiting();
     if (this.#fd >= 0) close(this.#fd);
     if (this.#holder >= 0) close(this.#holder);
     this.#fd = this.#holder = -1;

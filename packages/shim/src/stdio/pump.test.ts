@@ -115,3 +115,45 @@ test('what found no reader stays until the owner is done', async () => {
     rmSync(directory, { recursive: true });
   }
 });
+
+test('a reader that is killed before it has read all leaves the rest to the next one', async () => {
+  const directory = mkdtempSync(path.join(os.tmpdir(), 'gantry-shim-pump-'));
+  try {
+    const fifo = path.join(directory, 'fifo');
+    mkfifo(fifo, 0o600);
+    const [read, write] = pipe2();
+    const first = openSync(fifo, constants.O_RDONLY | constants.O_NONBLOCK);
+    const pump = new Pump(read, openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK), { splice: true });
+    writeSync(write, 'first, second');
+    closeSync(write);
+    await pump.done;
+    readSync(first, Buffer.alloc(7));
+    closeSync(first);
+    const next = openSync(fifo, constants.O_RDONLY | constants.O_NONBLOCK);
+    const buffer = Buffer.alloc(20);
+    assert.equal(buffer.toString('utf8', 0, readSync(next, buffer)), 'second');
+    pump.finish();
+    closeSync(next);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});
+
+test('a reader sees the end as soon as it has read all', async () => {
+  const directory = mkdtempSync(path.join(os.tmpdir(), 'gantry-shim-pump-'));
+  try {
+    const fifo = path.join(directory, 'fifo');
+    mkfifo(fifo, 0o600);
+    const [read, write] = pipe2();
+    const reader = openSync(fifo, constants.O_RDONLY | constants.O_NONBLOCK);
+    const pump = new Pump(read, openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK), { splice: true });
+    writeSync(write, 'all');
+    closeSync(write);
+    await pump.done;
+    assert.equal(readSome(reader), 3);
+    while (readSome(reader) !== 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    closeSync(reader);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+});

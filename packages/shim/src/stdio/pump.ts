@@ -6,7 +6,6 @@ import {
   type FdWatch,
   fcntlSetPipeSize,
   hasErrno,
-  ioctl,
   O,
   openat,
   POLL,
@@ -17,6 +16,7 @@ import {
   splice,
   watchFd,
 } from '@gantry/sys';
+import { available, hasReader, whenRead } from './when-read.ts';
 
 /** How much one turn of the event loop moves for one stream before the others have theirs. */
 const turnBytes = 1 << 20;
@@ -53,6 +53,8 @@ export class Pump {
   #waiting: 'input' | 'output' = 'input';
   #ended = false;
   #holding = false;
+  /** Held until the reader that is there has read all: it has the bytes itself, should this process be killed. */
+  #letting: (() => void) | undefined;
   #moved = 0;
   #wide = false;
   readonly #smallPieces: boolean;
@@ -82,7 +84,7 @@ export class Pump {
 
   /** Where its bytes go: a descriptor for as long as it is open, and it is open while there is something for a reader to come. */
   get target(): number | undefined {
-    return this.#ended && !this.#holding ? undefined : this.#to;
+    return this.#ended && (!this.#holding || this.#letting) ? undefined : this.#to;
   }
 
   /** Ends it now; what was not moved, or found no reader, is lost. */
@@ -95,24 +97,34 @@ export class Pump {
       this.#onEnd();
     } else if (this.#holding) {
       this.#holding = false;
+      this.#letting?.();
       close(this.#to);
     }
   }
 
-  /** The end of its input. A FIFO that nobody has read yet would be emptied by closing it: that waits for the owner to be done. */
+  /**
+   * The end of its input. What is in a FIFO would be gone if it were closed now and its reader, the only one to have it then, were killed:
+   * that waits until all is read, and where there is no reader for the owner to be done.
+   */
   #inputEnded(): void {
     if (this.#ended) return;
-    if (fstatSync(this.#to).isFIFO() && available(this.#to) > 0) {
-      this.#onlyWrite();
-      this.#holding = ((poll([{ fd: this.#to, events: 0 }])[0] ?? 0) & POLL.ERR) !== 0;
-    }
-    if (!this.#holding) {
+    if (!fstatSync(this.#to).isFIFO() || available(this.#to) === 0) {
       this.stop();
       return;
     }
+    this.#onlyWrite();
     this.#ended = true;
+    this.#holding = true;
     this.#watch?.close();
     close(this.#from);
+    if (hasReader(this.#to))
+      this.#letting = whenRead(
+        this.#to,
+        () => this.stop(),
+        () => {
+          this.#letting = undefined;
+        },
+      );
     this.#onEnd();
   }
 
@@ -263,13 +275,6 @@ class Finishing {
 }
 
 export const finishing = new Finishing();
-
-/** FIONREAD: how many bytes could be read from a pipe or a terminal. */
-function available(fd: number): number {
-  const count = Buffer.alloc(4);
-  ioctl(fd, 0x541b, count);
-  return count.readInt32LE();
-}
 
 function ready(fd: number, events: number): boolean {
   return poll([{ fd, events }])[0] !== 0;

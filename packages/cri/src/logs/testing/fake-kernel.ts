@@ -1,4 +1,4 @@
-import type { LogKernel } from './log-kernel.ts';
+import type { LogKernel } from '../log-kernel.ts';
 
 /** Thrown by every call after the one in which the process was killed. */
 export class Killed extends Error {}
