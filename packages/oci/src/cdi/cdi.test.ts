@@ -203,7 +203,10 @@ another: document
 
   test('later directories come first, changes are seen at once, equals are in conflict', async () => {
     const value = async () => (await inject('v/c=0')).process!.env!.find((text) => text.startsWith('V='));
-    await assert.rejects(value(), /^StatusError: CDI device injection failed: unresolvable CDI devices v\/c=0: not found$/);
+    await assert.rejects(
+      value(),
+      /^StatusError: CDI device injection failed: unresolvable CDI devices v\/c=0: not found$/,
+    );
     write('etc/a.json', withEnv('v/c', '0', 'installed'));
     assert.equal(await value(), 'V=installed');
     write('run/b.json', withEnv('v/c', '0', 'made'));
