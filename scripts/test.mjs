@@ -62,6 +62,9 @@ const goTools = {
   'imgcrypt/ctr': 'github.com/containerd/imgcrypt/cmd/ctr@v1.1.1',
   'imgcrypt/ctd-decoder': 'github.com/containerd/imgcrypt/cmd/ctd-decoder@v1.1.1',
   crictl: 'sigs.k8s.io/cri-tools/cmd/crictl@v1.36.0',
+  // Debian's do not know version 1.1 of the specification.
+  'cni/bridge': 'github.com/containernetworking/plugins/plugins/main/bridge@v1.9.1',
+  'cni/host-local': 'github.com/containernetworking/plugins/plugins/ipam/host-local@v1.9.1',
   // Of 2025: for id-mapped mounts and scheduling cores. It needs a C compiler and libseccomp.
   'new/runc': 'github.com/opencontainers/runc@v1.4.4',
 };

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
@@ -35,7 +35,7 @@ function lacks(program: string, args: string[]): string | false {
 
 describe('networks of pods by CNI plugins', { skip: CriLab.missing() }, () => {
   const temp = makeTempDir('cni');
-  const fakes = new FakePlugins(temp.path, ['fake']);
+  const fakes = new FakePlugins(temp.path, ['fake'], ['0.4.0', '1.0.0', '1.1.0']);
   const template = path.join(temp.path, 'net.template');
   const netns = path.join(temp.path, 'state/io.containerd.grpc.v1.cri/netns');
   const network = {
@@ -226,6 +226,40 @@ describe('networks of pods by CNI plugins', { skip: CriLab.missing() }, () => {
     assert.deepEqual([message, last], ['Network plugin returns error: no route yet; soon', 'OK']);
     await configure([{ type: 'fake' }], '1.1.0');
     await becomesReady(true);
+  });
+
+  const newer = path.resolve('.cache/go-bin/cni');
+  const noNewer = 'the plugins of 1.1.0 are not in .cache/go-bin/cni (npm test installs them when Go is there)';
+  test('plugins of 1.1.0 are told at start what is in use, unless others are in the network', {
+    skip: existsSync(`${newer}/bridge`) ? false : noNewer,
+  }, async () => {
+    for (const name of ['bridge', 'host-local']) symlinkSync(`${newer}/${name}`, `${fakes.directory}/${name}-1.1`);
+    const bridging11 = { ...bridging, type: 'bridge-1.1', ipam: { ...ipam, type: 'host-local-1.1' } };
+    // Those of the reference do nothing when they are told to collect (1.9.1), so another one listens.
+    await configure([bridging11, { type: 'fake', fake: { ADD: { echo: true } } }], '1.1.0');
+    await becomesReady(true);
+    const id = await lab.ok('runp', lab.pod('collected'));
+    assert.match((await inspectPod(id)).status.network.ip, /^10\.202\.0\.\d+$/);
+    fakes.calls();
+    const collections = () => fakes.calls().filter(({ command }) => command === 'GC');
+    await lab.daemon.kill();
+    await lab.daemon.start();
+    const [call] = await eventually('plugins are told', () => {
+      const found = collections();
+      return found.length > 0 ? found : undefined;
+    });
+    assert.deepEqual(call?.input['cni.dev/valid-attachments'], [{ containerID: id, ifname: 'eth0' }]);
+    const theirs = path.join(resultCache, `${bridge}-${started}-stranger-eth0`);
+    const networkName = `${bridge}-${started}`;
+    const stranger = { kind: 'cniCacheV1', containerId: 'stranger', ifName: 'eth0', networkName };
+    writeFileSync(theirs, JSON.stringify(stranger));
+    await lab.daemon.kill();
+    await lab.daemon.start();
+    await eventually('others are seen', () => /a CNI network has other users/.test(lab.daemon.log()) || undefined);
+    assert.deepEqual(collections(), []);
+    rmSync(theirs);
+    await lab.ok('rmp', '-f', id);
+    assert.deepEqual(await left(), noLeftovers);
   });
 
   test('when a later plugin fails, hangs or talks rubbish, what earlier ones gave is given back', async () => {

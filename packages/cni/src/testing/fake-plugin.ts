@@ -7,6 +7,8 @@ export interface FakeAnswer {
   /** Printed as it is, instead. */
   text?: string;
   errors?: string;
+  /** What the plugin before it gave is printed. */
+  echo?: boolean;
   exit?: number;
   /** It kills itself. */
   dies?: boolean;
@@ -39,7 +41,8 @@ const usual = {
 };
 const answer = input.fake?.[command] ?? usual[command] ?? {};
 if (answer.errors) fs.writeSync(2, answer.errors);
-if (answer.text !== undefined) fs.writeSync(1, answer.text);
+if (answer.echo) fs.writeSync(1, JSON.stringify(input.prevResult));
+else if (answer.text !== undefined) fs.writeSync(1, answer.text);
 else if (answer.print !== undefined) fs.writeSync(1, JSON.stringify(answer.print));
 if (answer.dies) process.kill(process.pid, 'SIGKILL');
 if (answer.hangs) {
