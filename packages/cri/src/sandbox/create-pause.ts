@@ -1,8 +1,11 @@
+import { mkdir } from 'node:fs/promises';
+import type { Any } from '@bufbuild/protobuf/wkt';
 import { Code, hasCode, jsonAny, TypeUrl } from '@gantry/api';
 import { NamespaceMode } from '@gantry/api/gen/cri/v1/api_pb.js';
 import type { RequestContext } from '@gantry/daemon/core/request-context.ts';
+import type { NamespacedSnapshotter } from '@gantry/daemon/core/snapshots/snapshot-service.ts';
 import type { Task } from '@gantry/daemon/core/tasks/task-runtime.ts';
-import { unmountAll } from '@gantry/mount';
+import { type Mount, unmountAll } from '@gantry/mount';
 import { encodeJson } from '@gantry/oci';
 import { MNT } from '@gantry/sys';
 import type { CriImage } from '../images/cri-image.ts';
@@ -15,16 +18,24 @@ import { type SandboxMetadata, sandboxExtension } from '../store/pod-sandbox.ts'
 import { writeEtcFiles } from './etc-files.ts';
 import { mountShm, type PodSandboxControllerOptions, shmOf } from './pod-sandbox-controller.ts';
 
-/**
- * Makes the container of a sandbox and its task, not started. What was made is undone if it fails.
- */
-export async function createPause(
+/** What a sandbox's container is made of. */
+export interface PreparedPause {
+  spec: Any;
+  rootfs: Mount[];
+  image: string;
+  snapshotter: NamespacedSnapshotter;
+  /** Takes it away again. */
+  undo: AsyncDisposableStack;
+}
+
+/** Makes what a sandbox's container needs: directories, snapshot, shared memory, files of /etc, specification. */
+export async function preparePause(
   ctx: RequestContext,
   options: PodSandboxControllerOptions,
   metadata: SandboxMetadata,
-): Promise<Task> {
+): Promise<PreparedPause> {
   const { id, config } = metadata;
-  const { containers, snapshotters, handlers, tasks, settings, imagesConfig, root, state, log } = options;
+  const { snapshotters, handlers, settings, imagesConfig, root, state } = options;
   const handler = handlers.get(metadata.runtimeHandler);
   const snapshotterName = handler.snapshotter || imagesConfig.snapshotter;
   const image = await pauseImage(ctx, options, snapshotterName);
@@ -33,14 +44,11 @@ export async function createPause(
   const namespaces = config.linux?.securityContext?.namespaceOptions;
   const directory = `${root}/sandboxes/${id}`;
   await using undo = new AsyncDisposableStack();
-  const undoing = (what: string, work: () => Promise<unknown>): void => {
-    undo.defer(() => work().then(undefined, (error) => log.warn(`cannot undo: ${what}`, { error, id })));
-  };
-  const quiet = { ...ctx, signal: undefined };
+  const undoing = undoingIn(undo, options, id);
   const ownShm = namespaces?.ipc !== NamespaceMode.NODE;
   const shm = ownShm ? shmOf(`${state}/sandboxes/${id}`) : '/dev/shm';
   if (ownShm) undoing('shared memory', () => unmountAll(shm, MNT.DETACH));
-  undoing('snapshot', () => snapshotter.remove(quiet, id).catch(ignoreMissing));
+  undoing('snapshot', () => snapshotter.remove({ ...ctx, signal: undefined }, id));
   const makeSpec = async () =>
     sandboxSpec({
       id,
@@ -54,33 +62,54 @@ export async function createPause(
       directory,
       shm,
     });
-  const [mounts, spec] = await together(
+  const writeFiles = async () => {
+    await mkdir(directory, { recursive: true, mode: 0o755 });
+    await writeEtcFiles(directory, config, sandboxHostname(config));
+  };
+  const [rootfs, spec] = await together(
     snapshotter.prepare({ ...ctx, step: true }, id, image.chainId, {
       labels: snapshotLabels(namespaces?.usernsOptions),
     }),
     makeSpec(),
     ownShm ? mountShm(shm) : undefined,
-    writeEtcFiles(directory, config, sandboxHostname(config)),
+    writeFiles(),
   );
   const packed = jsonAny(TypeUrl.RuntimeSpec, encodeJson(spec));
-  undoing('container', () => containers.delete(quiet, id).catch(ignoreMissing));
-  undoing('task', () => tasks.delete(quiet, id).catch(ignoreMissing));
+  return { spec: packed, rootfs, image: imageName, snapshotter, undo: undo.move() };
+}
+
+/** Makes the container of a sandbox and its task, not started. What was made, and was prepared, is undone if it fails. */
+export async function createPause(
+  ctx: RequestContext,
+  options: PodSandboxControllerOptions,
+  metadata: SandboxMetadata,
+  prepared: PreparedPause,
+): Promise<Task> {
+  const { id, config } = metadata;
+  const { containers, handlers, tasks } = options;
+  const handler = handlers.get(metadata.runtimeHandler);
+  const { spec, rootfs, image, snapshotter } = prepared;
+  await using undo = prepared.undo;
+  const undoing = undoingIn(undo, options, id);
+  const quiet = { ...ctx, signal: undefined };
+  undoing('container', () => containers.delete(quiet, id));
+  undoing('task', () => tasks.delete(quiet, id));
   // The record is on disk long before the runtime has made the process.
   const [, task] = await together(
     containers.create(ctx, {
       id,
       labels: { ...config.labels, [CriLabel.containerKind]: 'sandbox' },
-      image: imageName,
+      image,
       runtime: { name: runtimeName(handler), options: runtimeOptions(handler) },
-      spec: packed,
+      spec,
       snapshotter: snapshotter.name,
       snapshotKey: id,
       extensions: { [Extension.sandbox]: sandboxExtension(metadata) },
       sandboxId: id,
     }),
     tasks.create(ctx, id, {
-      spec: packed,
-      rootfs: mounts,
+      spec,
+      rootfs,
       io: { stdin: '', stdout: '', stderr: '', terminal: false },
       runtime: runtimeName(handler),
       runtimeOptions: runtimeOptions(handler),
@@ -91,6 +120,21 @@ export async function createPause(
   return task;
 }
 
+function undoingIn(
+  undo: AsyncDisposableStack,
+  { log }: PodSandboxControllerOptions,
+  id: string,
+): (what: string, work: () => Promise<unknown>) => void {
+  return (what, work) =>
+    undo.defer(async () => {
+      try {
+        await work();
+      } catch (error) {
+        if (!hasCode(error, Code.NotFound)) log.warn(`cannot undo: ${what}`, { error, id });
+      }
+    });
+}
+
 /** The image that sandboxes are made of, brought if it is not there. */
 async function pauseImage(
   ctx: RequestContext,
@@ -99,8 +143,4 @@ async function pauseImage(
 ): Promise<CriImage> {
   const name = imagesConfig.pinned_images['sandbox'] ?? '';
   return (await images.find(ctx, name)) ?? (await images.pull(ctx, name, { snapshotter }));
-}
-
-function ignoreMissing(error: unknown): void {
-  if (!hasCode(error, Code.NotFound)) throw error;
 }

@@ -26,7 +26,7 @@ import { Extension } from '../labels.ts';
 import { removeTask, waitForEnd } from '../run/exit-watch.ts';
 import type { RuntimeHandlers } from '../run/runtime-handlers.ts';
 import { readSandboxExtension, type SandboxMetadata } from '../store/pod-sandbox.ts';
-import { createPause } from './create-pause.ts';
+import { createPause, type PreparedPause, preparePause } from './create-pause.ts';
 
 export interface PodSandboxControllerOptions {
   images: CriImages;
@@ -60,6 +60,7 @@ const SIGKILL = 9;
 export class PodSandboxController implements SandboxController {
   readonly #options: PodSandboxControllerOptions;
   readonly #entries = new Map<string, Entry>();
+  readonly #prepared = new Map<string, Promise<PreparedPause>>();
   readonly #locks = new KeyedLock();
   readonly #closing = new AbortController();
 
@@ -73,21 +74,34 @@ export class PodSandboxController implements SandboxController {
     return entry;
   }
 
+  prepare(ctx: RequestContext, sandbox: SandboxInput): void {
+    const key = keyOf(ctx, sandbox.id);
+    if (this.#entries.has(key) || this.#prepared.has(key)) return;
+    const prepared = preparePause(ctx, this.#options, metadataOf(sandbox));
+    // Start, or Shutdown, hears of it.
+    prepared.catch(() => undefined);
+    this.#prepared.set(key, prepared);
+  }
+
   async create(ctx: RequestContext, sandbox: SandboxInput, options: SandboxCreateOptions = {}): Promise<void> {
     const key = keyOf(ctx, sandbox.id);
     if (this.#entries.has(key)) throw alreadyExists(`sandbox "${sandbox.id}": already exists`);
-    const metadata = readSandboxExtension(sandbox.extensions[Extension.sandbox]);
-    if (!metadata) throw invalidArgument(`sandbox "${sandbox.id}" has no pod metadata: invalid argument`);
+    const metadata = metadataOf(sandbox);
     if (options.netnsPath) metadata.netnsPath = options.netnsPath;
     this.#entries.set(key, newEntry(metadata));
   }
 
+  #takePrepared(ctx: RequestContext, id: string): Promise<PreparedPause> | undefined {
+    const key = keyOf(ctx, id);
+    const prepared = this.#prepared.get(key);
+    this.#prepared.delete(key);
+    return prepared;
+  }
+
   async start(ctx: RequestContext, id: string): Promise<SandboxInstance> {
     const entry = this.#entry(ctx, id);
-    const { root, state } = this.#options;
-    await mkdir(`${root}/sandboxes/${id}`, { recursive: true, mode: 0o755 });
-    await mkdir(`${state}/sandboxes/${id}`, { recursive: true, mode: 0o755 });
-    const task = await createPause(ctx, this.#options, entry.metadata);
+    const prepared = this.#takePrepared(ctx, id) ?? preparePause(ctx, this.#options, entry.metadata);
+    const task = await createPause(ctx, this.#options, entry.metadata, await prepared);
     try {
       entry.pid = await task.start('');
     } catch (error) {
@@ -195,6 +209,8 @@ export class PodSandboxController implements SandboxController {
 
   async shutdown(ctx: RequestContext, id: string): Promise<void> {
     const entry = this.#entries.get(keyOf(ctx, id));
+    const prepared = await this.#takePrepared(ctx, id)?.catch(() => undefined);
+    await prepared?.undo.disposeAsync();
     if (entry) await this.stop(ctx, id);
     const { containers, snapshotters, handlers, imagesConfig, root, state } = this.#options;
     try {
@@ -241,6 +257,13 @@ export async function mountShm(shm: string): Promise<void> {
     [{ type: 'tmpfs', source: 'shm', options: ['nosuid', 'noexec', 'nodev', 'mode=1777', 'size=65536k'] }],
     shm,
   );
+}
+
+/** @throws InvalidArgument if it is none of CRI's */
+function metadataOf(sandbox: SandboxInput): SandboxMetadata {
+  const metadata = readSandboxExtension(sandbox.extensions[Extension.sandbox]);
+  if (!metadata) throw invalidArgument(`sandbox "${sandbox.id}" has no pod metadata: invalid argument`);
+  return metadata;
 }
 
 function newEntry(metadata: SandboxMetadata): Entry {

@@ -73,10 +73,15 @@ export async function runPodSandbox(
   if (!usesHostNetwork(config)) metadata.netnsPath = newNetnsPath(netnsDirectory(cri));
   undoing('sandbox record', () => (stays ? undefined : cri.records.sandboxes.delete(quiet, id)));
   // From here on a daemon that is killed finds what there is to take down. The store keeps the order of the two.
-  await together(
+  const recorded = together(
     cri.records.leases.create({ ...quiet, step: true }, { id, labels: { [CriLabel.sandboxLease]: 'true' } }),
     cri.records.sandboxes.create(ctx, record(true)),
   );
+  if (controller.prepare) {
+    undoing('what was prepared', () => controller.shutdown(quiet, id));
+    controller.prepare(ctx, record());
+  }
+  await recorded;
   // A user namespace of the pod's own has to own its network namespace, which the runtime then makes.
   const mapped = podIdMapping(config.linux?.securityContext?.namespaceOptions?.usernsOptions) !== undefined;
   if (metadata.netnsPath !== '') {

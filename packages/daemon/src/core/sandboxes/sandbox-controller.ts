@@ -60,6 +60,11 @@ export interface SandboxMetric {
  * Errors: NotFound for a sandbox that is not there, AlreadyExists for an id that is taken.
  */
 export interface SandboxController {
+  /**
+   * Begins with what Start will need, if that can be made before Create: nothing of it may outlive the daemon without a record of the sandbox,
+   * which may not be on disk yet. Create is to follow, or Shutdown.
+   */
+  prepare?(ctx: RequestContext, sandbox: SandboxInput): void;
   /** Sets up what the sandbox needs, without running it. */
   create(ctx: RequestContext, sandbox: SandboxInput, options?: SandboxCreateOptions): Promise<void>;
   start(ctx: RequestContext, id: string): Promise<SandboxInstance>;
