@@ -5,6 +5,7 @@ import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { installCriu } from './criu.mjs';
+import { compileKubelet } from './kubelet.mjs';
 import { aptInstall, isRoot, node, prepare, SetupError, step, top, which } from './setup.mjs';
 
 /** Debian packages by a program of theirs. */
@@ -105,6 +106,11 @@ function installPrograms() {
   const integration = 'github.com/containerd/containerd/v2/integration';
   compileInScratch(bin, go, 'containerd-integration', `${integration}@v2.3.4`, integration, { tests: true });
   compileNriPlugins(bin, go);
+  // Only for those who want its tests, and name none.
+  if (process.env.GANTRY_KUBELET && !process.env.GANTRY_KUBELET.startsWith('/')) {
+    const failed = compileKubelet(path.join(bin, 'kubelet'), path.join(top, '.cache/kubelet'), go);
+    if (failed) console.warn(`test: tests that need a kubelet will be skipped: ${failed}`);
+  }
 }
 
 /** NRI plugins of others: one on the reference's stub, and those of nydus, whose module cannot be installed from outside. */

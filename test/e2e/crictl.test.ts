@@ -24,6 +24,7 @@ const otherWords: Record<string, string> = {
   'pull no-such-image:1': 'ours says of each registry that was tried what it answered',
   events: 'looked at by its own test',
   'logs --since 2000-01-01T00:00:00Z --limit-bytes 5 FIRST': 'which of two streams is read first is chance',
+  'logs --tail 1 FIRST': 'the same',
   'start FIRST': 'ours has a code (FailedPrecondition) where containerd has Unknown',
   'logs --reopen FIRST': 'the same',
   'exec --sync MAIN true': 'the same',

@@ -74,7 +74,7 @@ async function run(cri: Cri, sandbox: PodSandbox, container: CriContainer): Prom
   const fifos = await containerFifos(cri, container);
   const io = await openContainerIo(cri, container, fifos);
   const restored = path.join(dirs.containerRoot(cri, id), restoreDirectory);
-  const task = await cri.tasks.create(ctx, id, {
+  const creating = cri.tasks.create(ctx, id, {
     spec: record.spec!,
     rootfs,
     io: { ...fifos, terminal: config.tty },
@@ -82,6 +82,9 @@ async function run(cri: Cri, sandbox: PodSandbox, container: CriContainer): Prom
     runtimeOptions: record.runtime.options,
     sandboxId: metadata.sandboxId,
     ...(container.status.restore && { checkpoint: { path: path.join(restored, ArchiveFile.images) } }),
+  });
+  const task = await creating.catch((error: unknown) => {
+    throw StatusError.wrap(error, 'failed to create containerd task');
   });
   await cri.hooks.startContainer(sandbox, container);
   requireRunning(sandbox);
