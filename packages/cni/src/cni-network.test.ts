@@ -343,6 +343,25 @@ describe('networks of pods', () => {
       assert.deepEqual(plugins.commands(), ['VERSION fake']);
     });
 
+    test('frees a pod whose note a power cut has left empty, in the network as it is now', async () => {
+      const [gone, stopped] = [pod(), pod()];
+      for (const one of [gone, stopped]) {
+        await daemon().setUp(one);
+        writeFileSync(path.join(dir, `ledger/${one.id}.json`), '');
+      }
+      rmSync(path.join(dir, 'cache'), { recursive: true });
+      plugins.calls();
+      await daemon().tearDown(stopped);
+      assert.deepEqual(
+        plugins.calls().map(({ command, id }) => [command, id]),
+        [['DEL', stopped.id]],
+      );
+      await daemon().sweep(new Set());
+      const [call] = plugins.calls();
+      assert.deepEqual([call?.command, call?.id, call?.netns], ['DEL', gone.id, '']);
+      assert.deepEqual(left(), []);
+    });
+
     test('frees what was asked for, but not answered, when it was killed', async () => {
       configure({}, { fake: { ADD: { hangs: true, text: '' } } });
       const before = daemon();

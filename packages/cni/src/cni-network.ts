@@ -1,4 +1,6 @@
+import { create } from '@bufbuild/protobuf';
 import { StatusError, unavailable } from '@gantry/api';
+import { PodSandboxConfigSchema } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { allSettled } from './all-settled.ts';
 import type { CniSettings, HandlerNetworks } from './cni-settings.ts';
 import { HandlerNetworkList, networkUnavailable, pluginDirectories } from './handler-networks.ts';
@@ -49,7 +51,7 @@ export class CniNetwork implements PodNetwork {
       cache: this.#cache,
       handlers: this.#handlers,
       directories: pluginDirectories(settings),
-      remove: (entry) => this.#remove(attachmentsOf(entry)),
+      remove: async (id, entry) => this.#remove(entry ? attachmentsOf(entry) : await this.#unknown(id)),
       log,
     });
   }
@@ -76,11 +78,8 @@ export class CniNetwork implements PodNetwork {
       attachments: networks.map(({ network, interfaceName }) => ({ interfaceName, config: network.source })),
     };
     using _adding = await this.#sweep.adding();
-    const { synced } = await this.#ledger.note(entry);
-    const adding = this.#add(networks, entry, signal);
-    await Promise.allSettled([adding, synced]);
-    await synced;
-    const result = combineResults(await adding);
+    await this.#ledger.note(entry);
+    const result = combineResults(await this.#add(networks, entry, signal));
     const addresses = chooseAddresses(result, this.#settings.ip_pref);
     if (addresses.ip === '') throw unavailable(`failed to find network info for sandbox "${pod.id}"`);
     return { result, ...addresses };
@@ -123,9 +122,9 @@ export class CniNetwork implements PodNetwork {
   /** As it was asked for. What an older daemon, or another one, has set up is known by its cached results, or by what is configured now. */
   async #attachments(pod: NetworkedPod): Promise<NetworkAttachment[]> {
     const noted = await this.#ledger.get(pod.id);
-    if (noted) return attachmentsOf({ ...noted, netns: pod.netnsPath });
+    if (noted && noted !== 'damaged') return attachmentsOf({ ...noted, netns: pod.netnsPath });
     const cached = await this.#cache.list(pod.id);
-    if (cached.length === 0 && pod.result === undefined) return [];
+    if (!noted && cached.length === 0 && pod.result === undefined) return [];
     if (cached.length > 0 && cached.every(({ config }) => isWhole(config))) {
       return cached.map(({ config, ...attachment }) => [
         readNetworkList(config),
@@ -136,6 +135,16 @@ export class CniNetwork implements PodNetwork {
     const { id: containerId, netnsPath: netns, config } = pod;
     const known = { containerId, netns, args: podArgs(containerId, config), capabilityArgs: podCapabilities(config) };
     return networks.map(({ network, interfaceName }) => [network, { ...known, interfaceName }]);
+  }
+
+  /** Of a container that nothing else is known of. */
+  async #unknown(containerId: string): Promise<NetworkAttachment[]> {
+    const args = podArgs(containerId, create(PodSandboxConfigSchema));
+    const networks = await this.#networks('');
+    return networks.map(({ network, interfaceName }) => [
+      network,
+      { containerId, netns: '', interfaceName, args, capabilityArgs: {} },
+    ]);
   }
 
   /** DEL of each; one that fails keeps none of the others. */

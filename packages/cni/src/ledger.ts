@@ -1,5 +1,5 @@
 import { readdirSync, rmSync } from 'node:fs';
-import { mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { parseJson, stringifyJson } from '@gantry/oci';
 import { hasErrno } from '@gantry/sys';
@@ -51,36 +51,29 @@ export class AttachmentLedger {
     return path.join(this.#directory, `${containerId}.json`);
   }
 
-  /** A daemon killed after this finds it. What comes back settles when it outlives a power cut, too. */
-  async note(entry: LedgerEntry): Promise<{ synced: Promise<void> }> {
+  /** A daemon killed after this finds it. It is not synced: after a power cut its name is there if plugins' own files are, which is enough to go on. */
+  async note(entry: LedgerEntry): Promise<void> {
     const file = this.#file(entry.containerId);
     const draft = `${file}.draft`;
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
     await writeFile(draft, stringifyJson({ version, ...entry }), { mode: 0o600 });
     await rename(draft, file);
-    return { synced: this.#sync(file) };
   }
 
-  async #sync(file: string): Promise<void> {
-    for (const name of [file, this.#directory]) {
-      const handle = await open(name);
-      try {
-        await handle.sync();
-      } finally {
-        await handle.close();
-      }
-    }
-  }
-
-  async get(containerId: string): Promise<LedgerEntry | undefined> {
+  /** `damaged` if it is noted, but not readable. */
+  async get(containerId: string): Promise<LedgerEntry | 'damaged' | undefined> {
+    let text: Buffer;
     try {
-      const { version: written, ...entry } = parseJson<LedgerEntry & { version: number }>(
-        await readFile(this.#file(containerId)),
-      );
-      return written === version ? entry : undefined;
+      text = await readFile(this.#file(containerId));
     } catch (error) {
-      if (hasErrno(error, 'ENOENT') || error instanceof SyntaxError) return undefined;
+      if (hasErrno(error, 'ENOENT')) return undefined;
       throw error;
+    }
+    try {
+      const { version: written, ...entry } = parseJson<LedgerEntry & { version: number }>(text);
+      return written === version ? entry : 'damaged';
+    } catch {
+      return 'damaged';
     }
   }
 
@@ -88,12 +81,12 @@ export class AttachmentLedger {
     await rm(this.#file(containerId), { force: true });
   }
 
-  /** All that are noted. */
+  /** All that are noted and readable. */
   async list(): Promise<LedgerEntry[]> {
     const found: LedgerEntry[] = [];
     for (const name of await this.#names()) {
       const entry = name.endsWith('.json') ? await this.get(name.slice(0, -'.json'.length)) : undefined;
-      if (entry) found.push(entry);
+      if (entry && entry !== 'damaged') found.push(entry);
     }
     return found;
   }

@@ -23,8 +23,8 @@ export interface SweepOptions {
   handlers: HandlerNetworkList;
   /** Of plugins. */
   directories: readonly string[];
-  /** DEL of all that is noted of a container. */
-  remove(entry: LedgerEntry): Promise<void>;
+  /** DEL of all that is noted of a container; of all that is configured if the note cannot be read. */
+  remove(id: string, entry: LedgerEntry | undefined): Promise<void>;
   log: NetworkLog;
 }
 
@@ -52,14 +52,12 @@ export class NetworkSweep {
   }
 
   async #free(ids: readonly string[], retryMs: number): Promise<void> {
-    const { ledger, log } = this.#options;
+    const { log } = this.#options;
     const left: string[] = [];
     for (const id of ids) {
       if (this.#closed) return;
       try {
-        const entry = await ledger.get(id);
-        if (entry) await this.#freeOne(entry);
-        else log.warn('note about a network of a pod that is gone cannot be read', { id });
+        await this.#freeOne(id);
       } catch (error) {
         left.push(id);
         log.warn('network of a pod that is gone cannot be freed yet', { error, id });
@@ -70,12 +68,14 @@ export class NetworkSweep {
     this.#timer.unref();
   }
 
-  async #freeOne(entry: LedgerEntry): Promise<void> {
+  async #freeOne(id: string): Promise<void> {
     const { ledger, remove, log } = this.#options;
-    const { containerId: id, netns } = entry;
+    const noted = await ledger.get(id);
+    const entry = noted === 'damaged' ? undefined : noted;
+    const netns = entry?.netns ?? '';
     // What such a plugin does after its DEL nobody would undo.
     await orphansGone(id, orphanMs);
-    await remove({ ...entry, netns: netns !== '' && netnsAlive(netns) ? netns : '' });
+    await remove(id, entry && { ...entry, netns: netns !== '' && netnsAlive(netns) ? netns : '' });
     if (netns !== '') await removeNetns(netns);
     await ledger.forget(id);
     log.info('network of a pod that is gone is freed', { id });
