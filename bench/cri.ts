@@ -2,6 +2,7 @@ import { rate } from './containers.ts';
 import { type CallTimes, PodCrowd, podLife } from './cri-pods.ts';
 import { critestBenchmark } from './critest.ts';
 import { quantile } from './first-byte.ts';
+import { benchNri } from './nri.ts';
 import type { Peer } from './peers.ts';
 import type { Row } from './report.ts';
 
@@ -46,6 +47,7 @@ export async function* benchCri(bench: CriBench): AsyncGenerator<Row> {
   if (wanted('critest')) yield* critest(bench);
   if (wanted('cpu')) yield* cpu(bench);
   if (wanted('crowd')) yield* crowd(bench);
+  if (bench.gantry.nri) yield* benchNri([bench.gantry, bench.containerd], bench.quick);
 }
 
 async function* critest(bench: CriBench): AsyncGenerator<Row> {

@@ -45,7 +45,7 @@ if (!values.peer || !existsSync(values.peer)) {
     '  cases of images: many large real small sharing push export import; --images keeps the built images for the next run',
   );
   console.error(
-    '  cases of cri: critest cpu crowd; --critest: its binary, of sigs.k8s.io/cri-tools v1.36 (default: beside the peer)',
+    '  cases of cri: critest cpu crowd, and nri by its name only; --critest: its binary, of sigs.k8s.io/cri-tools v1.36 (default: beside the peer)',
   );
   console.error('  --no-igzip: neither daemon may use igzip or unpigz');
   console.error(
@@ -197,6 +197,7 @@ try {
       criPeers.push(third);
     }
     for (const [index, peer] of criPeers.entries()) {
+      peer.nri = criCases.has('nri');
       configureCri(peer, index === 2 ? tolerantCrun(temp.path, crunBinary!) : runtime, criNetwork + index, registry);
       await peer.start();
     }

@@ -2,7 +2,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
-import { RuntimeService } from '@gantry/api/gen/cri/v1/api_pb.js';
+import { ImageService, RuntimeService } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { Containers } from '@gantry/api/gen/services/containers/v1/containers_pb.js';
 import { Content } from '@gantry/api/gen/services/content/v1/content_pb.js';
 import { Images } from '@gantry/api/gen/services/images/v1/images_pb.js';
@@ -27,6 +27,8 @@ export class Peer {
   readonly #path: string;
   /** Added to its configuration. */
   config = '';
+  /** Whether plugins of NRI may connect, at `nriSocket`. Else the machine's own would take part. */
+  nri = false;
   /** Added to the daemon's environment. */
   readonly environment: Record<string, string> = {};
   /** What it, its shims and its containers take of the processors. */
@@ -61,6 +63,10 @@ export class Peer {
     return new Peer('containerd', directory, binary, existsSync(beside) ? beside : 'ctr');
   }
 
+  get nriSocket(): string {
+    return path.join(this.directory, 'nri.sock');
+  }
+
   /** Its state directory. */
   get state(): string {
     return path.join(this.directory, 'state');
@@ -93,7 +99,9 @@ imports = []
 [plugins.'io.containerd.internal.v1.opt']
   path = '${this.directory}/opt'
 [plugins.'io.containerd.nri.v1.nri']
-  disable = true
+  disable = ${!this.nri}
+  socket_path = '${this.nriSocket}'
+  plugin_path = '${this.directory}/nri'
 ${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  address = '127.0.0.1:${this.#metrics}'\n`}${this.config}`,
     );
     const log = openSync(path.join(this.directory, 'log'), 'a');
@@ -177,6 +185,10 @@ ${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  add
     return this.#client(Transfer);
   }
   /** CRI's. */
+  get podImages() {
+    return this.#client(ImageService);
+  }
+
   get pods() {
     return this.#client(RuntimeService);
   }
