@@ -294,10 +294,12 @@ export class Container {
       }
       try {
         await this.runtime('kill', ['kill', ...(all ? ['--all'] : []), this.id, String(signal)]);
+        return;
       } catch (error) {
-        throw killStatus(error, this.id);
+        // One whose state the runtime has lost still has its process.
+        const lost = isMissing(error) && isNative(this.identity.runtime) && process.pid > 0 && !process.exit;
+        if (!lost) throw killStatus(error, this.id);
       }
-      return;
     }
     if (process.pid === 0) throw failedPrecondition('process not created');
     this.#signal(process, signal);

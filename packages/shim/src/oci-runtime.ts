@@ -149,7 +149,9 @@ export function runRuntime(command: RuntimeCommand, args: readonly string[], opt
 }
 
 async function runToEnd(command: RuntimeCommand, args: readonly string[], options: RunOptions): Promise<string> {
-  const log = ['--log', options.logFile, '--log-format', 'json'];
+  // Somebody may have taken the bundle away: that is no reason for its container not to be killed.
+  const logFile = existsSync(path.dirname(options.logFile)) ? options.logFile : '/dev/null';
+  const log = ['--log', logFile, '--log-format', 'json'];
   const global = ['--root', command.root, ...log, ...(command.systemdCgroup ? ['--systemd-cgroup'] : [])];
   const output = options.capture ? temporaryFile(path.dirname(options.logFile)) : undefined;
   try {
@@ -177,7 +179,7 @@ async function runToEnd(command: RuntimeCommand, args: readonly string[], option
     const why = exit.signal ? `signal: ${exit.signal}` : `exit status ${exit.exitStatus}`;
     throw new RuntimeError(
       lastRuntimeError(
-        options.logFile,
+        logFile,
         `${path.basename(command.binary)} did not terminate successfully: ${why}${said && `: ${said}`}`,
       ),
       exit.exitStatus,

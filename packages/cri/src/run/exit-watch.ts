@@ -58,6 +58,13 @@ const lateOutputMs = 10_000;
 
 /** Waits until a container's output is in the log, removes the task, and keeps how it ended. */
 export async function noteExit(cri: Cri, container: CriContainer, exitCode: number, at: bigint): Promise<void> {
+  const ended = (): CriContainer['status'] => {
+    const reason = container.status.reason || (exitCode === 0 ? 'Completed' : 'Error');
+    return { ...container.status, pid: 0, exitCode, finishedAt: at, reason, unknown: false };
+  };
+  // Once its task is gone nobody can be asked how it ended.
+  const kept = ended();
+  await keepStatus(cri, container.id, kept);
   const { io } = container;
   io?.exited();
   io?.closeStdin();
@@ -71,9 +78,8 @@ export async function noteExit(cri: Cri, container: CriContainer, exitCode: numb
     await io?.close();
     container.io = undefined;
   } else void io?.drained.then(() => io.close());
-  const reason = container.status.reason || (exitCode === 0 ? 'Completed' : 'Error');
-  container.status = { ...container.status, pid: 0, exitCode, finishedAt: at, reason, unknown: false };
-  await writeStatus(dirs.containerRoot(cri, container.id), container.status);
+  container.status = ended();
+  if (container.status.reason !== kept.reason) await keepStatus(cri, container.id, container.status);
   const sandbox = cri.sandboxes.find(container.metadata.sandboxId);
   if (sandbox) await cri.hooks.stopContainer(sandbox, container).catch((error) => cri.log.warn('hook', { error }));
   publishContainerEvent(cri, container.id, container.metadata.sandboxId, ContainerEventType.CONTAINER_STOPPED_EVENT);
@@ -86,6 +92,15 @@ async function within(ms: number, what: Promise<unknown>): Promise<boolean> {
   const inTime = await Promise.race([what.then(() => true), late]);
   stop.abort();
   return inTime;
+}
+
+/** A disk that is full, say, is no reason for a container not to end. */
+async function keepStatus(cri: Cri, id: string, status: CriContainer['status']): Promise<void> {
+  try {
+    await writeStatus(dirs.containerRoot(cri, id), status);
+  } catch (error) {
+    cri.log.error('how a container ended cannot be kept', { error, id });
+  }
 }
 
 /** Deletes a task that has ended, again and again until it is gone. */

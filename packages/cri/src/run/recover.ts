@@ -16,7 +16,7 @@ import { type PodSandbox, readSandboxExtension } from '../store/pod-sandbox.ts';
 import { nanosOf } from '../time.ts';
 import { removeOneContainer } from '../verbs/remove-container.ts';
 import { containerFifos, logStateDirectory, openContainerIo } from './container-io.ts';
-import { noteExit, watchContainer, watchSandbox } from './exit-watch.ts';
+import { noteExit, removeTask, watchContainer, watchSandbox } from './exit-watch.ts';
 import { sweepLeases } from './half-made.ts';
 
 /** What an earlier daemon left is found again, from records, status files and tasks. Answers the pods that it was still making. */
@@ -97,11 +97,12 @@ async function loadContainer(cri: Cri, record: Container): Promise<void> {
   };
   cri.containerNames.reserve(metadata.name, id);
   cri.containers.set(id, container);
-  if (stateOf(container.status) === ContainerState.CONTAINER_EXITED) {
-    if (existsSync(logStateDirectory(cri, id))) await finishLog(cri, container);
+  const task = taskOf(cri, id);
+  if (kept && stateOf(kept) === ContainerState.CONTAINER_EXITED) {
+    if (task) await putAway(cri, container, task);
+    else if (existsSync(logStateDirectory(cri, id))) await finishLog(cri, container);
     return;
   }
-  const task = taskOf(cri, id);
   if (!task) {
     const started = stateOf(container.status) === ContainerState.CONTAINER_RUNNING;
     // The status is the last that is made of a container: nobody was answered yet.
@@ -134,6 +135,17 @@ function taskOf(cri: Cri, id: string): Task | undefined {
     if (!hasCode(error, Code.NotFound)) throw error;
     return undefined;
   }
+}
+
+/** How it ended is kept, but the daemon was killed before its task was gone and the rest of its output in the log. */
+async function putAway(cri: Cri, container: CriContainer, task: Task): Promise<void> {
+  const { status } = container;
+  // One that could not be started has no output.
+  if (status.startedAt === 0n) return await removeTask(cri, container.id);
+  container.status = { ...status, finishedAt: 0n };
+  await follow(cri, container, await task.state(''));
+  container.exited = noteExit(cri, container, status.exitCode, status.finishedAt);
+  container.exited.catch((error) => cri.log.error('end of a container cannot be noted', { error, id: container.id }));
 }
 
 /** It has ended, and nobody knows how. */

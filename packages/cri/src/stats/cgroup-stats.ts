@@ -70,7 +70,7 @@ export class CgroupStats implements StatsCollector {
         annotations: config.annotations,
       },
       ...(usage && {
-        cpu: wireCpu(usage, timestamp, this.#rates.next(id, timestamp, usage.cpu.total)),
+        cpu: wireCpu(usage, timestamp, this.#rates.next(container, timestamp, usage.cpu.total)),
         memory: wireMemory(usage, timestamp),
       }),
       ...(swap && { swap }),
@@ -111,7 +111,7 @@ export class CgroupStats implements StatsCollector {
       },
       linux: {
         ...(usage && {
-          cpu: wireCpu(usage, timestamp, this.#rates.next(id, timestamp, usage.cpu.total) ?? 0n),
+          cpu: wireCpu(usage, timestamp, this.#rates.next(sandbox, timestamp, usage.cpu.total) ?? 0n),
           memory: wireMemory(usage, timestamp),
           process: { timestamp, processCount: { value: usage.processes } },
         }),

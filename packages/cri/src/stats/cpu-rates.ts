@@ -4,23 +4,19 @@
 const shortest = 500_000_000n;
 
 export class CpuRates {
-  readonly #last = new Map<string, { at: bigint; total: bigint; rate: bigint | undefined }>();
+  /** What is forgotten elsewhere is forgotten here. */
+  readonly #last = new WeakMap<object, { at: bigint; total: bigint; rate: bigint | undefined }>();
 
-  /** The rate since the last sample; undefined at the first. @param at nanoseconds of a clock */
-  next(id: string, at: bigint, total: bigint): bigint | undefined {
-    const last = this.#last.get(id);
+  /** The rate since the last sample; undefined at the first. @param thing whose time it is @param at nanoseconds of a clock */
+  next(thing: object, at: bigint, total: bigint): bigint | undefined {
+    const last = this.#last.get(thing);
     if (last && at - last.at < shortest) return last.rate;
     // A counter that went back is another one: the container was started again.
     const rate =
       last && total >= last.total && at > last.at
         ? ((total - last.total) * 1_000_000_000n) / (at - last.at)
         : undefined;
-    this.#last.set(id, { at, total, rate });
+    this.#last.set(thing, { at, total, rate });
     return rate;
-  }
-
-  /** Forgets all but these. */
-  keep(ids: ReadonlySet<string>): void {
-    for (const id of this.#last.keys()) if (!ids.has(id)) this.#last.delete(id);
   }
 }

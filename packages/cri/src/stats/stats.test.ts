@@ -43,11 +43,12 @@ test('no limit is no memory available, in either version', () => {
 
 test('rates are of the time between samples, and begin anew when a counter does', () => {
   const rates = new CpuRates();
+  const thing = {};
   const second = 1_000_000_000n;
-  assert.equal(rates.next('a', 10n * second, second), undefined);
-  assert.equal(rates.next('a', 12n * second, 2n * second), second / 2n);
-  assert.equal(rates.next('a', 12n * second + 1n, 9n * second), second / 2n);
-  assert.equal(rates.next('a', 14n * second, 1n), undefined);
+  assert.equal(rates.next(thing, 10n * second, second), undefined);
+  assert.equal(rates.next(thing, 12n * second, 2n * second), second / 2n);
+  assert.equal(rates.next(thing, 12n * second + 1n, 9n * second), second / 2n);
+  assert.equal(rates.next(thing, 14n * second, 1n), undefined);
 });
 
 test('interfaces are read as the kernel prints them', () => {

@@ -160,6 +160,10 @@ describe('the debug socket', () => {
       workers: { title: string; heap?: { usedSize: number } }[];
     };
     assert.ok(memory.kernel['Rss']! > memory.process.heapUsed);
+    // With gc=1 what nobody has any more goes first.
+    const dropped = new WeakRef({});
+    await get('/debug/memory?gc=1');
+    assert.equal(dropped.deref(), undefined);
     assert.ok(memory.workers.some(({ title, heap }) => title.includes('waits') && heap!.usedSize > 0));
     assert.match(await get('/debug/pprof/threadcreate'), /^TID +STATE +CPU \(s\) +NAME +WAITS IN\n\d+/);
     const { traceEvents } = JSON.parse(await get('/debug/pprof/trace?seconds=0.1')) as { traceEvents: object[] };

@@ -20,6 +20,8 @@ export type Answer =
 export interface Request {
   readonly seconds: number;
   readonly thread: number;
+  /** `gc=1`, as Go's profiler has it: the heap is collected first. */
+  readonly collect: boolean;
   /** Nobody waits for the answer any more. */
   readonly signal: AbortSignal;
   readonly sources: DebugSources;
@@ -83,7 +85,10 @@ const routes: Record<string, Route> = {
     about: 'all threads as the kernel sees them',
     answer: () => ({ text: formatThreads(nativeThreads()) }),
   },
-  '/debug/memory': { about: 'memory by kind', answer: async () => ({ json: await memoryReport() }) },
+  '/debug/memory': {
+    about: 'memory by kind; gc=1: after a collection',
+    answer: async ({ collect }) => ({ json: await memoryReport(collect) }),
+  },
 };
 
 /** Answers requests for what the process does. To be served on a socket of root's alone: heaps hold secrets. */
@@ -106,10 +111,11 @@ export function answerRoutes(routes: Readonly<Record<string, Route>>, sources: D
       if (!route) return await send(response, { text: index(routes) });
       const seconds = Number(searchParams.get('seconds') ?? route.seconds);
       const thread = Number(searchParams.get('thread') ?? 0);
+      const collect = Number(searchParams.get('gc') ?? 0) > 0;
       if (route.alone) alone = true;
       let answer: Answer;
       try {
-        answer = await route.answer({ seconds, thread, signal: controller.signal, sources });
+        answer = await route.answer({ seconds, thread, collect, signal: controller.signal, sources });
       } finally {
         // Before the answer goes: who has it may ask for the next.
         if (route.alone) alone = false;

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { Session } from 'node:inspector/promises';
 import { getHeapSpaceStatistics, getHeapStatistics } from 'node:v8';
 import { withWorkers } from './worker-inspector.ts';
 
@@ -15,7 +16,9 @@ export interface MemoryReport {
   kernel: Record<string, number>;
 }
 
-export async function memoryReport(): Promise<MemoryReport> {
+/** @param collected after a collection: then `heapUsed` is what is in use, and no garbage */
+export async function memoryReport(collected = false): Promise<MemoryReport> {
+  if (collected) await collectGarbage();
   const workers = await withWorkers((found) =>
     Promise.all(
       found.map(async (worker) => {
@@ -35,6 +38,17 @@ export async function memoryReport(): Promise<MemoryReport> {
     workers,
     kernel: kernelMemory(),
   };
+}
+
+/** As DevTools do: Node has it for those only who start it with a flag. */
+async function collectGarbage(): Promise<void> {
+  const session = new Session();
+  session.connect();
+  try {
+    await session.post('HeapProfiler.collectGarbage');
+  } finally {
+    session.disconnect();
+  }
 }
 
 function kernelMemory(): Record<string, number> {
