@@ -31,10 +31,15 @@ export async function recover(
     if (!metadata) continue;
     try {
       if (record.sandboxer === 'podsandbox') await recoverSandbox(metadata);
-      const sandbox = await loadSandbox(cri, metadata, record.sandboxer, nanosOf(record.createdAt));
-      // Its client was not answered, and makes it anew under the same name.
-      if (record.extensions[Extension.unfinished]) unfinished.push(sandbox);
-      else cri.sandboxNames.reserve(metadata.name, record.id);
+      const sandbox = newSandbox(metadata, record.sandboxer, nanosOf(record.createdAt));
+      cri.sandboxes.set(record.id, sandbox);
+      // Its client was not answered, and makes it anew under the same name: it is never ready, whatever runs of it.
+      if (record.extensions[Extension.unfinished]) {
+        unfinished.push(sandbox);
+        continue;
+      }
+      cri.sandboxNames.reserve(metadata.name, record.id);
+      await findSandbox(cri, sandbox);
     } catch (error) {
       cri.log.error('pod sandbox cannot be loaded', { error, id: record.id });
     }
@@ -52,32 +57,27 @@ export async function recover(
   return unfinished;
 }
 
-async function loadSandbox(
-  cri: Cri,
-  metadata: PodSandbox['metadata'],
-  sandboxer: string,
-  createdAt: bigint,
-): Promise<PodSandbox> {
-  const { id } = metadata;
-  const sandbox: PodSandbox = {
-    id,
+function newSandbox(metadata: PodSandbox['metadata'], sandboxer: string, createdAt: bigint): PodSandbox {
+  return {
+    id: metadata.id,
     metadata,
     status: { state: 'notready', pid: 0, createdAt, exitedAt: 0n, exitStatus: 0 },
     sandboxer,
     exited: Promise.resolve(),
   };
-  cri.sandboxes.set(id, sandbox);
-  const controller = cri.controllers.get(sandboxer);
-  const found = await controller?.status(criContext(), id).catch((error) => {
+}
+
+/** How it fares, by its controller. */
+async function findSandbox(cri: Cri, sandbox: PodSandbox): Promise<void> {
+  const controller = cri.controllers.get(sandbox.sandboxer);
+  const found = await controller?.status(criContext(), sandbox.id).catch((error) => {
     if (!hasCode(error, Code.NotFound)) throw error;
     return undefined;
   });
   if (found?.createdAt) sandbox.status.createdAt = nanosOf(found.createdAt);
-  if (found?.state === 'SANDBOX_READY') {
-    sandbox.status = { ...sandbox.status, state: 'ready', pid: found.pid };
-    watchSandbox(cri, sandbox);
-  }
-  return sandbox;
+  if (found?.state !== 'SANDBOX_READY') return;
+  sandbox.status = { ...sandbox.status, state: 'ready', pid: found.pid };
+  watchSandbox(cri, sandbox);
 }
 
 const Running = { created: 1, running: 2, stopped: 3 } as const;
