@@ -3,7 +3,7 @@ import { rmSync, unlinkSync } from 'node:fs';
 import path from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { Code, hasCode, StatusError } from '@gantry/api';
-import { ContainerEventType, ContainerState, PodSandboxState } from '@gantry/api/gen/cri/v1/api_pb.js';
+import { ContainerEventType, ContainerState, NamespaceMode, PodSandboxState } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { CriLab } from '../lib/cri-lab.ts';
 import { eventually, run } from '../lib/processes.ts';
 import { mountsBeneath } from '../lib/temp-dir.ts';
@@ -235,7 +235,11 @@ describe('bad clients of CRI', { skip: CriLab.missing() }, () => {
 
   test('a pod whose process is killed by hand is not ready, and its containers can still be ended', async () => {
     const { id, config: podConfig } = await pod();
-    const running = await container(id, sleeping, podConfig);
+    // In a pid namespace of its own, or it would end with the pod's.
+    const alone = { securityContext: { namespaceOptions: { pid: NamespaceMode.CONTAINER } } };
+    const running = await lab.create(id, lab.containerConfig('alone', sleeping, { linux: alone }), podConfig);
+    await runtime().startContainer({ containerId: running });
+    const shared = await container(id, sleeping, podConfig);
     const stop = new AbortController();
     const told: ContainerEventType[] = [];
     const listening = (async () => {
@@ -259,6 +263,8 @@ describe('bad clients of CRI', { skip: CriLab.missing() }, () => {
     await listening;
     await assert.rejects(container(id, sleeping, podConfig), /is not running/);
     assert.equal(await stateOf(running), ContainerState.CONTAINER_RUNNING);
+    await runtime().stopContainer({ containerId: shared, timeout: 0n });
+    await runtime().removeContainer({ containerId: shared });
     await runtime().stopContainer({ containerId: running, timeout: 0n });
     await runtime().removeContainer({ containerId: running });
     assert.equal(addresses(lab).length, 2);

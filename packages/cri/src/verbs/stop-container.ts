@@ -40,6 +40,8 @@ export async function stopRunningContainer(
     // Whatever it was, it is no more.
     if (state === ContainerState.CONTAINER_UNKNOWN)
       await noteExit(cri, container, 255, BigInt(Date.now()) * 1_000_000n);
+    // One that has ended by itself has for all only when that is noted.
+    else await ended(container, killWaitMs, signal);
     return;
   }
   if (timeoutSeconds > 0) {
