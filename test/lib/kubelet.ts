@@ -37,7 +37,7 @@ interface ContainerStates {
 }
 
 /** What the kubelet would set for the whole machine, by the names under /proc/sys: it is shown that it need not. */
-const kernelSettings = {
+export const kernelSettings = {
   'vm/overcommit_memory': 1,
   'vm/panic_on_oom': 0,
   'kernel/panic': 10,
