@@ -192,8 +192,11 @@ devices:
         assert.equal(leases(), 0, 'taken down with the container');
         assert.equal((await viewed('run', '-d', '--cni', image, 'net2', 'sleep', '1000')).code, 0);
         assert.equal(leases(), 1);
+        const cached = `/var/lib/cni/results/lab-${ctr.namespace}-net2-eth0`;
+        assert.ok(existsSync(cached), 'its result is where everyone looks');
         await viewed('tasks', 'kill', '-s', 'KILL', 'net2');
         assert.equal(leases(), 0, 'taken down by kill');
+        assert.ok(!existsSync(cached));
         await eventually(
           'it has ended',
           async () => /net2 +\d+ +STOPPED/.test(await ctr.ok('tasks', 'ls')) || undefined,
