@@ -6,6 +6,7 @@ import type { EventExchange } from '@gantry/daemon/core/events/exchange.ts';
 import type { LeaseManager } from '@gantry/daemon/core/leases/lease-manager.ts';
 import type { Logger } from '@gantry/daemon/core/log/logger.ts';
 import type { RequestContext } from '@gantry/daemon/core/request-context.ts';
+import type { ResourceClasses } from '@gantry/daemon/core/resource-classes/resource-classes.ts';
 import type { SandboxController } from '@gantry/daemon/core/sandboxes/sandbox-controller.ts';
 import type { SandboxStore } from '@gantry/daemon/core/sandboxes/sandbox-store.ts';
 import type { SnapshotterRegistry } from '@gantry/daemon/core/snapshots/snapshot-service.ts';
@@ -16,15 +17,18 @@ import type { ContainerRoots } from './checkpoint/container-roots.ts';
 import type { ImagesConfig } from './config/images-config.ts';
 import type { RuntimeConfig } from './config/runtime-config.ts';
 import type { CriImages } from './images/cri-images.ts';
+import type { ImageUnpacker } from './images/image-unpacker.ts';
 import type { ImageUserFiles } from './images/user-files.ts';
 import { kubernetesNamespace } from './labels.ts';
 import type { ContainerLogs } from './logs/container-logs.ts';
+import type { CriMetrics } from './metrics/cri-metrics.ts';
 import type { PodHooks } from './nri/pod-hooks.ts';
 import type { VolumeCopies } from './run/container-volumes.ts';
 import type { FeatureLookup } from './run/handler-features.ts';
 import type { ImageVolumes } from './run/image-volumes.ts';
 import type { Machine } from './run/machine.ts';
 import type { RuntimeHandlers } from './run/runtime-handlers.ts';
+import type { Selinux } from './selinux/selinux.ts';
 import type { StatsCollector } from './stats/stats-collector.ts';
 import type { CriContainer } from './store/cri-container.ts';
 import type { CriEvents } from './store/cri-events.ts';
@@ -57,6 +61,7 @@ export interface Cri {
   readonly handlers: RuntimeHandlers;
   readonly features: FeatureLookup;
   readonly images: CriImages;
+  readonly unpacker: ImageUnpacker;
   readonly sandboxes: IdMap<PodSandbox>;
   readonly sandboxNames: NameIndex;
   readonly containers: IdMap<CriContainer>;
@@ -75,6 +80,9 @@ export interface Cri {
   readonly imageVolumes: ImageVolumes;
   readonly roots: ContainerRoots;
   readonly machine: Machine;
+  readonly selinux: Selinux;
+  readonly metrics: CriMetrics;
+  readonly classes: ResourceClasses;
 }
 
 /** The context of a call: CRI has one namespace. */

@@ -4,8 +4,10 @@ import { CniNetwork } from '@gantry/cni/cni-network.ts';
 import { definePlugin, PluginTypes, pluginType, type ServiceSet } from '@gantry/daemon';
 import { KeyedLock } from '@gantry/daemon/core/content/keyed-lock.ts';
 import type { Differ } from '@gantry/daemon/core/diff/differ.ts';
+import type { MetricsRegistry } from '@gantry/daemon/core/metrics/metrics-registry.ts';
 import type { SandboxStore } from '@gantry/daemon/core/sandboxes/sandbox-store.ts';
 import type { TaskRuntime } from '@gantry/daemon/core/tasks/task-runtime.ts';
+import type { TaskService } from '@gantry/daemon/core/tasks/task-service.ts';
 import { warnOf } from '@gantry/daemon/core/warnings/deprecations.ts';
 import { CdiDirectories } from '@gantry/oci/cdi/cdi-directories.ts';
 import { ContainerRoots } from './checkpoint/container-roots.ts';
@@ -16,8 +18,11 @@ import type { Cri } from './cri.ts';
 import { imageService } from './image-service.ts';
 import { CriImages } from './images/cri-images.ts';
 import { followImages } from './images/follow-images.ts';
+import { ImageUnpacker } from './images/image-unpacker.ts';
 import { ImageUserFiles } from './images/user-files.ts';
 import { WorkerLogs } from './logs/worker-logs.ts';
+import { CriMetrics } from './metrics/cri-metrics.ts';
+import { timedNetwork } from './metrics/timed-network.ts';
 import { NriHooks } from './nri/nri-hooks.ts';
 import { nriType } from './nri/nri-plugin.ts';
 import { noHooks } from './nri/pod-hooks.ts';
@@ -32,6 +37,7 @@ import { RuntimeHandlers } from './run/runtime-handlers.ts';
 import { streamingRuntime } from './run/streaming-runtime.ts';
 import { runtimeService } from './runtime-service.ts';
 import { PodSandboxController } from './sandbox/pod-sandbox-controller.ts';
+import { Selinux } from './selinux/selinux.ts';
 import { CgroupStats } from './stats/cgroup-stats.ts';
 import { SnapshotDisk } from './stats/disk-usage.ts';
 import { CriEvents } from './store/cri-events.ts';
@@ -42,6 +48,7 @@ import { HttpStreamingServer } from './streaming/http-streaming-server.ts';
 /** What the plugins `cri.v1` give each other. */
 export interface CriImagesInstance {
   images: CriImages;
+  unpacker: ImageUnpacker;
   userFiles: ImageUserFiles;
   config: ImagesConfig;
 }
@@ -50,6 +57,7 @@ export interface CriRuntimeInstance {
   config: Cri['config']['runtime'];
   handlers: RuntimeHandlers;
   machine: Machine;
+  selinux: Selinux;
   root: string;
   state: string;
 }
@@ -60,7 +68,13 @@ export const criType = pluginType<unknown>('io.containerd.cri.v1');
 export const criImagesPlugin = definePlugin({
   type: criType,
   id: 'images',
-  requires: [PluginTypes.Metadata, PluginTypes.Transfer, PluginTypes.MountManager, PluginTypes.Event],
+  requires: [
+    PluginTypes.Metadata,
+    PluginTypes.Transfer,
+    PluginTypes.MountManager,
+    PluginTypes.Event,
+    PluginTypes.Differ,
+  ],
   config: imagesConfig,
   init(context): CriImagesInstance {
     const { content, images: records, snapshotters } = context.get(PluginTypes.Metadata);
@@ -68,7 +82,13 @@ export const criImagesPlugin = definePlugin({
     const images = new CriImages({ config: context.config, images: records, content, transfer, log: context.log });
     context.onClose(followImages(images, context.get(PluginTypes.Event), context.log));
     const mounts = [...context.all(PluginTypes.MountManager).values()][0];
-    return { images, userFiles: new ImageUserFiles(snapshotters, mounts, context.daemon.temp), config: context.config };
+    const differs = context.all(PluginTypes.Differ) as ReadonlyMap<string, Differ>;
+    return {
+      images,
+      unpacker: new ImageUnpacker(content, snapshotters, differs),
+      userFiles: new ImageUserFiles(snapshotters, mounts, context.daemon.temp),
+      config: context.config,
+    };
   },
 });
 
@@ -81,12 +101,15 @@ export const criRuntimePlugin = definePlugin({
   config: runtimeConfig,
   async init(context): Promise<CriRuntimeInstance> {
     const { config, daemon } = context;
-    const machine = lookAtMachine(config.disable_hugetlb_controller);
+    const machine = lookAtMachine(config);
     if (!machine.unified) await warnOf(context.get(PluginTypes.Warning, 'deprecations'), 'cgroup-v1');
+    const selinux = new Selinux({ enabled: config.enable_selinux, categoryRange: config.selinux_category_range });
+    if (config.enable_selinux && !selinux.supported) context.log.warn('Selinux is not supported');
     return {
       config,
       handlers: new RuntimeHandlers(config.containerd),
       machine,
+      selinux,
       root: path.join(daemon.root, 'io.containerd.grpc.v1.cri'),
       state: path.join(daemon.state, 'io.containerd.grpc.v1.cri'),
     };
@@ -99,15 +122,18 @@ export const podSandboxControllerPlugin = definePlugin({
   id: 'podsandbox',
   requires: [criType, PluginTypes.Metadata, PluginTypes.Runtime],
   init(context): PodSandboxController {
-    const { images, userFiles, config } = context.get(criType, 'images') as CriImagesInstance;
+    const { images, unpacker, userFiles, config } = context.get(criType, 'images') as CriImagesInstance;
     const runtime = context.get(criType, 'runtime') as CriRuntimeInstance;
     const { containers, snapshotters } = context.get(PluginTypes.Metadata);
+    runtime.handlers.setPlatforms(config.runtime_platforms ?? {});
     return new PodSandboxController({
       images,
+      unpacker,
       userFiles,
       imagesConfig: config,
       settings: runtime.config,
       handlers: runtime.handlers,
+      selinux: runtime.selinux,
       containers,
       snapshotters,
       tasks: context.get(PluginTypes.Runtime, 'task') as TaskRuntime,
@@ -134,11 +160,13 @@ export const criGrpcPlugin = definePlugin({
     PluginTypes.Warning,
     PluginTypes.MountManager,
     PluginTypes.Differ,
+    PluginTypes.Service,
+    PluginTypes.Metrics,
     nriType,
   ],
   config: serverConfig,
   async init(context): Promise<ServiceSet> {
-    const { images, userFiles, config } = context.get(criType, 'images') as CriImagesInstance;
+    const { images, unpacker, userFiles, config } = context.get(criType, 'images') as CriImagesInstance;
     const runtime = context.get(criType, 'runtime') as CriRuntimeInstance;
     const { content, containers, snapshotters } = context.get(PluginTypes.Metadata);
     const pods = context.get(PluginTypes.PodSandboxController, 'podsandbox') as PodSandboxController;
@@ -149,6 +177,11 @@ export const criGrpcPlugin = definePlugin({
     const closing = new AbortController();
     const { settings } = context.all(nriType).get('nri') ?? {};
     const nri = settings && new NriHooks(settings, () => cri, context.log);
+    const events = new CriEvents();
+    const prometheus = context.all(PluginTypes.Metrics).get('grpc-prometheus') as
+      | { registry: MetricsRegistry }
+      | undefined;
+    const metrics = new CriMetrics(() => events.dropped, prometheus?.registry);
     const cri: Cri = {
       config: { images: config, runtime: runtime.config },
       root: runtime.root,
@@ -169,18 +202,23 @@ export const criGrpcPlugin = definePlugin({
       handlers: runtime.handlers,
       features: new FeatureLookup(tasks, context.log),
       images,
+      unpacker,
       sandboxes: new IdMap('sandbox'),
       sandboxNames: new NameIndex(),
       containers: new IdMap('container'),
       containerNames: new NameIndex(),
       locks: new KeyedLock(),
-      events: new CriEvents(),
-      network: new CniNetwork({
-        settings: runtime.config.cni,
-        runtimes: runtime.config.containerd.runtimes,
-        ledger: path.join(runtime.root, 'networks'),
-        log: context.log,
-      }),
+      events,
+      metrics,
+      network: timedNetwork(
+        new CniNetwork({
+          settings: runtime.config.cni,
+          runtimes: runtime.config.containerd.runtimes,
+          ledger: path.join(runtime.root, 'networks'),
+          log: context.log,
+        }),
+        metrics,
+      ),
       logs: new WorkerLogs(context.log),
       streaming: new HttpStreamingServer(context.config, () => streamingRuntime(cri), context.log),
       stats: new CgroupStats({
@@ -196,7 +234,13 @@ export const criGrpcPlugin = definePlugin({
       ),
       userFiles,
       volumes: new VolumeCopies(temp, mounts),
-      imageVolumes: new ImageVolumes({ images, snapshotters, snapshotter: config.snapshotter, state: runtime.state }),
+      imageVolumes: new ImageVolumes({
+        images,
+        unpacker,
+        snapshotters,
+        snapshotter: config.snapshotter,
+        state: runtime.state,
+      }),
       roots: new ContainerRoots({
         content,
         snapshotters,
@@ -206,6 +250,8 @@ export const criGrpcPlugin = definePlugin({
         temp,
       }),
       machine: runtime.machine,
+      selinux: runtime.selinux,
+      classes: (context.get(PluginTypes.Service, 'tasks-service') as TaskService).classes,
     };
     context.onClose(() => cri.roots.close());
     context.onClose(() => cri.volumes.close());

@@ -32,6 +32,9 @@ function* batches<T>(items: readonly T[]): Generator<T[]> {
 
 /** runtime.v1.RuntimeService. */
 export function runtimeService(cri: Cri): Implementation<typeof RuntimeService> {
+  const { metrics } = cri;
+  const ofPod = (id: string): string => runtimeOf(cri, id);
+  const ofContainer = (id: string): string => runtimeOf(cri, cri.containers.find(id)?.metadata.sandboxId ?? '');
   return {
     async version() {
       return {
@@ -42,25 +45,36 @@ export function runtimeService(cri: Cri): Implementation<typeof RuntimeService> 
       };
     },
     runPodSandbox: (request, { signal }) => runPodSandbox(cri, request, signal),
-    stopPodSandbox: (request) => stopPodSandbox(cri, request),
-    removePodSandbox: (request) => removePodSandbox(cri, request),
+    stopPodSandbox: (request) =>
+      metrics.timeOf('sandbox_runtime_stop', ofPod(request.podSandboxId), () => stopPodSandbox(cri, request)),
+    removePodSandbox: (request) =>
+      metrics.timeOf('sandbox_remove', ofPod(request.podSandboxId), () => removePodSandbox(cri, request)),
     podSandboxStatus: (request) => podSandboxStatus(cri, request),
-    listPodSandbox: async ({ filter }) => ({ items: listPodSandboxes(cri, filter) }),
+    listPodSandbox: ({ filter }) =>
+      metrics.time('sandbox_list', async () => ({ items: listPodSandboxes(cri, filter) })),
     async *streamPodSandboxes({ filter }) {
       for (const podSandboxes of batches(listPodSandboxes(cri, filter))) yield { podSandboxes };
     },
-    createContainer: (request, { signal }) => createContainer(cri, request, signal),
-    startContainer: (request) => startContainer(cri, request),
-    stopContainer: (request, { signal }) => stopContainer(cri, request, signal),
-    removeContainer: (request) => removeContainer(cri, request),
-    listContainers: async ({ filter }) => ({ containers: listContainers(cri, filter) }),
+    createContainer: (request, { signal }) =>
+      metrics.timeOf('container_create', ofPod(request.podSandboxId), () => createContainer(cri, request, signal)),
+    startContainer: (request) =>
+      metrics.timeOf('container_start', ofContainer(request.containerId), () => startContainer(cri, request)),
+    stopContainer: (request, { signal }) =>
+      metrics.timeOf('container_stop', ofContainer(request.containerId), () => stopContainer(cri, request, signal)),
+    removeContainer: (request) =>
+      metrics.timeOf('container_remove', ofContainer(request.containerId), () => removeContainer(cri, request)),
+    listContainers: ({ filter }) =>
+      metrics.time('container_list', async () => ({ containers: listContainers(cri, filter) })),
     async *streamContainers({ filter }) {
       for (const containers of batches(listContainers(cri, filter))) yield { containers };
     },
     containerStatus: (request) => containerStatus(cri, request),
     updateContainerResources: (request) => updateContainerResources(cri, request),
     updatePodSandboxResources: (request) => updatePodSandboxResources(cri, request),
-    checkpointContainer: (request, { signal }) => checkpointContainer(cri, request, signal),
+    checkpointContainer: (request, { signal }) =>
+      metrics.timeOf('container_checkpoint', ofContainer(request.containerId), () =>
+        checkpointContainer(cri, request, signal),
+      ),
     reopenContainerLog: (request) => reopenContainerLog(cri, request),
     execSync: (request, { signal }) => execSync(cri, request, signal),
     ...streamingMethods(cri),
@@ -79,6 +93,12 @@ export function runtimeService(cri: Cri): Implementation<typeof RuntimeService> 
       return { linux: { cgroupDriver: systemd ? CgroupDriver.SYSTEMD : CgroupDriver.CGROUPFS } };
     },
   };
+}
+
+/** The runtime of a pod, by which times are told; '' for one that is not there. */
+function runtimeOf(cri: Cri, sandboxId: string): string {
+  const handler = cri.sandboxes.find(sandboxId)?.metadata.runtimeHandler;
+  return handler !== undefined && cri.handlers.has(handler) ? cri.handlers.get(handler).runtime_type : '';
 }
 
 /** Those that answer with a URL at which a client finds its streams. */

@@ -7,7 +7,7 @@ import { eitherCredentials } from '@gantry/daemon/core/credentials/loaded-creden
 import type { Image, ImageStore } from '@gantry/daemon/core/images/image-store.ts';
 import type { Logger } from '@gantry/daemon/core/log/logger.ts';
 import type { RequestContext } from '@gantry/daemon/core/request-context.ts';
-import type { Transferrer } from '@gantry/daemon/core/transfer/transferrer.ts';
+import type { PullOptions, Transferrer } from '@gantry/daemon/core/transfer/transferrer.ts';
 import { defaultPlatform, isDigest, normalizeDockerReference, parseReference } from '@gantry/oci';
 import type { CredentialsProvider } from '@gantry/registry';
 import type { ImagesConfig } from '../config/images-config.ts';
@@ -148,16 +148,29 @@ export class CriImages {
             hosts: this.#legacy?.hosts,
             hostsDirectory: config.registry.config_path || undefined,
             progress: () => watch.progressed(),
+            pull: pullOptions(config),
           },
         ),
       );
       const record = await images.get(ctx, name);
       const facts = await this.#facts.read(ctx, record.target);
       await this.#nameWithDigestAndId(ctx, record, facts);
+      if (config.discard_unpacked_layers) await this.#discardLayers(ctx, facts);
       return await this.#whole(ctx, facts);
     } finally {
       release();
     }
+  }
+
+  /** Nothing refers to the layers any more but their snapshots: the next collection has them. */
+  async #discardLayers(ctx: RequestContext, { manifest, layers }: ImageFacts): Promise<void> {
+    const { content } = this.#options;
+    const { labels } = await content.info(ctx, manifest);
+    const digests = new Set(layers.map(({ digest }) => digest));
+    const kept = Object.entries(labels).filter(
+      ([key, value]) => !(key.startsWith('containerd.io/gc.ref.content') && digests.has(value)),
+    );
+    await content.update(ctx, { digest: manifest, labels: Object.fromEntries(kept) }, ['labels']);
   }
 
   #labels(name: string): Record<string, string> {
@@ -228,6 +241,17 @@ export class CriImages {
       }
     }
   }
+}
+
+/** How the configuration wants images pulled; what it leaves at containerd's defaults is as the daemon is set. */
+function pullOptions(config: ImagesConfig): PullOptions {
+  const { max_concurrent_downloads: downloads, concurrent_layer_fetch_buffer: buffer } = config;
+  return {
+    ...(downloads !== 3 && { downloads: Math.max(downloads, 0) }),
+    ...(buffer > 0 && { layerFetchBuffer: buffer }),
+    syncFs: config.image_pull_with_sync_fs,
+    annotateLayers: !config.disable_snapshot_annotations,
+  };
 }
 
 function candidates(reference: string): string[] {

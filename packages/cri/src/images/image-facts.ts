@@ -27,6 +27,8 @@ export interface ImageFacts {
   /** The configuration as it is stored. */
   configBytes: Uint8Array;
   layers: readonly Descriptor[];
+  /** Digest of its manifest. */
+  manifest: string;
   /** Of its manifest, and of the indexes on the way to that. */
   annotations: Readonly<Record<string, string>>;
 }
@@ -68,6 +70,7 @@ export class ImageFactsReader {
       config,
       configBytes,
       layers: manifest.layers,
+      manifest: descriptor.digest,
       annotations: { ...annotations, ...manifest.annotations },
     };
   }

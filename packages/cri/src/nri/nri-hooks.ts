@@ -109,11 +109,12 @@ export class NriHooks implements PodHooks {
       const pod = await podMessage(cri, sandbox);
       const { adjustment, ...others } = await events.createContainer(pod, await containerMessage(cri, container, spec));
       const adjusted = structuredClone(spec);
+      const rules = { classes: cri.classes, settings: cri.config.runtime.containerd };
       await applyAdjustment(adjusted, adjustment, {
         injectCdi: (target, devices) => cri.cdi.inject(target, devices),
         mergeResources: (base, over) => this.#merge(base, over),
-        applyBlockIoClass: (target, name) => applyNamedClass('blockio', target, name, cri.config.runtime.containerd),
-        applyRdtClass: (target, name) => applyNamedClass('rdt', target, name, cri.config.runtime.containerd),
+        applyBlockIoClass: (target, name) => applyNamedClass('blockio', target, name, rules),
+        applyRdtClass: (target, name) => applyNamedClass('rdt', target, name, rules),
       });
       Object.assign(spec, adjusted);
       await this.#carryOut(others);

@@ -4,10 +4,12 @@ import path from 'node:path';
 import type { MountManager } from '@gantry/daemon/core/mounts/mount-manager.ts';
 import { withActivation } from '@gantry/daemon/core/mounts/with-activation.ts';
 import type { RequestContext } from '@gantry/daemon/core/request-context.ts';
+import type { NamespacedSnapshotter } from '@gantry/daemon/core/snapshots/snapshot-service.ts';
 import { TreeJobs } from '@gantry/daemon/core/snapshots/tree-jobs.ts';
 import { type Mount, withTempMount } from '@gantry/mount';
 import type { ImageConfig, SpecIdMapping } from '@gantry/oci';
 import { AT_FDCWD, close, hasErrno, O, openat, openInRoot } from '@gantry/sys';
+import { withImageRoot } from '../images/user-files.ts';
 import type { ContainerMount } from '../spec/container-mounts.ts';
 
 /** Volumes that an image declares: directories of the container's own on the host, with what the image has there. */
@@ -27,6 +29,7 @@ export function imageVolumes(
       containerPath: volume,
       hostPath: `${root}/volumes/${randomBytes(32).toString('hex')}`,
       readonly: false,
+      relabel: true,
       // What the image owns belongs to the same ids inside.
       ...(ids && { uidMappings: [ids.uid], gidMappings: [ids.gid] }),
     }));
@@ -45,12 +48,27 @@ export class VolumeCopies {
 
   async copyUp(ctx: RequestContext, rootfs: Mount[], volumes: readonly ContainerMount[]): Promise<void> {
     if (volumes.length === 0) return;
-    for (const { hostPath } of volumes) await mkdir(hostPath, { recursive: true, mode: 0o755 });
     await withActivation(this.#mounts, ctx, 'cri', rootfs, (mounts) =>
-      withTempMount(mounts, this.#temp, async (root) => {
-        for (const { containerPath, hostPath } of volumes) await this.#copy(root, containerPath, hostPath);
-      }),
+      withTempMount(mounts, this.#temp, (root) => this.#copyAll(root, volumes)),
     );
+  }
+
+  /** The same from the image itself, whose ids are as they are stored, and not as a user namespace has them: the volumes are mapped too. */
+  async copyUpUnmapped(
+    ctx: RequestContext,
+    snapshotter: NamespacedSnapshotter,
+    chainId: string,
+    volumes: readonly ContainerMount[],
+  ): Promise<void> {
+    if (volumes.length === 0) return;
+    await withImageRoot(ctx, snapshotter, chainId, this.#temp, this.#mounts, (root) => this.#copyAll(root, volumes));
+  }
+
+  async #copyAll(root: string, volumes: readonly ContainerMount[]): Promise<void> {
+    for (const { containerPath, hostPath } of volumes) {
+      await mkdir(hostPath, { recursive: true, mode: 0o755 });
+      await this.#copy(root, containerPath, hostPath);
+    }
   }
 
   async #copy(root: string, containerPath: string, hostPath: string): Promise<void> {

@@ -9,9 +9,11 @@ import type { SnapshotterRegistry } from '@gantry/daemon/core/snapshots/snapshot
 import { mountAll, removeAllBeneath, unmountRecursive } from '@gantry/mount';
 import { AT_FDCWD, close, hasErrno, MNT, O, openat, openInRoot } from '@gantry/sys';
 import type { CriImages } from '../images/cri-images.ts';
+import type { ImageUnpacker } from '../images/image-unpacker.ts';
 
 export interface ImageVolumesOptions {
   images: CriImages;
+  unpacker: ImageUnpacker;
   snapshotters: SnapshotterRegistry;
   snapshotter: string;
   /** CRI's state directory. */
@@ -53,6 +55,7 @@ export class ImageVolumes {
     const { images, snapshotters, snapshotter: name } = this.#options;
     const image = await images.get(ctx, mount.image?.image ?? '');
     const snapshotter = snapshotters.get(ctx, name);
+    await this.#options.unpacker.ensure(ctx, name, image);
     const view = await snapshotter.view(ctx, `image-volume-${key}`, image.chainId);
     await mkdir(target, { recursive: true, mode: 0o700 });
     await mountAll(view, target);

@@ -33,6 +33,7 @@ export async function recover(
       if (record.sandboxer === 'podsandbox') await recoverSandbox(metadata);
       const sandbox = newSandbox(metadata, record.sandboxer, nanosOf(record.createdAt));
       cri.sandboxes.set(record.id, sandbox);
+      cri.selinux.reserve(metadata.processLabel);
       // Its client was not answered, and makes it anew under the same name: it is never ready, whatever runs of it.
       if (record.extensions[Extension.unfinished]) {
         unfinished.push(sandbox);
@@ -96,6 +97,7 @@ async function loadContainer(cri: Cri, record: Container): Promise<void> {
     exited: Promise.resolve(),
   };
   cri.containerNames.reserve(metadata.name, id);
+  cri.selinux.reserve(metadata.processLabel);
   cri.containers.set(id, container);
   const task = taskOf(cri, id);
   if (kept && stateOf(kept) === ContainerState.CONTAINER_EXITED) {

@@ -5,6 +5,7 @@ import { OptionsSchema as RuncOptionsSchema } from '@gantry/api/gen/types/runc/o
 import { OptionsSchema } from '@gantry/api/gen/types/runtimeoptions/v1/api_pb.js';
 import type { RuntimeConfig, RuntimeHandlerConfig } from '../config/runtime-config.ts';
 import { CriAnnotation } from '../labels.ts';
+import type { Selinux } from '../selinux/selinux.ts';
 
 /** Names under which runc's options are understood. */
 const runcTypes = new Set(['io.containerd.runc.v2', 'io.containerd.gantry.v1', '']);
@@ -39,6 +40,7 @@ const plainRunc: RuntimeHandlerConfig = {
 /** The runtimes that pods can ask for by handler. */
 export class RuntimeHandlers {
   readonly #settings: RuntimeConfig['containerd'];
+  #platforms: Record<string, { snapshotter?: string }> = {};
 
   /** Who adds runtimes still has `runc`, as with containerd. */
   constructor(settings: RuntimeConfig['containerd']) {
@@ -50,8 +52,17 @@ export class RuntimeHandlers {
     return Object.keys(this.#settings.runtimes);
   }
 
+  /** `runtime_platforms`: snapshotters by handler, of those that have none themselves. */
+  setPlatforms(platforms: Record<string, { snapshotter?: string }>): void {
+    this.#platforms = platforms;
+  }
+
   get defaultName(): string {
     return this.#settings.default_runtime_name;
+  }
+
+  has(handler: string): boolean {
+    return (handler || this.#settings.default_runtime_name) in this.#settings.runtimes;
   }
 
   /** '' is the default one. @throws InvalidArgument if there is none of that name */
@@ -59,7 +70,7 @@ export class RuntimeHandlers {
     const name = handler || this.#settings.default_runtime_name;
     const found = this.#settings.runtimes[name];
     if (!found) throw invalidArgument(`no runtime for "${name}" is configured`);
-    return { ...found, name };
+    return { ...found, name, snapshotter: found.snapshotter || (this.#platforms[name]?.snapshotter ?? '') };
   }
 
   /** The handler of a new pod: what it asks for, or `untrusted` by annotation. @throws InvalidArgument */
@@ -80,6 +91,11 @@ export class RuntimeHandlers {
     }
     return this.get('untrusted');
   }
+}
+
+/** The SELinux label of a process under a runtime: of those that are virtual machines, it is theirs. */
+export function processLabel(selinux: Selinux, handler: RuntimeHandler, label: string): string {
+  return handler.runtime_type.includes('kata') ? selinux.forVirtualMachine(label) : label;
 }
 
 /** A shim binary given by path goes before the runtime's name. */

@@ -10,7 +10,7 @@ import { encodeJson } from '@gantry/oci';
 import { MNT } from '@gantry/sys';
 import type { CriImage } from '../images/cri-image.ts';
 import { CriLabel, Extension } from '../labels.ts';
-import { runtimeName, runtimeOptions } from '../run/runtime-handlers.ts';
+import { processLabel, runtimeName, runtimeOptions } from '../run/runtime-handlers.ts';
 import { together } from '../run/together.ts';
 import { sandboxHostname, sandboxSpec } from '../spec/sandbox-spec.ts';
 import { snapshotLabels } from '../spec/user-namespace.ts';
@@ -24,6 +24,8 @@ export interface PreparedPause {
   rootfs: Mount[];
   image: string;
   snapshotter: NamespacedSnapshotter;
+  /** SELinux label of its processes; '' for none. */
+  processLabel: string;
   /** Takes it away again. */
   undo: AsyncDisposableStack;
 }
@@ -39,6 +41,7 @@ export async function preparePause(
   const handler = handlers.get(metadata.runtimeHandler);
   const snapshotterName = handler.snapshotter || imagesConfig.snapshotter;
   const image = await pauseImage(ctx, options, snapshotterName);
+  await options.unpacker.ensure(ctx, snapshotterName, image);
   const imageName = imagesConfig.pinned_images['sandbox'] ?? '';
   const snapshotter = snapshotters.get(ctx, snapshotterName);
   const namespaces = config.linux?.securityContext?.namespaceOptions;
@@ -49,6 +52,8 @@ export async function preparePause(
   const shm = ownShm ? shmOf(`${state}/sandboxes/${id}`) : '/dev/shm';
   if (ownShm) undoing('shared memory', () => unmountAll(shm, MNT.DETACH));
   undoing('snapshot', () => snapshotter.remove({ ...ctx, signal: undefined }, id));
+  const labels = options.selinux.labels(config.linux?.securityContext?.selinuxOptions);
+  undoing('label', async () => options.selinux.release(labels.process));
   const makeSpec = async () =>
     sandboxSpec({
       id,
@@ -61,6 +66,7 @@ export async function preparePause(
       netnsPath: metadata.netnsPath,
       directory,
       shm,
+      selinux: { ...labels, process: processLabel(options.selinux, handler, labels.process) },
     });
   const writeFiles = async () => {
     await mkdir(directory, { recursive: true, mode: 0o755 });
@@ -75,7 +81,7 @@ export async function preparePause(
     writeFiles(),
   );
   const packed = jsonAny(TypeUrl.RuntimeSpec, encodeJson(spec));
-  return { spec: packed, rootfs, image: imageName, snapshotter, undo: undo.move() };
+  return { spec: packed, rootfs, image: imageName, snapshotter, processLabel: labels.process, undo: undo.move() };
 }
 
 /** Makes the container of a sandbox and its task, not started. What was made, and was prepared, is undone if it fails. */
@@ -89,6 +95,7 @@ export async function createPause(
   const { containers, handlers, tasks } = options;
   const handler = handlers.get(metadata.runtimeHandler);
   const { spec, rootfs, image, snapshotter } = prepared;
+  metadata.processLabel = prepared.processLabel;
   await using undo = prepared.undo;
   const undoing = undoingIn(undo, options, id);
   const quiet = { ...ctx, signal: undefined };

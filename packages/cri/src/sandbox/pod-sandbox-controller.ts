@@ -21,19 +21,23 @@ import { hasErrno, MNT } from '@gantry/sys';
 import type { ImagesConfig } from '../config/images-config.ts';
 import type { RuntimeConfig } from '../config/runtime-config.ts';
 import type { CriImages } from '../images/cri-images.ts';
+import type { ImageUnpacker } from '../images/image-unpacker.ts';
 import type { ImageUserFiles } from '../images/user-files.ts';
 import { Extension } from '../labels.ts';
 import { removeTask, waitForEnd } from '../run/exit-watch.ts';
 import type { RuntimeHandlers } from '../run/runtime-handlers.ts';
+import type { Selinux } from '../selinux/selinux.ts';
 import { readSandboxExtension, type SandboxMetadata } from '../store/pod-sandbox.ts';
 import { createPause, type PreparedPause, preparePause } from './create-pause.ts';
 
 export interface PodSandboxControllerOptions {
   images: CriImages;
+  unpacker: ImageUnpacker;
   userFiles: ImageUserFiles;
   imagesConfig: ImagesConfig;
   settings: RuntimeConfig;
   handlers: RuntimeHandlers;
+  selinux: Selinux;
   containers: ContainerStore;
   snapshotters: SnapshotterRegistry;
   tasks: TaskRuntime;
@@ -42,6 +46,9 @@ export interface PodSandboxControllerOptions {
   state: string;
   log: Logger;
 }
+
+/** By this label of a sandbox its controller tells its processes' SELinux label. */
+export const selinuxLabel = 'selinux_label';
 
 interface Entry {
   metadata: SandboxMetadata;
@@ -117,7 +124,10 @@ export class PodSandboxController implements SandboxController {
       id,
       pid: entry.pid,
       createdAt: entry.createdAt,
-      labels: { ...entry.metadata.config.labels },
+      labels: {
+        ...entry.metadata.config.labels,
+        ...(entry.metadata.processLabel !== '' && { [selinuxLabel]: entry.metadata.processLabel }),
+      },
       address: '',
       version: 0,
     };

@@ -1,16 +1,22 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { invalidArgument } from '@gantry/api';
+import { invalidArgument, unknown } from '@gantry/api';
 import { type SecurityProfile, SecurityProfile_ProfileType } from '@gantry/api/gen/cri/v1/api_pb.js';
+import { runProgram } from '@gantry/daemon/core/programs/run-program.ts';
+import { defaultAppArmorProfile as defaultProfileText } from '@gantry/oci';
 import { hasErrno } from '@gantry/sys';
+
+const parser = '/sbin/apparmor_parser';
 
 /** The profile that containers get by default. */
 export const defaultAppArmorProfile = 'cri-containerd.apparmor.d';
 
-/** Whether this kernel confines programs by AppArmor. */
-export function hasAppArmor(): boolean {
+/** Whether programs of this machine can be confined by AppArmor; not from inside a container, whose profiles are its host's. */
+export function hasAppArmor(root = '', environment: NodeJS.ProcessEnv = process.env): boolean {
+  if (environment['container'] !== undefined) return false;
+  if (!existsSync(`${root}/sys/kernel/security/apparmor`) || !existsSync(`${root}${parser}`)) return false;
   try {
-    return readFileSync('/sys/module/apparmor/parameters/enabled', 'latin1').startsWith('Y');
+    return readFileSync(`${root}/sys/module/apparmor/parameters/enabled`, 'latin1').startsWith('Y');
   } catch {
     return false;
   }
@@ -41,8 +47,37 @@ export async function appArmorProfile(
       if (!(await isLoaded(name))) throw invalidArgument(`apparmor profile not found ${name}`);
       return name;
     default:
-      return (await isLoaded(defaultAppArmorProfile)) ? defaultAppArmorProfile : undefined;
+      await loadDefault();
+      return defaultAppArmorProfile;
   }
+}
+
+/** One load at a time, and none once it is there. */
+let loading: Promise<void> | undefined;
+
+function loadDefault(): Promise<void> {
+  loading ??= (async () => {
+    if (await isLoaded(defaultAppArmorProfile)) return;
+    const input = Buffer.from(defaultProfileText(defaultAppArmorProfile));
+    const said: string[] = [];
+    const { code } = await runProgram({
+      file: parser,
+      args: ['-Kr'],
+      input,
+      timeoutMs: 60_000,
+      limit: 4096,
+      onErrorLine: (line) => said.push(line),
+    });
+    if (code !== 0) {
+      throw unknown(
+        `load apparmor profile ${defaultAppArmorProfile}: parser error(${said.join(' ')}): exit status ${code}`,
+      );
+    }
+  })().finally(() => {
+    // An administrator may take it away again.
+    loading = undefined;
+  });
+  return loading;
 }
 
 function typeOfName(name: string): SecurityProfile_ProfileType {

@@ -16,6 +16,8 @@ export interface ContainerMount {
   propagation?: MountPropagation;
   uidMappings?: SpecIdMapping[];
   gidMappings?: SpecIdMapping[];
+  /** Its files get the container's SELinux label. */
+  relabel?: boolean;
 }
 
 /** Files and shared memory of the pod, where the configuration has no mount of its own there. */
@@ -28,11 +30,16 @@ export async function podMounts(
   for (const name of ['hostname', 'hosts', 'resolv.conf']) {
     const hostPath = `${options.directory}/${name}`;
     if (taken.has(`/etc/${name}`) || !(await exists(hostPath))) continue;
-    mounts.push({ containerPath: `/etc/${name}`, hostPath, readonly: options.readonlyRoot });
+    mounts.push({ containerPath: `/etc/${name}`, hostPath, readonly: options.readonlyRoot, relabel: true });
   }
   // A pod with the host's has none of its own; then a container gets one that nobody shares.
   if (!taken.has('/dev/shm') && (await exists(options.shm)))
-    mounts.push({ containerPath: '/dev/shm', hostPath: options.shm, readonly: false });
+    mounts.push({
+      containerPath: '/dev/shm',
+      hostPath: options.shm,
+      readonly: false,
+      relabel: options.shm !== '/dev/shm',
+    });
   return mounts;
 }
 
@@ -63,6 +70,7 @@ export async function askedMounts(asked: readonly Mount[]): Promise<ContainerMou
       readonly,
       recursiveReadonly: recursiveReadOnly,
       propagation,
+      relabel: mount.selinuxRelabel && !mount.image,
       uidMappings: mount.uidMappings.map(mapping),
       gidMappings: mount.gidMappings.map(mapping),
     });

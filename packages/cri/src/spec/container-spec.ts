@@ -7,6 +7,7 @@ import {
   type PodSandboxConfig,
   SupplementalGroupsPolicy,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
+import type { ResourceClasses } from '@gantry/daemon/core/resource-classes/resource-classes.ts';
 import {
   defaultPath,
   type ImageConfig,
@@ -20,7 +21,9 @@ import {
 } from '@gantry/oci';
 import type { RuntimeConfig } from '../config/runtime-config.ts';
 import { CriAnnotation } from '../labels.ts';
+import { type Machine, requireHugepages } from '../run/machine.ts';
 import type { RuntimeHandler } from '../run/runtime-handlers.ts';
+import type { SelinuxLabels } from '../selinux/selinux.ts';
 import { appArmorProfile, hasAppArmor } from './apparmor.ts';
 import { baseSpec, cgroupsPath, passedAnnotations } from './base-spec.ts';
 import { allCapabilities, applyCapabilities } from './capabilities.ts';
@@ -48,7 +51,9 @@ export interface ContainerSpecInput {
   userFiles: UserFiles;
   mounts: readonly ContainerMount[];
   /** What the machine can do. */
-  machine: { swap: boolean; hugepages: boolean };
+  machine: Omit<Machine, 'unified'>;
+  selinux: SelinuxLabels;
+  classes: ResourceClasses;
 }
 
 /** The specification of a container of a pod. @throws InvalidArgument for a configuration that cannot be */
@@ -94,9 +99,18 @@ export async function containerSpec(input: ContainerSpecInput): Promise<RuntimeS
   const enabled = hasAppArmor() && !settings.disable_apparmor;
   const profile = await appArmorProfile(security?.apparmor, security?.apparmorProfile ?? '', privileged, enabled);
   if (profile) process.apparmorProfile = profile;
+  // Everything is allowed to what is privileged; its files are the pod's all the same.
+  if (input.selinux.process !== '' && !privileged) process.selinuxLabel = input.selinux.process;
+  if (input.selinux.mount !== '') linux.mountLabel = input.selinux.mount;
   const resources = config.linux?.resources;
-  if (resources) applyResources(spec, specResources(resources, input.machine.swap, input.machine.hugepages));
-  applyClasses(spec, config.metadata?.name ?? '', config.annotations, sandboxConfig.annotations, settings.containerd);
+  if (resources) {
+    requireHugepages(input.machine, resources);
+    applyResources(spec, specResources(resources, input.machine.swap, input.machine.hugepages));
+  }
+  applyClasses(spec, config.metadata?.name ?? '', config.annotations, sandboxConfig.annotations, {
+    classes: input.classes,
+    settings: settings.containerd,
+  });
   spec.annotations = { ...spec.annotations, ...annotations(input) };
   return spec;
 }

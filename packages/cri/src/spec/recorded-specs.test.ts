@@ -42,6 +42,7 @@ function flattened(spec: RuntimeSpec): RuntimeSpec {
   return { ...spec, linux: { ...spec.linux, seccomp: { ...seccomp, syscalls: calls(seccomp) as never } } };
 }
 
+const noLabels = { process: '', mount: '' };
 const userFiles = { passwd: 'root:x:0:0::/root:/bin/sh\n', group: 'root:x:0:\n' };
 const pauseImage: ImageConfig = { config: { Entrypoint: ['/pause'], User: '65535:65535' } };
 
@@ -61,6 +62,7 @@ test('a pod’s process is specified as containerd 2.3.4 did', { skip }, async (
     netnsPath: info.runtimeSpec.linux.namespaces.find(({ type }: { type: string }) => type === 'network').path,
     directory: `/var/lib/containerd/io.containerd.grpc.v1.cri/sandboxes/${status.id}`,
     shm: `/run/containerd/io.containerd.grpc.v1.cri/sandboxes/${status.id}/shm`,
+    selinux: noLabels,
   });
   assert.deepEqual(flattened(JSON.parse(JSON.stringify(made))), flattened(info.runtimeSpec));
 });
@@ -96,7 +98,9 @@ test('a container with limits, capabilities, volumes and a seccomp profile is sp
     imageName: info.config.image.user_specified_image,
     userFiles,
     mounts,
-    machine: { swap: true, hugepages: false },
+    machine: { swap: true, hugepages: false, refusesHugepages: false },
+    classes: {},
+    selinux: noLabels,
   });
   assert.deepEqual(flattened(JSON.parse(JSON.stringify(made))), flattened(withEmptyPaths(expected)));
 });
@@ -135,7 +139,9 @@ test('a privileged container gets what containerd 2.3.4 gave it, but for the dev
     imageName: 'i',
     userFiles,
     mounts: [],
-    machine: { swap: true, hugepages: false },
+    machine: { swap: true, hugepages: false, refusesHugepages: false },
+    classes: {},
+    selinux: noLabels,
   });
   for (const key of ['namespaces', 'resources'] as const) assert.deepEqual(made.linux?.[key], expected.linux?.[key]);
   assert.deepEqual(

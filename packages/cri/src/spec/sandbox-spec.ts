@@ -11,6 +11,7 @@ import {
 import type { RuntimeConfig } from '../config/runtime-config.ts';
 import { CriAnnotation } from '../labels.ts';
 import type { RuntimeHandler } from '../run/runtime-handlers.ts';
+import type { SelinuxLabels } from '../selinux/selinux.ts';
 import { appArmorProfile, hasAppArmor } from './apparmor.ts';
 import { baseSpec, cgroupsPath, passedAnnotations } from './base-spec.ts';
 import { oomScoreAdj } from './resources.ts';
@@ -31,6 +32,7 @@ export interface SandboxSpecInput {
   directory: string;
   /** What /dev/shm is. */
   shm: string;
+  selinux: SelinuxLabels;
 }
 
 /** A little of every processor, so that what only waits is never starved of being ended. */
@@ -102,6 +104,8 @@ export async function sandboxSpec(input: SandboxSpecInput): Promise<RuntimeSpec>
     hasAppArmor() && !settings.disable_apparmor,
   );
   if (apparmor) process.apparmorProfile = apparmor;
+  if (input.selinux.process !== '' && !security?.privileged) process.selinuxLabel = input.selinux.process;
+  if (input.selinux.mount !== '') linux.mountLabel = input.selinux.mount;
   spec.annotations = { ...spec.annotations, ...sandboxAnnotations(input) };
   return spec;
 }

@@ -14,11 +14,13 @@ import { loadCgroup } from '@gantry/cgroups';
 import type { ContainerStore } from '@gantry/daemon/core/containers/container-store.ts';
 import type { Logger } from '@gantry/daemon/core/log/logger.ts';
 import type { TaskRuntime } from '@gantry/daemon/core/tasks/task-runtime.ts';
+import { parseJson, type RuntimeSpec } from '@gantry/oci';
 import { criContext } from '../cri.ts';
 import type { CriContainer } from '../store/cri-container.ts';
 import type { PodSandbox } from '../store/pod-sandbox.ts';
 import { nanosOf } from '../time.ts';
 import { type CgroupUsage, usageOf } from './cgroup-usage.ts';
+import { type ContainerDetails, containerDetails } from './container-details.ts';
 import { CpuRates } from './cpu-rates.ts';
 import type { SnapshotDisk } from './disk-usage.ts';
 import { metricDescriptors, podMetrics } from './metrics.ts';
@@ -149,10 +151,32 @@ export class CgroupStats implements StatsCollector {
     if (sandbox.status.state !== 'ready') return undefined;
     const running = members.filter((member) => member.status.pid > 0);
     const usages = await Promise.all(
-      running.map(async (container) => ({ container, usage: await this.#usage(container.id) })),
+      running.map(async (container) => ({
+        container,
+        usage: await this.#usage(container.id),
+        details: await this.#details(container.id),
+      })),
     );
     const network = sandbox.metadata.netnsPath === '' ? [] : await networkUsage(sandbox.status.pid);
     return podMetrics(sandbox, await this.#podUsage(sandbox), network, usages, nanosOf(now()));
+  }
+
+  /** undefined for what has gone meanwhile. */
+  async #details(id: string): Promise<ContainerDetails | undefined> {
+    const { tasks, containers, disk, snapshotterRoot, log } = this.#options;
+    try {
+      const { snapshotter, snapshotKey, spec } = await containers.get(criContext(), id);
+      const pids = await tasks.get(criContext(), id).pids();
+      return await containerDetails(
+        pids.map(({ pid }) => pid),
+        spec && parseJson<RuntimeSpec>(spec.value),
+        snapshotterRoot(snapshotter),
+        await disk.of(snapshotter, snapshotKey),
+      );
+    } catch (error) {
+      if (!hasCode(error, Code.NotFound)) log.warn('no metrics', { error, id });
+      return undefined;
+    }
   }
 
   async close(): Promise<void> {}

@@ -6,6 +6,7 @@ import {
   MetricsSchema as MetricsV2Schema,
   type PSIStats,
 } from '@gantry/api/gen/cgroups/v2/metrics_pb.js';
+import { type DiskIo, diskIoOfV1, diskIoOfV2 } from './disk-io.ts';
 
 /** What a cgroup uses, of either version, in the terms that CRI asks for. Times are nanoseconds, memory is bytes. */
 export interface CgroupUsage {
@@ -39,6 +40,9 @@ export interface CgroupUsage {
   /** Without the memory; undefined where it is not counted. */
   swap?: { usage: bigint; limit: bigint } | undefined;
   processes: bigint;
+  /** The most that it may have; 0 for no limit. */
+  processLimit: bigint;
+  disks: readonly DiskIo[];
   oomKills: bigint;
   ioPsi?: PSIStats | undefined;
 }
@@ -56,7 +60,8 @@ export function usageOf(metrics: Any | undefined): CgroupUsage | undefined {
   return undefined;
 }
 
-function ofV1({ cpu, memory, pids, memoryOomControl }: MetricsV1): CgroupUsage {
+function ofV1(metrics: MetricsV1): CgroupUsage {
+  const { cpu, memory, pids, memoryOomControl } = metrics;
   const usage = memory?.usage?.usage ?? 0n;
   const inactiveFile = memory?.totalInactiveFile ?? 0n;
   const both = memory?.swap;
@@ -90,11 +95,14 @@ function ofV1({ cpu, memory, pids, memoryOomControl }: MetricsV1): CgroupUsage {
       limit: limitOf(both.limit) === 0n ? 0n : atLeastZero(both.limit - (memory?.usage?.limit ?? 0n)),
     },
     processes: pids?.current ?? 0n,
+    processLimit: limitOf(pids?.limit ?? 0n),
+    disks: diskIoOfV1(metrics),
     oomKills: memoryOomControl?.oomKill ?? 0n,
   };
 }
 
-function ofV2({ cpu, memory, pids, memoryEvents, io }: MetricsV2): CgroupUsage {
+function ofV2(metrics: MetricsV2): CgroupUsage {
+  const { cpu, memory, pids, memoryEvents, io } = metrics;
   const usage = memory?.usage ?? 0n;
   const inactiveFile = memory?.inactiveFile ?? 0n;
   return {
@@ -125,6 +133,8 @@ function ofV2({ cpu, memory, pids, memoryEvents, io }: MetricsV2): CgroupUsage {
     },
     swap: memory && { usage: memory.swapUsage, limit: limitOf(memory.swapLimit) },
     processes: pids?.current ?? 0n,
+    processLimit: limitOf(pids?.limit ?? 0n),
+    disks: diskIoOfV2(metrics),
     oomKills: memoryEvents?.oomKill ?? 0n,
     ioPsi: io?.psi,
   };

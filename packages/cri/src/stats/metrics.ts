@@ -13,6 +13,8 @@ import {
 import type { CriContainer } from '../store/cri-container.ts';
 import type { PodSandbox } from '../store/pod-sandbox.ts';
 import type { CgroupUsage } from './cgroup-usage.ts';
+import type { ContainerDetails } from './container-details.ts';
+import type { DiskIo } from './disk-io.ts';
 import type { InterfaceUsage } from './network-usage.ts';
 
 /** Metrics under the names that cAdvisor gave them. Descriptors are of those that are told, and no others. */
@@ -68,6 +70,7 @@ const usageMetrics: readonly UsageMetric[] = [
   gauge('container_memory_total_inactive_file_bytes', 'Bytes of inactive files.', ({ memory }) => memory.inactiveFile),
   counter('container_oom_events_total', 'Processes killed for lack of memory.', ({ oomKills }) => oomKills),
   gauge('container_processes', 'Processes, and threads where the kernel counts them.', ({ processes }) => processes),
+  gauge('container_threads_max', 'Most processes and threads it may have, 0 for any.', (usage) => usage.processLimit),
   gauge('container_spec_memory_limit_bytes', 'Limit of memory in bytes, 0 for none.', ({ memory }) => memory.limit),
   gauge(
     'container_spec_memory_swap_limit_bytes',
@@ -75,6 +78,56 @@ const usageMetrics: readonly UsageMetric[] = [
     ({ swap }) => swap?.limit ?? 0n,
   ),
 ];
+
+const diskMetrics: readonly (Described & { value(io: DiskIo): bigint })[] = [
+  { ...diskCounter('container_fs_reads_bytes_total', 'Bytes read.'), value: ({ readBytes }) => readBytes },
+  { ...diskCounter('container_fs_reads_total', 'Reads.'), value: ({ reads }) => reads },
+  { ...diskCounter('container_fs_writes_bytes_total', 'Bytes written.'), value: ({ writeBytes }) => writeBytes },
+  { ...diskCounter('container_fs_writes_total', 'Writes.'), value: ({ writes }) => writes },
+];
+const deviceUsage: Described = {
+  name: 'container_blkio_device_usage_total',
+  help: 'Bytes that went to and from a block device.',
+  type: COUNTER,
+  more: ['device', 'major', 'minor', 'operation'],
+};
+
+function diskCounter(name: string, help: string): Described {
+  return { name, help, type: COUNTER, more: ['device'] };
+}
+
+/** Of the file system that a container writes to, whose device is `/` as containerd has it. */
+const filesystemMetrics = {
+  usedBytes: diskGauge('container_fs_usage_bytes', 'Bytes that its own layer takes.'),
+  limitBytes: diskGauge('container_fs_limit_bytes', 'Bytes that the file system has.'),
+  inodes: diskGauge('container_fs_inodes_total', 'Inodes that its own layer takes.'),
+  inodesFree: diskGauge('container_fs_inodes_free', 'Inodes that the file system has left.'),
+} as const;
+
+function diskGauge(name: string, help: string): Described {
+  return { name, help, type: GAUGE, more: ['device'] };
+}
+
+const openMetrics = {
+  descriptors: { name: 'container_file_descriptors', help: 'Open file descriptors.', type: GAUGE },
+  sockets: { name: 'container_sockets', help: 'Open sockets.', type: GAUGE },
+  threads: { name: 'container_threads', help: 'Threads that run.', type: GAUGE },
+} as const;
+const softLimit: Described = {
+  name: 'container_ulimits_soft',
+  help: 'Soft limits of its first process.',
+  type: GAUGE,
+  more: ['ulimit'],
+};
+const specMetrics = {
+  cpuPeriod: { name: 'container_spec_cpu_period', help: 'Period of its processor limit, microseconds.', type: GAUGE },
+  cpuShares: { name: 'container_spec_cpu_shares', help: 'Its share of processors.', type: GAUGE },
+  memoryReservation: {
+    name: 'container_spec_memory_reservation_limit_bytes',
+    help: 'Memory that is kept for it, bytes.',
+    type: GAUGE,
+  },
+} as const;
 
 function counter(name: string, help: string, value: UsageMetric['value']): UsageMetric {
   return { name, help, type: COUNTER, value };
@@ -115,7 +168,12 @@ const networkMetrics = Object.entries(directions).flatMap(([way, word]) =>
 );
 
 export function metricDescriptors(): MetricDescriptor[] {
-  const all: Described[] = [...usageMetrics, faults, ...networkMetrics, started, seen];
+  const all: Described[] = [
+    ...[...usageMetrics, faults, ...networkMetrics, ...diskMetrics, deviceUsage],
+    ...Object.values(filesystemMetrics),
+    ...[...Object.values(openMetrics), softLimit, ...Object.values(specMetrics)],
+    ...[started, seen],
+  ];
   return all.map(({ name, help, more = [] }) =>
     create(MetricDescriptorSchema, { name, help, labelKeys: [...commonLabels, ...more] }),
   );
@@ -130,6 +188,34 @@ function metricsOfUsage(usage: CgroupUsage, labels: readonly string[], timestamp
     ...usageMetrics.map((described) => metric(described, labels, described.value(usage), timestamp)),
     metric(faults, [...labels, 'pgfault', 'container'], usage.memory.pageFaults, timestamp),
     metric(faults, [...labels, 'pgmajfault', 'container'], usage.memory.majorPageFaults, timestamp),
+    ...usage.disks.flatMap((io) => metricsOfDisk(io, labels, timestamp)),
+  ];
+}
+
+function metricsOfDisk(io: DiskIo, labels: readonly string[], timestamp: bigint): Metric[] {
+  const numbers = [io.device, String(io.major), String(io.minor)];
+  return [
+    ...diskMetrics.map((described) => metric(described, [...labels, io.device], described.value(io), timestamp)),
+    metric(deviceUsage, [...labels, ...numbers, 'Read'], io.readBytes, timestamp),
+    metric(deviceUsage, [...labels, ...numbers, 'Write'], io.writeBytes, timestamp),
+  ];
+}
+
+function metricsOfDetails(details: ContainerDetails, labels: readonly string[], timestamp: bigint): Metric[] {
+  const { filesystem, limits, spec } = details;
+  const entries = <K extends string>(table: Record<K, Described>) => Object.entries(table) as [K, Described][];
+  return [
+    ...entries(openMetrics).map(([key, described]) => metric(described, labels, details[key], timestamp)),
+    ...limits.map(({ name, soft }) => metric(softLimit, [...labels, name], soft, timestamp)),
+    ...entries(specMetrics).flatMap(([key, described]) => {
+      const value = spec[key];
+      return value === undefined ? [] : [metric(described, labels, value, timestamp)];
+    }),
+    ...(filesystem
+      ? entries(filesystemMetrics).map(([key, described]) =>
+          metric(described, [...labels, '/'], filesystem[key], timestamp),
+        )
+      : []),
   ];
 }
 
@@ -138,7 +224,11 @@ export function podMetrics(
   sandbox: PodSandbox,
   usage: CgroupUsage | undefined,
   network: readonly InterfaceUsage[],
-  members: readonly { container: CriContainer; usage: CgroupUsage | undefined }[],
+  members: readonly {
+    container: CriContainer;
+    usage: CgroupUsage | undefined;
+    details?: ContainerDetails | undefined;
+  }[],
   timestamp: bigint,
 ): PodSandboxMetrics {
   const { id, metadata, status } = sandbox;
@@ -157,7 +247,7 @@ export function podMetrics(
       ),
       ...times(status.createdAt, labels),
     ],
-    containerMetrics: members.map(({ container, usage: own }): ContainerMetrics => {
+    containerMetrics: members.map(({ container, usage: own, details }): ContainerMetrics => {
       const { config } = container.metadata;
       const of = [
         name,
@@ -168,7 +258,11 @@ export function podMetrics(
       ];
       return create(ContainerMetricsSchema, {
         containerId: container.id,
-        metrics: [...(own ? metricsOfUsage(own, of, timestamp) : []), ...times(container.status.startedAt, of)],
+        metrics: [
+          ...(own ? metricsOfUsage(own, of, timestamp) : []),
+          ...(details ? metricsOfDetails(details, of, timestamp) : []),
+          ...times(container.status.startedAt, of),
+        ],
       });
     }),
   });

@@ -1,4 +1,9 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
+import net from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { test } from 'node:test';
 import { create } from '@bufbuild/protobuf';
 import { packAny } from '@gantry/api';
@@ -8,6 +13,7 @@ import { ContainerConfigSchema, PodSandboxConfigSchema } from '@gantry/api/gen/c
 import { newStatus } from '../store/container-status.ts';
 import type { PodSandbox } from '../store/pod-sandbox.ts';
 import { usageOf } from './cgroup-usage.ts';
+import { containerDetails } from './container-details.ts';
 import { CpuRates } from './cpu-rates.ts';
 import { metricDescriptors, podMetrics } from './metrics.ts';
 import { parseNetDev } from './network-usage.ts';
@@ -67,7 +73,26 @@ test('interfaces are read as the kernel prints them', () => {
 });
 
 test('every metric that is told has a descriptor with as many labels', () => {
-  const usage = usageOf(packAny(MetricsV1Schema, {}))!;
+  const entry = { device: 'sda', major: 8n, minor: 0n, value: 5n };
+  const usage = usageOf(
+    packAny(MetricsV1Schema, {
+      blkio: {
+        ioServiceBytesRecursive: [
+          { ...entry, op: 'Read' },
+          { ...entry, op: 'Total' },
+        ],
+        ioServicedRecursive: [{ ...entry, op: 'Write', value: 2n }],
+      },
+    }),
+  )!;
+  const details = {
+    descriptors: 3n,
+    sockets: 1n,
+    threads: 2n,
+    limits: [{ name: 'RLIMIT_NOFILE', soft: 1024n }],
+    spec: { cpuPeriod: 1n, cpuShares: 2n, memoryReservation: 3n },
+    filesystem: { usedBytes: 1n, limitBytes: 2n, inodes: 3n, inodesFree: 4n },
+  };
   const config = create(PodSandboxConfigSchema, { metadata: { name: 'p' } });
   const sandbox = {
     id: 's',
@@ -101,9 +126,52 @@ test('every metric that is told has a descriptor with as many labels', () => {
     exited: Promise.resolve(),
   };
   const [network] = parseNetDev('eth0: 1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0');
-  const { metrics, containerMetrics } = podMetrics(sandbox, usage, [network!], [{ container, usage }], 5n);
+  const { metrics, containerMetrics } = podMetrics(sandbox, usage, [network!], [{ container, usage, details }], 5n);
   const labels = new Map(metricDescriptors().map(({ name, labelKeys }) => [name, labelKeys.length]));
   const told = [...metrics, ...containerMetrics.flatMap((one) => one.metrics)];
   for (const { name, labelValues } of told) assert.equal(labelValues.length, labels.get(name), name);
+  const value = (name: string, ...more: string[]) =>
+    containerMetrics[0]!.metrics.find(
+      (one) => one.name === name && more.every((label) => one.labelValues.includes(label)),
+    )?.value?.value;
+  assert.equal(value('container_blkio_device_usage_total', 'sda', '8', '0', 'Read'), 5n);
+  assert.equal(value('container_fs_writes_total', 'sda'), 2n);
+  assert.equal(value('container_ulimits_soft', 'RLIMIT_NOFILE'), 1024n);
   assert.deepEqual([...new Set(told.map(({ name }) => name))].sort(), [...labels.keys()].sort());
+});
+
+test('version 2 counts disks by their numbers', () => {
+  const usage = usageOf(
+    packAny(MetricsV2Schema, {
+      pids: { current: 4n, limit: 100n },
+      io: { usage: [{ major: 259n, minor: 1n, rbytes: 1n, wbytes: 2n, rios: 3n, wios: 4n }] },
+    }),
+  )!;
+  assert.deepEqual(usage.disks, [
+    { device: '259:1', major: 259n, minor: 1n, readBytes: 1n, writeBytes: 2n, reads: 3n, writes: 4n },
+  ]);
+  assert.equal(usage.processLimit, 100n);
+});
+
+const recorded = path.resolve(import.meta.dirname, '../../../../../shared/facts/cri-metric-descriptors.json');
+
+test('descriptors have containerd’s names and labels', {
+  skip: existsSync(recorded) ? false : 'no recorded facts',
+}, () => {
+  const facts = JSON.parse(readFileSync(recorded, 'utf8')) as { descriptors: { name: string; labelKeys: string[] }[] };
+  const known = new Map(metricDescriptors().map(({ name, labelKeys }) => [name, labelKeys]));
+  for (const { name, labelKeys } of facts.descriptors) assert.deepEqual(known.get(name), labelKeys, name);
+});
+
+test('descriptors, sockets and threads of processes are counted', async () => {
+  const server = net.createServer().listen(path.join(tmpdir(), `gantry-details-${process.pid}`));
+  await once(server, 'listening');
+  const { descriptors, sockets, threads } = await containerDetails(
+    [process.pid, 0x3fffff],
+    undefined,
+    undefined,
+    undefined,
+  );
+  assert.ok(sockets >= 1n && descriptors > sockets && threads >= 2n, `${descriptors} ${sockets} ${threads}`);
+  server.close();
 });

@@ -8,6 +8,8 @@ const longestQueue = 1000;
 
 /** What happened to pods and containers, for those who call GetContainerEvents. */
 export class CriEvents {
+  /** Events that a subscriber was too slow for. */
+  dropped = 0;
   readonly #subscribers = new Set<(event: ContainerEvent) => void>();
 
   get wanted(): boolean {
@@ -23,7 +25,10 @@ export class CriEvents {
     const queue: ContainerEvent[] = [];
     let wake: (() => void) | undefined;
     const subscriber = (event: ContainerEvent): void => {
-      if (queue.push(event) > longestQueue) queue.shift();
+      if (queue.push(event) > longestQueue) {
+        queue.shift();
+        this.dropped += 1;
+      }
       wake?.();
     };
     this.#subscribers.add(subscriber);

@@ -17,8 +17,9 @@ import { type Cri, criContext, dirs } from '../cri.ts';
 import { CriLabel, Extension } from '../labels.ts';
 import { imageVolumes } from '../run/container-volumes.ts';
 import { publishContainerEvent } from '../run/publish-event.ts';
-import { runtimeName, runtimeOptions } from '../run/runtime-handlers.ts';
+import { processLabel, runtimeName, runtimeOptions } from '../run/runtime-handlers.ts';
 import { together } from '../run/together.ts';
+import { relabel } from '../selinux/relabel.ts';
 import { askedMounts, podMounts } from '../spec/container-mounts.ts';
 import { containerSpec } from '../spec/container-spec.ts';
 import { toldResources } from '../spec/resources.ts';
@@ -75,11 +76,15 @@ export async function createContainer(
   const config = restored?.config ?? given;
   const image = restored?.image ?? (await cri.images.get(ctx, config.image?.image ?? ''));
   const imageName = image.tags[0] ?? image.digests[0] ?? image.id;
+  await cri.unpacker.ensure(ctx, snapshotterName, image);
 
   const options = config.linux?.securityContext?.namespaceOptions;
   const snapshotter = cri.snapshotters.get(ctx, snapshotterName);
   undoing('image volumes', () => cri.imageVolumes.release(id));
   undoing('snapshot', () => snapshotter.remove(quiet, id));
+  const podLabel = sandbox.metadata.processLabel;
+  const labels = cri.selinux.labels(config.linux?.securityContext?.selinuxOptions, podLabel);
+  if (labels.process !== podLabel) undoing('label', () => cri.selinux.release(labels.process));
   const makeSpec = async () => {
     const asked = await askedMounts(await cri.imageVolumes.resolve(ctx, config.mounts, { id, sandboxId: sandbox.id }));
     const volumes = cri.config.runtime.ignore_image_defined_volumes
@@ -91,6 +96,7 @@ export async function createContainer(
       shm,
       readonlyRoot: config.linux?.securityContext?.readonlyRootfs ?? false,
     });
+    const mounts = [...asked, ...shared, ...volumes];
     const spec = await containerSpec({
       id,
       config,
@@ -103,14 +109,16 @@ export async function createContainer(
       image: image.config,
       imageName: config.image?.userSpecifiedImage || imageName,
       userFiles: await cri.userFiles.read(ctx, snapshotterName, image.chainId),
-      mounts: [...asked, ...shared, ...volumes],
+      mounts,
       machine: cri.machine,
+      classes: cri.classes,
+      selinux: { ...labels, process: processLabel(cri.selinux, handler, labels.process) },
     });
     if (config.CDIDevices.length > 0 || Object.keys(config.annotations).length > 0)
       await injectDevices(cri, spec, config);
-    return { spec, volumes };
+    return { spec, volumes, mounts };
   };
-  const [{ spec, volumes }, rootfs] = await together(
+  const [{ spec, volumes, mounts }, rootfs] = await together(
     makeSpec(),
     // The container's record, which is durable, comes after it.
     snapshotter.prepare({ ...ctx, step: true }, id, image.chainId, { labels: snapshotLabels(options?.usernsOptions) }),
@@ -129,7 +137,7 @@ export async function createContainer(
           ? ''
           : path.join(sandboxConfig.logDirectory, config.logPath),
     stopSignal: stopSignalOf(config, image.config),
-    processLabel: '',
+    processLabel: labels.process,
   };
   const container: CriContainer = {
     id,
@@ -142,7 +150,10 @@ export async function createContainer(
   container.status.resources = toldResources(spec, undefined, config.linux?.resources);
   container.user = spec.process?.user;
 
-  await cri.volumes.copyUp(ctx, rootfs, volumes);
+  if (podIdMapping(options?.usernsOptions)) {
+    await cri.volumes.copyUpUnmapped(ctx, snapshotter, image.chainId, volumes);
+  } else await cri.volumes.copyUp(ctx, rootfs, volumes);
+  for (const mount of mounts) if (mount.relabel) await relabel(mount.hostPath, labels.mount);
   if (restored) {
     await restoreRoot(cri, ctx, restored, rootfs);
     await restoreLog(restored, metadata.logPath);

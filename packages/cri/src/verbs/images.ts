@@ -13,6 +13,7 @@ import { normalizeDockerReference, parseJson, stringifyJson } from '@gantry/oci'
 import { type Cri, criContext } from '../cri.ts';
 import { requestCredentials } from '../images/auth.ts';
 import { type CriImage, imageUser } from '../images/cri-image.ts';
+import { CriAnnotation } from '../labels.ts';
 
 /** The verbs of ImageService. */
 
@@ -56,9 +57,12 @@ export async function pullImage(
 ): Promise<{ imageRef: string }> {
   const reference = request.image?.image ?? '';
   if (reference === '') throw invalidArgument('image reference must be given: invalid argument');
-  const handler = request.image?.runtimeHandler ? cri.handlers.get(request.image.runtimeHandler) : undefined;
+  // Clients from before the field name the handler in the pod's annotations.
+  const named = request.image?.runtimeHandler || request.sandboxConfig?.annotations[CriAnnotation.runtimeHandler];
+  const handler = named ? cri.handlers.get(named) : undefined;
   const options = { credentials: requestCredentials(request.auth), snapshotter: handler?.snapshotter ?? '' };
-  const image = await cri.images.pull(criContext(signal), reference, options).catch((error: unknown) => {
+  const pull = () => cri.images.pull(criContext(signal), reference, options);
+  const image = await cri.metrics.pull(pull).catch((error: unknown) => {
     throw StatusError.wrap(error, `failed to pull and unpack image "${normalizeDockerReference(reference)}"`);
   });
   return { imageRef: image.id };

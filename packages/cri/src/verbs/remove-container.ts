@@ -60,5 +60,6 @@ async function remove(cri: Cri, container: CriContainer): Promise<void> {
     removeAllBeneath(dirs.containerRoot(cri, id)),
   );
   cri.containers.delete(id);
+  if (metadata.processLabel !== sandbox?.metadata.processLabel) cri.selinux.release(metadata.processLabel);
   cri.containerNames.release(metadata.name, id);
 }

@@ -27,6 +27,7 @@ export async function removePodSandbox(cri: Cri, { podSandboxId }: RemovePodSand
     await together(ifThere(cri.records.leases.delete(step, id)), ifThere(cri.records.sandboxes.delete(ctx, id)));
     publishContainerEvent(cri, id, id, ContainerEventType.CONTAINER_DELETED_EVENT);
     cri.sandboxes.delete(id);
+    cri.selinux.release(sandbox.metadata.processLabel);
     cri.sandboxNames.release(sandbox.metadata.name, id);
   });
   return {};

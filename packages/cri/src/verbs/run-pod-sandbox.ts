@@ -15,6 +15,7 @@ import { watchSandbox } from '../run/exit-watch.ts';
 import { publishContainerEvent } from '../run/publish-event.ts';
 import { runtimeName, runtimeOptions } from '../run/runtime-handlers.ts';
 import { together } from '../run/together.ts';
+import { selinuxLabel } from '../sandbox/pod-sandbox-controller.ts';
 import { podIdMapping } from '../spec/user-namespace.ts';
 import { type PodSandbox, type SandboxMetadata, sandboxExtension, sandboxName } from '../store/pod-sandbox.ts';
 import { nanosOf } from '../time.ts';
@@ -103,6 +104,8 @@ export async function runPodSandbox(
     annotations: { ...config.annotations },
   });
   undoing('sandbox', () => controller.shutdown(quiet, id));
+  const starting = () =>
+    cri.metrics.timeOf('sandbox_runtime_create', handler.runtime_type, () => controller.start(ctx, id));
   const connecting = async (): Promise<void> => {
     if (metadata.netnsPath === '') return;
     undoing('network', async () => {
@@ -117,13 +120,13 @@ export async function runPodSandbox(
     await connect(cri, metadata, signal);
   };
   // The process does not care whether its network is there yet, so that both are made at once.
-  const [started] = mapped
-    ? [await controller.start(ctx, id)]
-    : await together(controller.start(ctx, id), connecting());
+  const [started] = mapped ? [await starting()] : await together(starting(), connecting());
   if (mapped) {
     if (metadata.netnsPath !== '') keepNetnsOf(started.pid, metadata.netnsPath);
     await connecting();
   }
+  metadata.processLabel = started.labels[selinuxLabel] ?? '';
+  undoing('label', () => cri.selinux.release(metadata.processLabel));
   sandbox.status = { ...sandbox.status, state: 'ready', pid: started.pid, createdAt: nanosOf(started.createdAt) };
   await cri.hooks.runPodSandbox(sandbox);
   undoing('plugins', () => cri.hooks.undoRunPodSandbox(sandbox));

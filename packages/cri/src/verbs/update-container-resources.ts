@@ -8,6 +8,7 @@ import {
 } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { encodeJson, parseJson, type RuntimeSpec, type SpecResources } from '@gantry/oci';
 import { type Cri, criContext, dirs } from '../cri.ts';
+import { requireHugepages } from '../run/machine.ts';
 import { mergeResources, oomScoreAdj, specResources, toldResources } from '../spec/resources.ts';
 import { stateOf, writeStatus } from '../store/container-status.ts';
 import type { CriContainer } from '../store/cri-container.ts';
@@ -31,6 +32,7 @@ async function update(cri: Cri, container: CriContainer, request: UpdateContaine
   }
   const sandbox = cri.sandboxes.get(metadata.sandboxId);
   const asked = request.linux ?? create(LinuxContainerResourcesSchema);
+  requireHugepages(cri.machine, asked);
   const changes = specResources(asked, cri.machine.swap, cri.machine.hugepages);
   await cri.hooks.updateContainer(sandbox, container, changes);
   await setLimits(cri, container, changes, asked, request.annotations);

@@ -8,6 +8,7 @@ import { field, schema } from '../core/plugin/config-schema.ts';
 import { definePlugin } from '../core/plugin/plugin.ts';
 import { PluginTypes } from '../core/plugin/plugin-types.ts';
 import type { ServiceSet } from '../core/plugin/service-set.ts';
+import { openResourceClasses } from '../core/resource-classes/resource-classes.ts';
 import { Checkpoints } from '../core/tasks/checkpoints.ts';
 import type { ProcessExit, ProcessState, TaskRuntime } from '../core/tasks/task-runtime.ts';
 import { TaskService } from '../core/tasks/task-service.ts';
@@ -20,7 +21,8 @@ export const tasksService = definePlugin({
   id: 'tasks-service',
   requires: [PluginTypes.Runtime, PluginTypes.Metadata, PluginTypes.Differ],
   config: schema({ blockio_config_file: field.string(), rdt_config_file: field.string() }),
-  init(context): TaskService {
+  async init(context): Promise<TaskService> {
+    const { blockio_config_file: blockio, rdt_config_file: rdt } = context.config;
     const runtime = context.get(PluginTypes.Runtime, 'task') as TaskRuntime;
     const { containers, content } = context.get(PluginTypes.Metadata);
     const differs = context.all(PluginTypes.Differ) as ReadonlyMap<string, Differ>;
@@ -30,6 +32,7 @@ export const tasksService = definePlugin({
       new Checkpoints(content, differs.get('walking') ?? [...differs.values()][0]),
       context.daemon.timeout('io.containerd.timeout.task.state'),
       context.log,
+      await openResourceClasses({ blockio, rdt }, context.log),
     );
   },
 });

@@ -155,6 +155,8 @@ export interface SpecLinux {
   devices?: SpecDevice[];
   seccomp?: SpecSeccomp;
   rootfsPropagation?: string;
+  /** SELinux label of the root and of what the runtime mounts. */
+  mountLabel?: string;
   maskedPaths?: string[];
   readonlyPaths?: string[];
   intelRdt?: {

@@ -95,13 +95,24 @@ export class Histogram implements Metric {
     this.#bounds = bounds;
   }
 
-  observe(labels: Labels, value: number): void {
+  /** Shown from now on, with zeros. */
+  declare(labels: Labels): this {
+    this.#entry(labels);
+    return this;
+  }
+
+  #entry(labels: Labels): { labels: Labels; counts: number[]; sum: number; count: number } {
     const key = labelText(labels);
     let entry = this.#values.get(key);
     if (!entry) {
       entry = { labels, counts: this.#bounds.map(() => 0), sum: 0, count: 0 };
       this.#values.set(key, entry);
     }
+    return entry;
+  }
+
+  observe(labels: Labels, value: number): void {
+    const entry = this.#entry(labels);
     entry.sum += value;
     entry.count += 1;
     const at = this.#bounds.findIndex((bound) => value <= bound);

@@ -7,6 +7,7 @@ import type { ContainerStore } from '../containers/container-store.ts';
 import { parseFilters } from '../filters/parse-filters.ts';
 import type { Logger } from '../log/logger.ts';
 import type { RequestContext } from '../request-context.ts';
+import { noClasses, type ResourceClasses } from '../resource-classes/resource-classes.ts';
 import type { Checkpoints } from './checkpoints.ts';
 import type { ProcessExit, ProcessState, Task, TaskIo, TaskRuntime } from './task-runtime.ts';
 
@@ -42,6 +43,8 @@ export class TaskService {
   readonly #checkpoints: Checkpoints;
   readonly #stateTimeoutMs: number;
   readonly #log: Logger;
+  /** Those that its configuration enables, for all who put containers in them. */
+  readonly classes: ResourceClasses;
 
   constructor(
     containers: ContainerStore,
@@ -49,12 +52,14 @@ export class TaskService {
     checkpoints: Checkpoints,
     stateTimeoutMs: number,
     log: Logger,
+    classes: ResourceClasses = noClasses,
   ) {
     this.#containers = containers;
     this.#runtime = runtime;
     this.#checkpoints = checkpoints;
     this.#stateTimeoutMs = stateTimeoutMs;
     this.#log = log;
+    this.classes = classes;
   }
 
   async create(ctx: RequestContext, input: CreateTaskInput): Promise<{ pid: number }> {

@@ -26,6 +26,19 @@ export interface TransferOptions {
   hostsDirectory?: string | undefined;
   /** For callers inside the daemon: where registries are reached, instead of what directories say. */
   hosts?: HostsProvider | undefined;
+  /** For callers inside the daemon: how an image is pulled, where that is not as the daemon is set. */
+  pull?: PullOptions | undefined;
+}
+
+export interface PullOptions {
+  /** Blobs of the image on their way at once, whatever the daemon's limit for all; 0: no limit. */
+  downloads?: number | undefined;
+  /** Bytes of a range that layers are asked for in. */
+  layerFetchBuffer?: number | undefined;
+  /** Each layer's files are on disk before it counts as unpacked. */
+  syncFs?: boolean | undefined;
+  /** Snapshots of layers are labelled with what remote snapshotters want to know, whether they say that they want it or not. */
+  annotateLayers?: boolean | undefined;
 }
 
 /** Moves a thing from a source to a destination, both `containerd.types.transfer.*` (or other) messages. */

@@ -239,7 +239,8 @@ export class ChainUnpack {
     blob: GrowingBlob | undefined,
   ): Promise<Descriptor> {
     try {
-      const all = { ...options, processorPayloads: nodeKeyPayloads(layer) };
+      const { syncFs } = this.#target;
+      const all = { ...options, ...(syncFs && { syncFs }), processorPayloads: nodeKeyPayloads(layer) };
       return await applyWith(this.#target.support.differs, this.#ctx, layer, mounts, all, blob);
     } catch (error) {
       throw StatusError.wrap(

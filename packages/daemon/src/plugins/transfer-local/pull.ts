@@ -57,8 +57,14 @@ async function pullImage(
     report({ event: `Pulling from ${describe(source)}` });
     report({ event: 'fetching image content', name, descriptor });
     using tracker = new ProgressTracker(name, 'downloading', options);
-    const targets = unpackTargets(leased, env, store.unpacks);
-    const limits = { transfers: new Semaphore(source.maxTransfers), ranges: rangesOf(env, source) };
+    const { downloads, layerFetchBuffer, syncFs = false, annotateLayers = false } = options.pull ?? {};
+    const targets = unpackTargets(leased, env, store.unpacks).map((target) => ({ ...target, syncFs }));
+    const limits: PullLimits = {
+      transfers: new Semaphore(downloads ?? source.maxTransfers),
+      all: downloads === undefined ? env.downloads : new Semaphore(0),
+      ranges: rangesOf(env, layerFetchBuffer ? { ...source, layerFetchBuffer } : source),
+      annotate: annotateLayers,
+    };
     await new ImagePull(leased, env, client, name, selectionOf(store), targets, tracker, limits).run(descriptor);
     for (const image of await storeImages(leased, env.images, store, descriptor)) {
       report({ event: 'saved', name: image.name, descriptor: image.target });
@@ -89,6 +95,9 @@ function attributesOf({ mediaType, digest, size }: Descriptor): SpanAttributes {
 /** Of this pull alone; those of the daemon hold as well. */
 interface PullLimits {
   transfers: Semaphore;
+  /** Shared with other pulls. */
+  all: Semaphore;
+  annotate: boolean;
   ranges: RangeOptions | undefined;
 }
 
@@ -135,9 +144,9 @@ class ImagePull {
     this.#tracker = tracker;
     this.#source = distributionSource(name);
     this.#visited = new Visited(selection);
-    this.#remote = targets.some(
-      (target) => env.snapshotterMeta(target.name).exports.enable_remote_snapshot_annotations === 'true',
-    );
+    this.#remote =
+      limits.annotate ||
+      targets.some((target) => env.snapshotterMeta(target.name).exports.enable_remote_snapshot_annotations === 'true');
   }
 
   async run(root: Descriptor): Promise<void> {
@@ -218,7 +227,7 @@ class ImagePull {
   }
 
   async #fetchOnce(descriptor: Descriptor, onGrowing: (file: GrowingFile) => void): Promise<void> {
-    const { content, downloads, fetches } = this.#env;
+    const { content, fetches } = this.#env;
     const { key, repository } = this.#source;
     const source = addSource(undefined, key, repository);
     this.#tracker.add(descriptor);
@@ -231,7 +240,7 @@ class ImagePull {
           descriptor,
           labels: source === undefined ? {} : { [key]: source },
           open: (offset, signal) => this.#read(descriptor, offset, signal),
-          download: (copy) => this.#limits.transfers.run(() => downloads.run(copy, signal), signal),
+          download: (copy) => this.#limits.transfers.run(() => this.#limits.all.run(copy, signal), signal),
           onProgress: (bytes) => this.#tracker.update(descriptor, bytes),
           ...(isLayerType(descriptor.mediaType) && { onGrowing }),
         });

@@ -25,6 +25,8 @@ export interface UnpackTarget {
   support: UnpackSupport;
   snapshotter: NamespacedSnapshotter;
   name: string;
+  /** fsync the file system after each layer. */
+  syncFs?: boolean;
 }
 
 export interface UnpackRequest {
