@@ -10,6 +10,8 @@ export function plain(text: string): string {
       .replace(/(?:Less than a|\d+) (?:second|minute)s?(?: ago)?|About a minute(?: ago)?/g, 'A WHILE')
       .replace(/\b10\.203\.0\.\d+/g, 'ADDRESS')
       .replace(/\b127\.0\.0\.1:\d+/g, '127.0.0.1:PORT')
+      // Seconds since crictl began.
+      .replace(/\b(DEBU|INFO|WARN|ERRO|FATA)\[\d{4}\]/g, '$1')
       // Columns are as wide as what is in them.
       .replace(/ {2,}/g, '  ')
   );
