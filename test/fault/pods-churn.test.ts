@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { after, before, describe, type TestContext, test } from 'node:test';
+import { after, before, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { CriLab } from '../lib/cri-lab.ts';
 import { eventually } from '../lib/processes.ts';
 import { PodCrowd } from './pods-crowd.ts';
@@ -16,6 +17,8 @@ import { nothingRuns } from './survey.ts';
 const size = Number(process.env['GANTRY_PODS'] ?? 4);
 const seconds = Number(process.env['GANTRY_PODS_SECONDS'] ?? 0);
 const shortRounds = 3;
+/** After so long at rest daemon and shim have given back the memory that they do not need (`idle-memory.ts`). */
+const restMs = 4000;
 /** Rounds after which caches are full, code is compiled and heaps have grown to what they need. */
 const warmUp = seconds > 0 ? 3 : 1;
 
@@ -44,7 +47,8 @@ describe('pods that come and go', { skip: CriLab.missing() }, () => {
   test(`${size} pods, for ${seconds > 0 ? `${seconds} s` : `${shortRounds} rounds`}: nothing grows`, {
     timeout: 300_000 + 3 * seconds * 1000,
   }, async (t) => {
-    t.diagnostic(`GANTRY_FAULT_SEED=${random.seed}`);
+    const say = seconds > 0 ? console.log : (text: string) => t.diagnostic(text);
+    say(`GANTRY_FAULT_SEED=${random.seed}`);
     // One pod stays, and with it the shim, whose memory is looked at too.
     const anchor = lab.podConfig('anchor');
     const anchorId = await lab.runPod(anchor);
@@ -56,23 +60,24 @@ describe('pods that come and go', { skip: CriLab.missing() }, () => {
       const tookMs = performance.now() - begun;
       const sample = await atRest(samples[0]);
       samples.push(sample);
-      t.diagnostic(describeSample(samples.length, startedMs, tookMs, sample));
+      say(describeSample(samples.length, startedMs, tookMs, sample));
     }
     await lab.client.runtime.removePodSandbox({ podSandboxId: anchorId });
-    judge(samples, t);
+    judge(samples, say);
   });
 
   test('and at the end there is nothing', async () => {
     await crowd.close();
-    const { root: _, snapshots, ...left } = await held(lab);
-    assert.deepEqual(
-      { mounts: left.mounts, netns: left.netns, addresses: left.addresses, interfaces: left.interfaces },
-      { mounts: 0, netns: 0, addresses: 0, interfaces: 0 },
-    );
-    assert.deepEqual({ ...left, records: left.records, tasks: left.tasks }, { ...left, records: 0, tasks: 0 });
-    assert.deepEqual([left.fifos, left.cgroups, left.leases], [0, 0, 0]);
-    // Those of the layers of images stay.
-    assert.ok(snapshots > 0);
+    let left: object = {};
+    await eventually(
+      'nothing of a pod is left',
+      async () => {
+        const { state: _, root: __, snapshots: ___, processes: ____, ...counts } = await held(lab);
+        left = counts;
+        return Object.values(counts).every((count) => count === 0) ? true : undefined;
+      },
+      60_000,
+    ).catch((error) => assert.fail(`${(error as Error).message}: ${JSON.stringify(left)}`));
     lab.disconnect();
     await lab.cri.close();
     await nothingRuns(lab.directory);
@@ -83,18 +88,17 @@ describe('pods that come and go', { skip: CriLab.missing() }, () => {
     // What nobody names any more goes now.
     await lab.connection.leases.create({ id: 'collect' });
     await lab.connection.leases.delete({ id: 'collect', sync: true });
-    const rest = first
-      ? await eventually(
-          'what there was after the first round',
-          async () => {
-            const now = await held(lab);
-            return Object.entries(now).every(([name, value]) => value <= first.held[name as keyof Held])
-              ? now
-              : undefined;
-          },
-          30_000,
-        ).catch(() => held(lab))
-      : await held(lab);
+    const rest = await eventually(
+      'what there was after the first round',
+      async () => {
+        const now = await held(lab);
+        // The kernel removes interfaces some time after their namespace.
+        if (!first) return now.interfaces === now.netns ? now : undefined;
+        return Object.entries(now).every(([name, value]) => value <= first.held[name as keyof Held]) ? now : undefined;
+      },
+      30_000,
+    ).catch(() => held(lab));
+    if (seconds > 0) await sleep(restMs);
     const [shim = 0, ...more] = lab.shims();
     assert.deepEqual(more, [], 'one shim has all');
     return {
@@ -104,7 +108,7 @@ describe('pods that come and go', { skip: CriLab.missing() }, () => {
     };
   }
 
-  function judge(samples: readonly Sample[], t: TestContext): void {
+  function judge(samples: readonly Sample[], say: (text: string) => void): void {
     const warm = samples.slice(Math.min(warmUp, samples.length - 2));
     const grown: string[] = [];
     const loose = seconds > 0 ? 0.5 : size / 2;
@@ -116,7 +120,7 @@ describe('pods that come and go', { skip: CriLab.missing() }, () => {
       const verdict = grows ? 'GROWS' : 'steady';
       const told = `${values[0]} … ${values.at(-1)}`;
       const limit = bound > 0 ? `, bound ${bound}` : '';
-      t.diagnostic(
+      say(
         `${name.padEnd(20)} ${told.padStart(20)}  slope ${slope.toFixed(2).padStart(8)} ±${error.toFixed(2)} a round${limit}: ${verdict}`,
       );
       if (grows) grown.push(`${name}: ${values.join(' ')}`);
