@@ -179,18 +179,23 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
     const backendParent = parent === '' ? '' : this.#parentKey(ctx, parent);
     const backendKey = this.#newKey(ctx, key);
     this.inFlight.add(backendKey);
+    // Its database and this one go to disk at the same time: of a power cut in between nothing is left (dropLostSnapshots, the collector).
+    const within = this.backend.flush ? { ...ctx, step: true } : ctx;
     try {
       const backendOptions = { labels: inheritedLabels(labels) };
       const mounts = await (kind === 'active'
-        ? this.backend.prepare(backendKey, backendParent, backendOptions, ctx)
-        : this.backend.view(backendKey, backendParent, backendOptions, ctx)
+        ? this.backend.prepare(backendKey, backendParent, backendOptions, within)
+        : this.backend.view(backendKey, backendParent, backendOptions, within)
       ).catch(async (error) => {
         if (target && hasCode(error, Code.AlreadyExists))
           await this.#takeRemote(ctx, target, parent, backendParent, labels);
         throw error;
       });
       try {
-        await this.#settings.store.update((tx) => this.#record(tx, ctx, kind, key, parent, backendKey, labels), ctx);
+        await Promise.all([
+          ctx.step ? undefined : this.backend.flush?.(),
+          this.#settings.store.update((tx) => this.#record(tx, ctx, kind, key, parent, backendKey, labels), ctx),
+        ]);
       } catch (error) {
         await this.#drop(ctx, backendKey);
         throw error;

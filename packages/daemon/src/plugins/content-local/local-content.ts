@@ -26,6 +26,7 @@ import { IngestDigest } from './ingest-digest.ts';
 import { IngestFiles, isMissing } from './ingest-files.ts';
 import { LocalWriter, type WriterHome } from './local-writer.ts';
 import { RefLocks } from './ref-locks.ts';
+import { MemoryReader, SmallBlobs, smallBlob } from './small-blobs.ts';
 
 interface BlobInfo {
   digest: string;
@@ -43,6 +44,7 @@ export class LocalContent implements ContentBackend, WriterHome {
   readonly #sync = new DirectorySync();
   readonly #refs = new RefLocks();
   readonly #blobs = new KeyedLock();
+  readonly #small = new SmallBlobs();
   readonly #writers = new Map<string, { writer: LocalWriter; unlock: () => void }>();
 
   private constructor(root: string) {
@@ -98,6 +100,9 @@ export class LocalContent implements ContentBackend, WriterHome {
       } catch (reason) {
         if (isMissing(reason)) throw notFound(`content ${digest}: not found`, reason);
         throw reason;
+      } finally {
+        // A reader that still found the file has added it by now.
+        this.#small.delete(digest);
       }
     });
   }
@@ -164,6 +169,8 @@ export class LocalContent implements ContentBackend, WriterHome {
 
   async reader(digest: string): Promise<ContentReader> {
     const file = this.#blobPath(digest);
+    const held = this.#small.get(digest);
+    if (held) return new MemoryReader(held, file);
     let handle: FileHandle;
     try {
       handle = await open(file, 'r');
@@ -172,7 +179,13 @@ export class LocalContent implements ContentBackend, WriterHome {
       throw reason;
     }
     try {
-      return new LocalReader(handle, file, (await handle.stat()).size);
+      const { size } = await handle.stat();
+      const reader = new LocalReader(handle, file, size);
+      if (size > smallBlob) return reader;
+      const bytes = await reader.read(0, size);
+      // Not if it was deleted meanwhile, or cut by somebody else.
+      if (bytes.length === size && (await handle.stat()).nlink > 0) this.#small.add(digest, bytes);
+      return reader;
     } catch (reason) {
       await handle.close();
       throw reason;
