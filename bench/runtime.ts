@@ -5,6 +5,7 @@ import { firstBytes, quantile } from './first-byte.ts';
 import { outputRate } from './output.ts';
 import { type Peer, pss } from './peers.ts';
 import type { Row } from './report.ts';
+import { execAlone } from './runtime-alone.ts';
 
 export interface RuntimeBench {
   gantry: Peer;
@@ -26,7 +27,7 @@ export interface RuntimeBench {
 
 const megabyte = 1e6;
 
-/** Daemons run for weeks: JavaScript is compiled in the first seconds. Both daemons get this before a rate is measured. */
+/** Daemons run for weeks: JavaScript is compiled in the first seconds. Both daemons get this before a rate is measured, and ten runs of `ctr` before those. */
 const warmUpSeconds = 3;
 
 /** The cases of `runtime`, each measured with both daemons in turns. */
@@ -90,6 +91,9 @@ async function* execs({ gantry, containerd, crun, template, quick }: RuntimeBenc
     theirs.set(parallel, await measure(containerd, parallel));
     yield* rows(`execs, ${parallel} at a time (${template.runtime})`, ours, theirs.get(parallel)!, 2);
   }
+  const alone = await execAlone(gantry, 'exec', template.runtime, quick ? 4 : 8);
+  yield { what: `${template.runtime} exec alone, 1 at a time`, unit: '/s', gantry: alone.perSecond, better: 'more' };
+  yield { what: '  CPU time each', unit: 'ms', gantry: alone.cpuMs, better: 'less' };
   for (const peer of [gantry, containerd]) await killTask(peer, 'exec');
   if (!crun) return;
   await startSleeper(crun, { ...template, runtime: 'crun' }, 'exec');
@@ -101,6 +105,7 @@ async function* execs({ gantry, containerd, crun, template, quick }: RuntimeBenc
 }
 
 async function* firstByte({ gantry, containerd, template, image, ctr, quick }: RuntimeBench): AsyncGenerator<Row> {
+  await firstBytes([gantry, containerd], ctr, image, template.runtime, 10);
   const took = await firstBytes([gantry, containerd], ctr, image, template.runtime, quick ? 20 : 100);
   for (const [name, share] of [
     ['p50', 0.5],

@@ -198,6 +198,14 @@ export class OverlaySnapshotter implements Snapshotter {
     nearest: number | undefined,
   ): Promise<void> {
     const upper = this.#upper(id);
+    const laid = await Promise.allSettled([
+      this.#layUpper(upper, labels, nearest),
+      kind === 'active' ? mkdir(this.#work(id), { recursive: true, mode: 0o711 }) : undefined,
+    ]);
+    for (const part of laid) if (part.status === 'rejected') throw part.reason;
+  }
+
+  async #layUpper(upper: string, labels: Record<string, string>, nearest: number | undefined): Promise<void> {
     const owner = await this.#ownerOf(labels, nearest);
     if (!owner) await mkdir(upper, { recursive: true, mode: 0o755 });
     else if (!(await exists(upper))) {
@@ -208,7 +216,6 @@ export class OverlaySnapshotter implements Snapshotter {
       await lchown(unnamed, owner.uid, owner.gid);
       await rename(unnamed, upper);
     }
-    if (kind === 'active') await mkdir(this.#work(id), { recursive: true, mode: 0o711 });
   }
 
   /** The root directory of a snapshot belongs to whom its parent's does, or to the mapped root. undefined: to root. */
