@@ -82,6 +82,8 @@ export class OverlaySnapshotter implements Snapshotter {
       if (foreign.has(id)) return;
       const wanted = kind === 'active' ? [this.#upper(id), this.#work(id)] : [this.#upper(id)];
       if ((await Promise.all(wanted.map(exists))).every(Boolean)) return;
+      // Whose parent was lost too follows when that is made again: it takes its owner from there.
+      if (parents[0] !== undefined && !(await exists(this.#upper(parents[0])))) return;
       await mkdir(this.#directories.of(id), { recursive: true, mode: 0o700 });
       await this.#lay(id, kind, labels, parents[0]);
     };
@@ -147,6 +149,7 @@ export class OverlaySnapshotter implements Snapshotter {
     await this.#lay(id, 'active', info.labels, parents[0]);
     await fill(this.#mounts({ ...snapshot, info: { ...info, kind: 'active' } }));
     this.#storage.remade(name);
+    await this.#restore();
   }
 
   async remove(key: string): Promise<void> {
