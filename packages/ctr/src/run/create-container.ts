@@ -92,10 +92,17 @@ async function fromImage(
   const resolved = await resolveImage(client, image, platformMatcher(invocation.string('platform')));
   const parent = await unpackImage(client, resolved, snapshotter, { syncFs: invocation.bool('sync-fs') });
   const snapshots = client.snapshots(snapshotter);
-  const mapped = await mappedParent(client, invocation, snapshotter, parent);
-  await snapshots.prepare(record.id, mapped.parent, {
-    ...parseLabels(invocation.strings('snapshotter-label')),
-    ...mapped.labels,
+  const prepare = async (): Promise<void> => {
+    const mapped = await mappedParent(client, invocation, snapshotter, parent);
+    await snapshots.prepare(record.id, mapped.parent, {
+      ...parseLabels(invocation.strings('snapshotter-label')),
+      ...mapped.labels,
+    });
+  };
+  await prepare().catch((reason) => {
+    // A copy with other owners that an earlier container has left is nobody's: the collector may take it from under this one.
+    if (!hasCode(reason, Code.NotFound)) throw reason;
+    return prepare();
   });
   try {
     const spec = await specFromFlags(
