@@ -11,7 +11,15 @@ import { TestRegistry } from '../test/lib/registry.ts';
 import { makeTempDir } from '../test/lib/temp-dir.ts';
 import { callsPerSecond, contentThroughput, versionCommand } from './calls.ts';
 import { benchCri } from './cri.ts';
-import { configureCri, fillCriImages, missingForCri, removeNetwork, removePods, tolerantCrun } from './cri-lab.ts';
+import {
+  configureCri,
+  containerImage,
+  fillCriImages,
+  missingForCri,
+  removeNetwork,
+  removePods,
+  tolerantCrun,
+} from './cri-lab.ts';
 import { benchImages, forget, pull, topSnapshot } from './images.ts';
 import { Peer } from './peers.ts';
 import { type Row, report } from './report.ts';
@@ -45,7 +53,7 @@ if (!values.peer || !existsSync(values.peer)) {
     '  cases of images: many large real small sharing push export import; --images keeps the built images for the next run',
   );
   console.error(
-    '  cases of cri: critest cpu crowd, and nri by its name only; --critest: its binary, of sigs.k8s.io/cri-tools v1.36 (default: beside the peer)',
+    '  cases of cri: critest cpu crowd logs, and nri by its name only; --critest: its binary, of sigs.k8s.io/cri-tools v1.36 (default: beside the peer)',
   );
   console.error('  --no-igzip: neither daemon may use igzip or unpigz');
   console.error(
@@ -200,6 +208,7 @@ try {
       peer.nri = criCases.has('nri');
       configureCri(peer, index === 2 ? tolerantCrun(temp.path, crunBinary!) : runtime, criNetwork + index, registry);
       await peer.start();
+      await peer.podImages.pullImage({ image: { image: containerImage } });
     }
     const [ours, theirs, withCrun] = criPeers;
     const bench = benchCri({

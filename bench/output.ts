@@ -64,7 +64,7 @@ export async function outputRate(
 }
 
 /** What processes have used so far, by the nanosecond clock of their threads. */
-function processorSeconds(pids: readonly number[]): number {
+export function processorSeconds(pids: readonly number[]): number {
   let nanoseconds = 0;
   for (const pid of pids) for (const thread of readdirSync(`/proc/${pid}/task`)) nanoseconds += threadTime(pid, thread);
   return nanoseconds / 1e9;

@@ -192,6 +192,9 @@ ${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  add
   get pods() {
     return this.#client(RuntimeService);
   }
+  get podImages() {
+    return this.#client(ImageService);
+  }
 
   /** Process ids of its shims; those of one container where there is one for each. */
   shims(container?: string): number[] {

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import net from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Code, failedPrecondition, hasCode, jsonAny, StatusError, TypeUrl } from '@gantry/api';
+import { Code, failedPrecondition, hasCode, jsonAny, StatusError, TypeUrl, unknown } from '@gantry/api';
 import { ContainerState } from '@gantry/api/gen/cri/v1/api_pb.js';
 import type { Task } from '@gantry/daemon/core/tasks/task-runtime.ts';
 import { removeAllBeneath } from '@gantry/mount';
@@ -99,7 +99,7 @@ async function runToEnd(
     if (options.signal?.aborted) kill();
     if (options.resize) void follow(task, execId, options.resize);
     const { exitStatus } = await task.wait(execId);
-    await drain(outputs, options.drainMs ?? 0, options.signal);
+    await drain(execId, outputs, options.drainMs ?? 0, options.signal);
     return exitStatus;
   } finally {
     options.signal?.removeEventListener('abort', kill);
@@ -110,7 +110,12 @@ async function runToEnd(
   }
 }
 
-async function drain(outputs: readonly Output[], drainMs: number, signal: AbortSignal | undefined): Promise<void> {
+async function drain(
+  execId: string,
+  outputs: readonly Output[],
+  drainMs: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   const all = Promise.all(outputs.map(({ ended }) => ended));
   if (signal?.aborted) return;
   const stop = new AbortController();
@@ -122,9 +127,9 @@ async function drain(outputs: readonly Output[], drainMs: number, signal: AbortS
   try {
     const first = await Promise.race([all.then(() => undefined), gone, ...(late ? [late] : [])]);
     if (first === 'late') {
-      throw new StatusError(
-        Code.DeadlineExceeded,
-        `failed to drain exec process output within ${drainMs} ms: deadline exceeded`,
+      // Not DeadlineExceeded, which the kubelet takes for the command's own time-out.
+      throw unknown(
+        `failed to drain exec process "${execId}" io in ${drainMs / 1000}s because io is still held by other processes`,
       );
     }
   } finally {
