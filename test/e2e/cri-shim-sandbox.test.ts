@@ -83,6 +83,10 @@ describe('pods in our shim, under containerd 2.3.4', {
   [plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.pods]
     runtime_type = 'io.containerd.gantry.v1'
     sandboxer = 'shim'
+  [plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.streams]
+    runtime_type = 'io.containerd.gantry.v1'
+    sandboxer = 'shim'
+    io_type = 'streaming'
 `;
   const env = { PATH: `${temp.path}:${process.env['PATH']}`, GANTRY_SHIM_LINGER_MS: '200' };
   const daemon = new TestContainerd(path.join(temp.path, 'd'), containerd2, env, config);
@@ -127,14 +131,15 @@ describe('pods in our shim, under containerd 2.3.4', {
     await temp.remove();
   });
 
-  test('from beginning to end', async () => {
+  const lifeOf = async (runtime: string) => {
     const linux = { security_context: { namespace_options: { network: 2, pid: 0 } } };
     const pod = file('pod', { metadata: { name: 'p', namespace: 'n', uid: 'u' }, log_directory: temp.path, linux });
-    const podId = await ok('runp', '--runtime', 'pods', pod);
+    const podId = await ok('runp', '--runtime', runtime, pod);
     const command = ['sh', '-c', 'echo ready; sleep 1000'];
-    const container = { metadata: { name: 'c' }, image: { image }, command, log_path: 'c.log', linux };
+    const container = { metadata: { name: 'c' }, image: { image }, command, log_path: `${runtime}.log`, linux };
     const id = await ok('create', podId, file('container', container), pod);
     await ok('start', id);
+    await eventually('it is ready', async () => (await ok('logs', id)) === 'ready' || undefined);
     // The pod's own process is the first of the namespace.
     assert.equal(await ok('exec', id, 'cat', '/proc/1/cmdline'), '/pause\0');
     assert.match(await ok('pods', '--state', 'ready', '-q'), new RegExp(podId.slice(0, 12)));
@@ -145,5 +150,8 @@ describe('pods in our shim, under containerd 2.3.4', {
     await eventually('the shim has gone', () =>
       readdirSync(path.join(temp.path, 's')).length === 0 ? true : undefined,
     );
-  });
+  };
+
+  test('from beginning to end', () => lifeOf('pods'));
+  test('from beginning to end, with streams in place of FIFOs', () => lifeOf('streams'));
 });

@@ -12,6 +12,8 @@ import { isMissing } from './runtime-answers.ts';
 import type { ShimContext } from './shim-context.ts';
 import { adoptProcessIo } from './stdio/adopt-io.ts';
 import { openProcessIo } from './stdio/open.ts';
+import type { StdioRequest } from './stdio/process-io.ts';
+import { isStreamed, StreamedIo } from './stdio/streamed-io.ts';
 import { TaskProcess } from './task-process.ts';
 import type { Containers } from './task-service.ts';
 
@@ -126,7 +128,10 @@ function follow(context: ShimContext, container: Container, process: TaskProcess
   const running = watched !== undefined && !pidfdGetInfo(watched).exited;
   const { socketDir } = context;
   const changed = () => container.keep(process);
-  process.io = adoptProcessIo({ pid, running, stdio, direct, stdinClosed, pipes, kept: fds }, { socketDir, changed });
+  const connect = (streams: StdioRequest) =>
+    adoptProcessIo({ pid, running, stdio: streams, direct, stdinClosed, pipes, kept: fds }, { socketDir, changed });
+  const { namespace } = container;
+  process.io = isStreamed(stdio) ? StreamedIo.adopt(stdio, { namespace, socketDir, running }, connect) : connect(stdio);
   if (watched !== undefined) container.follow(process, watched, kept?.exitedAt);
   else if (!process.exit) container.ended(process, { exitStatus: unknownExit, at: now() });
   // Whether the dead shim had got as far as telling the daemon is not known: better twice than never.

@@ -3,6 +3,8 @@ import { hasErrno, mkfifo } from '@gantry/sys';
 import { type Cri, dirs } from '../cri.ts';
 import type { ContainerIo, EarlierOutput } from '../logs/container-logs.ts';
 import type { CriContainer } from '../store/cri-container.ts';
+import type { PodSandbox } from '../store/pod-sandbox.ts';
+import { StreamBridge, streamAddress, streamUrls } from './stream-bridge.ts';
 
 /** The FIFOs of a process. */
 export interface Fifos {
@@ -64,4 +66,24 @@ export async function openContainerIo(
   );
   container.io = io;
   return io;
+}
+
+/** Joins the container's FIFOs to streams, if its pod's runtime handler says so. @returns what the runtime is told of them */
+export async function openStreams(
+  cri: Cri,
+  sandbox: PodSandbox,
+  container: CriContainer,
+  fifos: Fifos,
+): Promise<Fifos> {
+  const address = await streamAddress(cri, sandbox);
+  if (address === '') return fifos;
+  const urls = streamUrls(address, container.id, fifos);
+  await bridge(cri, container, urls, fifos);
+  return urls;
+}
+
+/** Goes on with the streams of one that an earlier daemon has started. */
+export async function bridge(cri: Cri, container: CriContainer, urls: Fifos, fifos: Fifos): Promise<void> {
+  container.bridge = new StreamBridge(cri);
+  await container.bridge.open(urls, fifos);
 }

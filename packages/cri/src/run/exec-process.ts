@@ -11,6 +11,7 @@ import { type Cri, criContext, dirs } from '../cri.ts';
 import { stateOf } from '../store/container-status.ts';
 import type { CriContainer } from '../store/cri-container.ts';
 import { makeFifos } from './container-io.ts';
+import { StreamBridge, streamAddress, streamUrls } from './stream-bridge.ts';
 
 export interface ExecOptions {
   command: readonly string[];
@@ -54,11 +55,15 @@ export async function execProcess(cri: Cri, container: CriContainer, options: Ex
     stdout: true,
     stderr: !options.terminal,
   });
+  const bridge = new StreamBridge(cri);
   try {
     const outputs = [pass(fifos.stdout, options.stdout), ...(fifos.stderr ? [pass(fifos.stderr, options.stderr)] : [])];
     try {
+      const address = await streamAddress(cri, cri.sandboxes.get(container.metadata.sandboxId));
+      const streams = address === '' ? fifos : streamUrls(address, execId, fifos);
+      if (streams !== fifos) await bridge.open(streams, fifos);
       await task.exec(execId, jsonAny(TypeUrl.RuntimeSpecProcess, encodeJson(process)), {
-        ...fifos,
+        ...streams,
         terminal: options.terminal,
       });
       return await runToEnd(cri, task, execId, fifos.stdin, outputs, options);
@@ -66,6 +71,7 @@ export async function execProcess(cri: Cri, container: CriContainer, options: Ex
       for (const output of outputs) output.close();
     }
   } finally {
+    bridge.close();
     await removeAllBeneath(directory);
   }
 }

@@ -66,6 +66,7 @@ export async function noteExit(cri: Cri, container: CriContainer, exitCode: numb
   const kept = ended();
   await keepStatus(cri, container.id, kept);
   const { io } = container;
+  container.bridge?.exited();
   io?.exited();
   io?.closeStdin();
   // As long as the task is there its shim holds what is in the pipes: should the daemon be killed now, the next one finds it.
@@ -74,6 +75,8 @@ export async function noteExit(cri: Cri, container: CriContainer, exitCode: numb
   // Whoever else holds the other end of a pipe, or a full disk, does not hold up the container's end.
   const drained = !io || (await within(lateOutputMs, io.drained));
   await removed;
+  container.bridge?.close();
+  container.bridge = undefined;
   if (drained) {
     await io?.close();
     container.io = undefined;

@@ -15,9 +15,10 @@ import { type CriContainer, readContainerExtension } from '../store/cri-containe
 import { type PodSandbox, readSandboxExtension } from '../store/pod-sandbox.ts';
 import { nanosOf } from '../time.ts';
 import { removeOneContainer } from '../verbs/remove-container.ts';
-import { containerFifos, logStateDirectory, openContainerIo } from './container-io.ts';
+import { bridge, containerFifos, logStateDirectory, openContainerIo } from './container-io.ts';
 import { noteExit, removeTask, watchContainer, watchSandbox } from './exit-watch.ts';
 import { sweepLeases } from './half-made.ts';
+import { isStreamUrl } from './stream-bridge.ts';
 
 /** What an earlier daemon left is found again, from records, status files and tasks. Answers the pods that it was still making. */
 export async function recover(
@@ -163,6 +164,7 @@ async function follow(cri: Cri, container: CriContainer, task: TaskIo): Promise<
     ? { stdin: task.stdin, stdout: task.stdout, stderr: task.stderr }
     : await containerFifos(cri, container);
   await openContainerIo(cri, container, fifos, { exited: false });
+  if (isStreamUrl(task.stdout)) await bridge(cri, container, task, fifos);
 }
 
 /** What has been read of one whose task is gone, and is not in its log. */

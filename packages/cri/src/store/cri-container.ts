@@ -4,6 +4,7 @@ import { type ContainerConfig, ContainerConfigSchema, type PodSandboxConfig } fr
 import { encodeJson, parseJson, type SpecUser } from '@gantry/oci';
 import { ExtensionType } from '../labels.ts';
 import type { ContainerIo } from '../logs/container-logs.ts';
+import type { StreamBridge } from '../run/stream-bridge.ts';
 import { fromJson, toJson } from '../wire-json.ts';
 import type { ContainerStatusRecord } from './container-status.ts';
 
@@ -32,6 +33,8 @@ export interface CriContainer {
   status: ContainerStatusRecord;
   /** Its input and output, from its start on. */
   io?: ContainerIo | undefined;
+  /** What brings its input and output from and to the runtime, where that is not done through FIFOs. */
+  bridge?: StreamBridge | undefined;
   /** Settles when its process has ended and that is noted; already settled for one that was never started. */
   exited: Promise<void>;
   /** While a call starts it: settles, never with an error, when that is over. */

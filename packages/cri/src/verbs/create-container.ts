@@ -18,6 +18,7 @@ import { CriLabel, Extension } from '../labels.ts';
 import { imageVolumes } from '../run/container-volumes.ts';
 import { publishContainerEvent } from '../run/publish-event.ts';
 import { processLabel, runtimeName, runtimeOptions } from '../run/runtime-handlers.ts';
+import { streamAddress } from '../run/stream-bridge.ts';
 import { together } from '../run/together.ts';
 import { relabel } from '../selinux/relabel.ts';
 import { askedMounts, podMounts } from '../spec/container-mounts.ts';
@@ -46,6 +47,8 @@ export async function createContainer(
   requireRunning(sandbox);
   const sandboxConfig = request.sandboxConfig ?? sandbox.metadata.config;
   const handler = cri.handlers.forPod(sandbox.metadata.config, sandbox.metadata.runtimeHandler);
+  // Found out when it is started, it would be too late.
+  await streamAddress(cri, sandbox);
   const id = randomBytes(32).toString('hex');
   const name = containerName(given, sandboxConfig);
   await using undo = new AsyncDisposableStack();

@@ -5,7 +5,7 @@ import { removeAllBeneath } from '@gantry/mount';
 import { ArchiveFile } from '../checkpoint/archive-files.ts';
 import { restoreDirectory } from '../checkpoint/restore.ts';
 import { type Cri, criContext, dirs } from '../cri.ts';
-import { containerFifos, openContainerIo } from '../run/container-io.ts';
+import { containerFifos, openContainerIo, openStreams } from '../run/container-io.ts';
 import { noteExit, watchContainer } from '../run/exit-watch.ts';
 import { publishContainerEvent } from '../run/publish-event.ts';
 import { together } from '../run/together.ts';
@@ -73,11 +73,12 @@ async function run(cri: Cri, sandbox: PodSandbox, container: CriContainer): Prom
   const rootfs = await cri.snapshotters.get(ctx, record.snapshotter).mounts(ctx, record.snapshotKey);
   const fifos = await containerFifos(cri, container);
   const io = await openContainerIo(cri, container, fifos);
+  const streams = await openStreams(cri, sandbox, container, fifos);
   const restored = path.join(dirs.containerRoot(cri, id), restoreDirectory);
   const creating = cri.tasks.create(ctx, id, {
     spec: record.spec!,
     rootfs,
-    io: { ...fifos, terminal: config.tty },
+    io: { ...streams, terminal: config.tty },
     runtime: record.runtime.name,
     runtimeOptions: record.runtime.options,
     sandboxId: metadata.sandboxId,

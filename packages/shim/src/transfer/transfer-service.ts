@@ -1,13 +1,14 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
-import { alreadyExists, invalidArgument, isAny, notFound, typeNameOf, unimplemented, unpackAny } from '@gantry/api';
+import { invalidArgument, isAny, notFound, typeNameOf, unimplemented, unpackAny } from '@gantry/api';
 import { Streaming } from '@gantry/api/gen/services/streaming/v1/streaming_pb.js';
 import { Transfer } from '@gantry/api/gen/services/transfer/v1/transfer_pb.js';
 import { type ContainerPath, ContainerPathSchema } from '@gantry/api/gen/types/transfer/container_pb.js';
 import { ReadStreamSchema, WriteStreamSchema } from '@gantry/api/gen/types/transfer/streaming_pb.js';
-import { answerStream, type MessageStream } from '@gantry/rpc/message-stream.ts';
+import { answerStream } from '@gantry/rpc/message-stream.ts';
 import type { CallContext, ServiceRegistrar } from '@gantry/rpc/service.ts';
 import type { Container } from '../container.ts';
 import type { Lifetime } from '../lifetime.ts';
+import { namedStreams } from '../stdio/named-streams.ts';
 import type { Containers } from '../task-service.ts';
 
 const tar = 'application/x-tar';
@@ -22,12 +23,11 @@ export function addTransferServices(
   lifetime: Lifetime,
   defaultNamespace: string,
 ): void {
-  const streams = new Map<string, MessageStream>();
   const namespaceOf = (call: CallContext): string => call.namespace || defaultNamespace;
 
   const streamOf = (call: CallContext, { stream: name, mediaType }: { stream: string; mediaType: string }) => {
     if (mediaType !== tar && mediaType !== '') throw unimplemented(`unsupported media type "${mediaType}"`);
-    const stream = streams.get(`${namespaceOf(call)}/${name}`);
+    const stream = namedStreams.find(namespaceOf(call), name);
     if (!stream) throw notFound(`stream "${name}": not found`);
     return stream;
   };
@@ -36,12 +36,7 @@ export function addTransferServices(
 
   server.add(Streaming, {
     stream: (requests, call) =>
-      answerStream(requests, call.signal, (name, stream) => {
-        const key = `${namespaceOf(call)}/${name}`;
-        if (streams.has(key)) throw alreadyExists(`stream "${name}": already exists`);
-        streams.set(key, stream);
-        void stream.closed.then(() => streams.delete(key));
-      }),
+      answerStream(requests, call.signal, (name, stream) => namedStreams.add(namespaceOf(call), name, stream)),
   });
   server.add(Transfer, {
     transfer: ({ source, destination }, call) =>
