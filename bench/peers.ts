@@ -185,9 +185,6 @@ ${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  add
     return this.#client(Transfer);
   }
   /** CRI's. */
-  get podImages() {
-    return this.#client(ImageService);
-  }
 
   get pods() {
     return this.#client(RuntimeService);
