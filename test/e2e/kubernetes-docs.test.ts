@@ -2,7 +2,7 @@
 // and the kubelet have their default places. With GANTRY_KUBELET the kubelet is a real one; its pod goes on through all of it.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, describe, test } from 'node:test';
 import { containerd2, TestContainerd } from '../lib/containerd.ts';
@@ -139,12 +139,7 @@ for (const [how, kubelet] of [
     CriLab.missing() || TestContainerd.missing(containerd2) || (kubelet === '' ? false : TestKubelet.missing());
   describe(`docs/kubernetes.md, ${how}`, { skip }, () => {
     const temp = makeTempDir('node');
-    /** Mount points that this machine did not have. */
-    const made = places.filter((place) => !existsSync(place));
-    after(async () => {
-      await temp.remove();
-      for (const place of made) rmdirSync(place);
-    });
+    after(() => temp.remove());
 
     test('its commands lead there and back', async () => {
       const layout = path.join(temp.path, 'image');
@@ -189,6 +184,11 @@ for (const [how, kubelet] of [
             ];
       const node = [
         'set -euo pipefail',
+        // Mount points are made above the machine's directories, not in them: another test may make and remove the same.
+        ...['etc', 'opt', 'run', 'var'].map((name) => {
+          const [upper, work] = [`$NODE_DIR/above/${name}`, `$NODE_DIR/work/${name}`];
+          return `mkdir -p ${upper} ${work}; mount -t overlay -o lowerdir=/${name},upperdir=${upper},workdir=${work} node /${name}`;
+        }),
         ...places.map((place, at) => `mkdir -p ${place} "$NODE_DIR/${at}"; mount --bind "$NODE_DIR/${at}" ${place}`),
         ...Object.entries(kernelSettings).map(
           ([name, value], at) =>
