@@ -316,6 +316,11 @@ describe('what pods and containers ask for', { skip: CriLab.missing() }, async (
       await inside(id, 'touch /mine/by-root; cat /data/kept; ls -ln /mine | tail -1 | tr -s " " | cut -d" " -f3'),
       'from the image\n0',
     );
+    assert.equal(
+      await inside(id, 'ls -ln /etc/hosts /etc/hostname /etc/resolv.conf | tr -s " " | cut -d" " -f3,4'),
+      '0 0\n0 0\n0 0',
+      'the pod’s own files are its root’s',
+    );
     const { info } = await lab.json<Inspect>('inspect', id);
     assert.match(readFileSync(`/proc/${info.pid}/status`, 'utf8'), /^Uid:\s+700000/m);
     assert.deepEqual(readdirSync(volume), ['by-root']);
@@ -382,6 +387,21 @@ describe('what pods and containers ask for', { skip: CriLab.missing() }, async (
       'containerd_cri_sandboxed_image_pulls_total{status="success"}',
     ])
       assert.ok(text.includes(name), name);
+  });
+
+  test('numbers of pods: a network only where it has a default interface, without which a kubelet fails', async () => {
+    const network = async (podId: string) => {
+      const { stats } = await lab.json<{ stats: { linux: { network?: { defaultInterface?: { name: string } } } }[] }>(
+        ...['statsp', '--id', podId, '-o', 'json'],
+      );
+      assert.equal(stats.length, 1);
+      return stats[0]!.linux.network ?? undefined;
+    };
+    const own = await otherPod('numbered', {});
+    assert.equal((await network(own.id))?.defaultInterface?.name, 'eth0');
+    const host = await otherPod('unnumbered', security({ namespace_options: { network: 2 } }));
+    assert.equal(await network(host.id), undefined);
+    for (const { id } of [own, host]) await lab.ok('rmp', '-f', id);
   });
 });
 

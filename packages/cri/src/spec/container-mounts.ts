@@ -4,6 +4,7 @@ import { failedPrecondition, invalidArgument } from '@gantry/api';
 import { type Mount, MountPropagation } from '@gantry/api/gen/cri/v1/api_pb.js';
 import type { RuntimeSpec, SpecIdMapping, SpecMount } from '@gantry/oci';
 import { hasErrno, lookupMountAsync } from '@gantry/sys';
+import type { PodIdMapping } from './user-namespace.ts';
 
 /** Mounts of a container: what the pod gives to all, volumes, and what its own configuration asks for. */
 
@@ -23,14 +24,21 @@ export interface ContainerMount {
 /** Files and shared memory of the pod, where the configuration has no mount of its own there. */
 export async function podMounts(
   asked: readonly Mount[],
-  options: { directory: string; shm: string; readonlyRoot: boolean },
+  options: { directory: string; shm: string; readonlyRoot: boolean; ids?: PodIdMapping | undefined },
 ): Promise<ContainerMount[]> {
   const mounts: ContainerMount[] = [];
   const taken = new Set(asked.map(({ containerPath }) => path.normalize(containerPath).replace(/(.)\/$/, '$1')));
   for (const name of ['hostname', 'hosts', 'resolv.conf']) {
     const hostPath = `${options.directory}/${name}`;
     if (taken.has(`/etc/${name}`) || !(await exists(hostPath))) continue;
-    mounts.push({ containerPath: `/etc/${name}`, hostPath, readonly: options.readonlyRoot, relabel: true });
+    mounts.push({
+      containerPath: `/etc/${name}`,
+      hostPath,
+      readonly: options.readonlyRoot,
+      relabel: true,
+      // They are root's, also inside a pod whose root is another one.
+      ...(options.ids && { uidMappings: [options.ids.uid], gidMappings: [options.ids.gid] }),
+    });
   }
   // A pod with the host's has none of its own; then a container gets one that nobody shares.
   if (!taken.has('/dev/shm') && (await exists(options.shm)))

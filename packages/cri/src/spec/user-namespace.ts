@@ -3,10 +3,14 @@ import { type IDMapping, NamespaceMode, type UserNamespace } from '@gantry/api/g
 import { SnapshotLabel } from '@gantry/daemon/core/snapshots/snapshot-labels.ts';
 import { type RuntimeSpec, type SpecIdMapping, withUserNamespace } from '@gantry/oci';
 
+/** Which ids of the host those of a pod are. */
+export interface PodIdMapping {
+  uid: SpecIdMapping;
+  gid: SpecIdMapping;
+}
+
 /** The ids of a pod with a user namespace of its own; undefined for one with the host's. @throws InvalidArgument for what cannot be */
-export function podIdMapping(
-  options: UserNamespace | undefined,
-): { uid: SpecIdMapping; gid: SpecIdMapping } | undefined {
+export function podIdMapping(options: UserNamespace | undefined): PodIdMapping | undefined {
   if (!options || options.mode === NamespaceMode.NODE) {
     if (options && (options.uids.length > 0 || options.gids.length > 0)) {
       throw invalidArgument('can\'t use user namespace mode "NODE" with mappings');

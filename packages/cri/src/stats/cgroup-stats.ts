@@ -10,7 +10,7 @@ import {
   type PodSandboxStats,
   PodSandboxStatsSchema,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
-import { loadCgroup } from '@gantry/cgroups';
+import { expandSlice, loadCgroup } from '@gantry/cgroups';
 import type { ContainerStore } from '@gantry/daemon/core/containers/container-store.ts';
 import type { Logger } from '@gantry/daemon/core/log/logger.ts';
 import type { TaskRuntime } from '@gantry/daemon/core/tasks/task-runtime.ts';
@@ -118,7 +118,8 @@ export class CgroupStats implements StatsCollector {
           process: { timestamp, processCount: { value: usage.processes } },
         }),
         ...(io && { io }),
-        network: { timestamp, interfaces, ...(main && { defaultInterface: main }) },
+        // The kubelet takes for granted that a network has a default interface.
+        ...(main && { network: { timestamp, interfaces, defaultInterface: main } }),
         containers: stats.filter((one) => one !== undefined),
       },
     });
@@ -127,12 +128,13 @@ export class CgroupStats implements StatsCollector {
   /** The pod's own cgroup tells of all in it; without one only its first process is told of. */
   async #podUsage({ id, metadata }: PodSandbox): Promise<CgroupUsage | undefined> {
     const parent = metadata.config.linux?.cgroupParent ?? '';
-    // Under systemd the parent is a slice, whose directory only systemd's naming tells.
-    if (parent === '' || parent.endsWith('.slice')) return await this.#usage(id);
+    if (parent === '') return await this.#usage(id);
     try {
-      return usageOf(await (await loadCgroup(parent)).stats());
+      // Under systemd the parent is the name of a slice, which spells out its directory.
+      const path = parent.endsWith('.slice') && !parent.includes('/') ? `/${expandSlice(parent)}` : parent;
+      return usageOf(await (await loadCgroup(path)).stats());
     } catch (error) {
-      if (hasCode(error, Code.NotFound)) return await this.#usage(id);
+      if (hasCode(error, Code.NotFound) || hasCode(error, Code.InvalidArgument)) return await this.#usage(id);
       throw error;
     }
   }

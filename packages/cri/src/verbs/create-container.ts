@@ -89,15 +89,17 @@ export async function createContainer(
   const labels = cri.selinux.labels(config.linux?.securityContext?.selinuxOptions, podLabel);
   if (labels.process !== podLabel) undoing('label', () => cri.selinux.release(labels.process));
   const makeSpec = async () => {
+    const ids = podIdMapping(options?.usernsOptions);
     const asked = await askedMounts(await cri.imageVolumes.resolve(ctx, config.mounts, { id, sandboxId: sandbox.id }));
     const volumes = cri.config.runtime.ignore_image_defined_volumes
       ? []
-      : imageVolumes(image.config, config.mounts, root, podIdMapping(options?.usernsOptions));
+      : imageVolumes(image.config, config.mounts, root, ids);
     const shm = options?.ipc === NamespaceMode.NODE ? '/dev/shm' : `${dirs.sandboxState(cri, sandbox.id)}/shm`;
     const shared = await podMounts(config.mounts, {
       directory: dirs.sandboxRoot(cri, sandbox.id),
       shm,
       readonlyRoot: config.linux?.securityContext?.readonlyRootfs ?? false,
+      ids,
     });
     const mounts = [...asked, ...shared, ...volumes];
     const spec = await containerSpec({
