@@ -1,7 +1,7 @@
 import { rate } from './containers.ts';
 import { logRate } from './cri-logs.ts';
 import { type CallTimes, PodCrowd, podLife } from './cri-pods.ts';
-import { critestBenchmark } from './critest.ts';
+import { critestBenchmark, fromScratch, scratchBenchmark } from './critest.ts';
 import { quantile } from './first-byte.ts';
 import { benchNri } from './nri.ts';
 import type { Peer } from './peers.ts';
@@ -22,6 +22,7 @@ export interface CriBench {
 
 /** critest's operations, what they are called here, and how many times faster they are meant to be. */
 const operations: readonly [name: string, what: string, times: number][] = [
+  [fromScratch, 'pod and container, from start to removal', 2],
   ['CreatePod', 'pod start', 2],
   ['StatusPod', 'pod status', 1],
   ['StopPod', 'pod stop', 1],
@@ -59,11 +60,14 @@ async function* critest(bench: CriBench): AsyncGenerator<Row> {
   // Both have done this before: what is compiled, loaded and pulled at first does not count.
   for (const peer of peers) await critestBenchmark(bench.critest, peer, 3, new Map());
   for (let round = 0; round < (quick ? 1 : 4); round++) {
-    for (const peer of peers) await critestBenchmark(bench.critest, peer, quick ? 8 : 10, times.get(peer)!);
+    for (const peer of peers) {
+      await critestBenchmark(bench.critest, peer, quick ? 8 : 10, times.get(peer)!);
+      await scratchBenchmark(bench.critest, peer, quick ? 4 : 5, times.get(peer)!);
+    }
   }
   for (const [name, what, aim] of operations) yield* latencies(name, what, aim, times, gantry, containerd);
   if (!crun) return;
-  for (const [name, what, aim] of operations.filter((one) => /^(Create|Start|Stop)/.test(one[0]))) {
+  for (const [name, what, aim] of operations.filter((one) => /^(From|Create|Start|Stop)/.test(one[0]))) {
     yield* latencies(name, `${what} (crun; containerd ${bench.runtime})`, aim, times, crun, containerd);
   }
 }

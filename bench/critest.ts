@@ -30,22 +30,10 @@ imagesNumber: ${samples}
 imagesNumberParallel: 1
 imagePullingBenchmarkImage: ${pulledImage}
 imageListingBenchmarkImages: [${pulledImage}]
+podContainerStartBenchmarkTimeoutSeconds: 120
 `,
   );
-  const endpoint = `unix://${peer.socket}`;
-  const { code, stdout } = await run(
-    critest,
-    [
-      '-benchmark',
-      `-benchmarking-params-file=${parameters}`,
-      `-benchmarking-output-dir=${output}`,
-      `--runtime-endpoint=${endpoint}`,
-      `--image-endpoint=${endpoint}`,
-      '--ginkgo.no-color',
-    ],
-    { mayFail: true, timeoutMs: 300_000 },
-  );
-  if (code !== 0) throw new Error(`critest -benchmark failed with ${peer.name}:\n${stdout.slice(-8000)}`);
+  await benchmark(critest, peer, [`-benchmarking-params-file=${parameters}`, `-benchmarking-output-dir=${output}`]);
   for (const file of ['pod', 'container', 'image_lifecycle', 'image_listing']) {
     const results = JSON.parse(readFileSync(path.join(output, `${file}_benchmark_data.json`), 'utf8')) as Results;
     for (const { operationsDurationsNs } of results.datapoints ?? []) {
@@ -57,4 +45,39 @@ imageListingBenchmarkImages: [${pulledImage}]
     }
   }
   rmSync(output, { recursive: true });
+}
+
+/** The name, among times, of the whole life of a pod with one container. */
+export const fromScratch = 'FromScratch';
+
+/**
+ * Runs critest's "start a container from scratch": RunPodSandbox, CreateContainer, StartContainer, StopPodSandbox, RemovePodSandbox as one. It
+ * does that once to warm up and once to measure, so it is called again and again.
+ */
+export async function scratchBenchmark(critest: string, peer: Peer, runs: number, times: Times): Promise<void> {
+  const all = times.get(fromScratch) ?? [];
+  times.set(fromScratch, all);
+  const parameters = path.join(peer.directory, 'critest-scratch.yaml');
+  // It fails what takes longer: five seconds by default, which a busy machine may need.
+  writeFileSync(parameters, 'podContainerStartBenchmarkTimeoutSeconds: 120\n');
+  for (let number = 0; number < runs; number++) {
+    const stdout = await benchmark(critest, peer, [
+      '--ginkgo.focus=start a container from scratch',
+      `-benchmarking-params-file=${parameters}`,
+    ]);
+    const median = /^ *create PodSandbox and container \[duration\](?: *\|[^|]*){2}\| *([0-9.]+)(ms|s) /m.exec(stdout);
+    if (!median) throw new Error(`critest -benchmark told no duration:\n${stdout.slice(-4000)}`);
+    all.push(Number(median[1]) * (median[2] === 's' ? 1000 : 1));
+  }
+}
+
+async function benchmark(critest: string, peer: Peer, options: readonly string[]): Promise<string> {
+  const endpoint = `unix://${peer.socket}`;
+  const endpoints = [`--runtime-endpoint=${endpoint}`, `--image-endpoint=${endpoint}`];
+  const { code, stdout } = await run(critest, ['-benchmark', ...options, ...endpoints, '--ginkgo.no-color'], {
+    mayFail: true,
+    timeoutMs: 300_000,
+  });
+  if (code !== 0) throw new Error(`critest -benchmark failed with ${peer.name}:\n${stdout.slice(-8000)}`);
+  return stdout;
 }
