@@ -10,6 +10,7 @@ import { buildImage, busyboxLayer } from '../test/lib/images.ts';
 import { TestRegistry } from '../test/lib/registry.ts';
 import { makeTempDir } from '../test/lib/temp-dir.ts';
 import { callsPerSecond, contentThroughput, versionCommand } from './calls.ts';
+import { CpuAccount } from './cpu-account.ts';
 import { benchCri } from './cri.ts';
 import {
   configureCri,
@@ -79,6 +80,7 @@ let registry: TestRegistry | undefined;
 let crun: Peer | undefined;
 /** Those of the section `cri`, which have a configuration of their own. */
 const criPeers: Peer[] = [];
+let client: CpuAccount | undefined;
 
 /** The cases asked for of a section; none: all of them; undefined: the section was not asked for. */
 function casesOf(section: string): ReadonlySet<string> | undefined {
@@ -210,6 +212,10 @@ try {
       await peer.start();
       await peer.podImages.pullImage({ image: { image: containerImage } });
     }
+    // The clients' calls are short: what else goes on would be most of their time.
+    client = new CpuAccount(`gantry-bench-${process.pid}-client`);
+    client.add(process.pid);
+    for (const account of [client, ...criPeers.map((peer) => peer.account)]) account.goFirst();
     const [ours, theirs, withCrun] = criPeers;
     const bench = benchCri({
       gantry: ours!,
@@ -238,6 +244,8 @@ try {
       console.error(error);
       process.exitCode = 1;
     });
+  client?.release(process.pid);
+  await client?.remove();
   for (const index of criPeers.keys()) await removeNetwork(criNetwork + index);
   await registry?.close();
   await temp.remove();
