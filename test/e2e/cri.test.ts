@@ -211,6 +211,14 @@ describe('crictl against the daemon', { skip: CriLab.missing() }, () => {
     assert.match(bad.stderr, /no runtime for \\"nope\\" is configured/);
     const pod = lab.pod('half', { linux: { sysctls: { 'no.such.sysctl': '1' } } });
     assert.notEqual((await lab.crictl(['runp', pod], { mayFail: true })).code, 0);
+    const named = lab.pod('named', {
+      hostname: 'x',
+      linux: { security_context: { namespace_options: { network: 2 } } },
+    });
+    assert.match(
+      (await lab.crictl(['runp', named], { mayFail: true })).stderr,
+      /unable to set hostname .* without a private UTS namespace/,
+    );
     assert.equal(await lab.ok('pods', '-q'), '');
     assert.deepEqual(addresses(), []);
     assert.deepEqual(mountsBeneath(temp.path), []);
@@ -229,6 +237,8 @@ describe('crictl against the daemon', { skip: CriLab.missing() }, () => {
     assert.match((await lab.crictl(['start', id], { mayFail: true })).stderr, /no such file or directory/);
     const { status } = await inspect(id);
     assert.deepEqual([status.state, status.reason, status.exitCode], ['CONTAINER_EXITED', 'StartError', 128]);
+    const info = await lab.json<{ config: { drainExecSyncIOTimeout: string } }>('info');
+    assert.equal(info.config.drainExecSyncIOTimeout, '0s');
     await lab.ok('rmp', '-f', podId);
   });
 });

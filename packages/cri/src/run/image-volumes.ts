@@ -99,7 +99,7 @@ function inside(root: string, subPath: string): string {
   const normal = path.normalize(subPath);
   if (path.isAbsolute(subPath) || normal.startsWith('..')) {
     throw invalidArgument(
-      `image sub path ${JSON.stringify(subPath)} must be relative and stay inside: invalid argument`,
+      `image sub path ${JSON.stringify(subPath)} is not relative, or path escapes from parent: invalid argument`,
     );
   }
   const top = openat(AT_FDCWD, root, O.PATH | O.DIRECTORY);
@@ -112,7 +112,10 @@ function inside(root: string, subPath: string): string {
     }
   } catch (error) {
     if (hasErrno(error, 'ENOENT', 'ENOTDIR'))
-      throw invalidArgument(`image sub path ${JSON.stringify(subPath)} does not exist in the image`, error);
+      throw invalidArgument(
+        `image sub path ${JSON.stringify(subPath)} does not exist in the image: no such file or directory`,
+        error,
+      );
     throw error;
   } finally {
     close(top);

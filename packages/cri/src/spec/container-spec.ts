@@ -62,7 +62,7 @@ export async function containerSpec(input: ContainerSpecInput): Promise<RuntimeS
   const security = config.linux?.securityContext;
   const privileged = security?.privileged ?? false;
   if (privileged && !sandboxConfig.linux?.securityContext?.privileged) {
-    throw invalidArgument('no privileged container allowed in sandbox');
+    throw invalidArgument('failed to generate spec opts: no privileged container allowed in sandbox');
   }
   const spec = await baseSpec(handler, id);
   const linux = spec.linux!;

@@ -1,4 +1,5 @@
 import { hostname as hostHostname } from 'node:os';
+import { invalidArgument } from '@gantry/api';
 import { NamespaceMode, type PodSandboxConfig } from '@gantry/api/gen/cri/v1/api_pb.js';
 import {
   type ImageConfig,
@@ -68,6 +69,11 @@ export async function sandboxSpec(input: SandboxSpecInput): Promise<RuntimeSpec>
   linux.cgroupsPath = cgroupsPath(config.linux?.cgroupParent ?? '', id, handler) ?? linux.cgroupsPath!;
   linux.resources = { ...linux.resources, cpu: { shares: sandboxCpuShares } };
   if (options?.network === NamespaceMode.NODE) {
+    if (config.hostname !== '') {
+      throw invalidArgument(
+        `pod in the host's network: unable to set hostname "${config.hostname}" without a private UTS namespace`,
+      );
+    }
     withHostNamespace(spec, 'network');
     withHostNamespace(spec, 'uts');
   } else {

@@ -1,17 +1,19 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import { notFound } from '@gantry/api';
-import type {
-  ContainerStats,
-  ContainerStatsFilter,
-  ContainerStatsRequest,
-  ContainerStatsResponseSchema,
-  PodSandboxMetrics,
-  PodSandboxStats,
-  PodSandboxStatsFilter,
-  PodSandboxStatsRequest,
-  PodSandboxStatsResponseSchema,
+import {
+  ContainerState,
+  type ContainerStats,
+  type ContainerStatsFilter,
+  type ContainerStatsRequest,
+  type ContainerStatsResponseSchema,
+  type PodSandboxMetrics,
+  type PodSandboxStats,
+  type PodSandboxStatsFilter,
+  type PodSandboxStatsRequest,
+  type PodSandboxStatsResponseSchema,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
 import type { Cri } from '../cri.ts';
+import { stateOf } from '../store/container-status.ts';
 import type { CriContainer } from '../store/cri-container.ts';
 import { hasLabels } from './filters.ts';
 
@@ -22,7 +24,9 @@ export async function containerStats(
   { containerId }: ContainerStatsRequest,
 ): Promise<MessageInitShape<typeof ContainerStatsResponseSchema>> {
   const container = cri.containers.get(containerId);
-  const stats = await cri.stats.containerStats(container);
+  // What does not run has a place on the disk only, which lists tell.
+  const runs = stateOf(container.status) === ContainerState.CONTAINER_RUNNING;
+  const stats = runs ? await cri.stats.containerStats(container) : undefined;
   if (!stats) throw notFound(`no statistics of container "${container.id}": not found`);
   return { stats };
 }

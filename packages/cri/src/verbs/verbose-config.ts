@@ -1,3 +1,4 @@
+import { formatDuration } from '@gantry/daemon/core/plugin/duration.ts';
 import type { Cri } from '../cri.ts';
 
 const special: Record<string, string> = {
@@ -22,7 +23,14 @@ const plain = new Set([
 
 /** The runtime's configuration as `crictl info` shows it: keys in the form that containerd's JSON has. */
 export function verboseConfig(cri: Cri): object {
-  return { ...(renamed(cri.config.runtime, []) as object), rootDir: cri.root, stateDir: cri.state };
+  const { runtime } = cri.config;
+  return {
+    ...(renamed(runtime, []) as object),
+    // As text, as Go's reader wants it.
+    drainExecSyncIOTimeout: formatDuration(runtime.drain_exec_sync_io_timeout),
+    rootDir: cri.root,
+    stateDir: cri.state,
+  };
 }
 
 function renamed(value: unknown, path: readonly string[]): unknown {
