@@ -24,6 +24,7 @@ describe('what pods and containers ask for', { skip: CriLab.missing() }, async (
     temp.path,
     { bridge: 'gantrycri8', subnet: '10.208.0.0/24' },
     `device_ownership_from_security_context = true
+stats_collect_period = '1s'
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
   runtime_type = 'io.containerd.runc.v2'
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.native]
@@ -362,6 +363,25 @@ describe('what pods and containers ask for', { skip: CriLab.missing() }, async (
     );
     // It was never unpacked: that is done when it is needed.
     assert.equal(await inside(await start({ image: { image: 'accounts:1' } }), 'id -u'), '1000');
+  });
+
+  test('rates are there for the first who asks, as they are sampled', async () => {
+    const id = await start({});
+    const usage = await eventually(
+      'a rate is known',
+      async () => {
+        const { stats } = await lab.json<{ stats: { cpu: { usageNanoCores?: { value: string } } }[] }>(
+          'stats',
+          '-o',
+          'json',
+          '--id',
+          id,
+        );
+        return stats[0]?.cpu.usageNanoCores;
+      },
+      patience,
+    );
+    assert.ok(Number(usage.value) >= 0);
   });
 
   test('numbers: metrics of pods with all that containerd tells of, and of CRI itself', async () => {

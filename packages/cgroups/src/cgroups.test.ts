@@ -164,6 +164,11 @@ test('updates are written and kills are told, on a copy of the samples', async (
   writeFileSync(file('memory.events'), 'oom 4\noom_kill 6\n');
   assert.deepEqual(await promise, { kills: 6n });
   watch.close();
+  // Who comes late, and says so, hears of what was.
+  const told: room.OomEvent[] = [];
+  (await group.watchOom((event) => told.push(event))).close();
+  (await group.watchOom((event) => told.push(event), true)).close();
+  assert.deepEqual(told, [{ kills: 6n }]);
 });
 
 test('freezing, killing and deleting a v2 group of this machine', { skip: notRoot }, async (t) => {
@@ -221,6 +226,10 @@ test('freezing, limiting, an out-of-memory kill and deleting a v1 group of this 
   await promise;
   assert.ok(((await group.metrics()).memoryOomControl?.oomKill ?? 0n) > 0n);
   watch.close();
+  const told: bigint[] = [];
+  (await group.watchOom(({ kills }) => told.push(kills))).close();
+  (await group.watchOom(({ kills }) => told.push(kills), true)).close();
+  assert.equal(told.length, 1);
   const end = waitExit(idle);
   await group.kill();
   assert.equal((await end).exitStatus, 137);

@@ -33,8 +33,8 @@ export interface Cgroup {
   /** Removes it and the groups beneath. EBUSY while a process is in one of them. */
   delete(): Promise<void>;
   /** Calls back at every out-of-memory kill until closed: close it when the group's processes have ended (v2's kernel does not tell of a
-   * group's removal). */
-  watchOom(onOom: (event: OomEvent) => void): Promise<Watch>;
+   * group's removal). With `fromStart` kills from before it began to watch are told of too. */
+  watchOom(onOom: (event: OomEvent) => void, fromStart?: boolean): Promise<Watch>;
 }
 
 type Int = number | bigint;

@@ -5,6 +5,7 @@ import { definePlugin, PluginTypes, pluginType, type ServiceSet } from '@gantry/
 import { KeyedLock } from '@gantry/daemon/core/content/keyed-lock.ts';
 import type { Differ } from '@gantry/daemon/core/diff/differ.ts';
 import type { MetricsRegistry } from '@gantry/daemon/core/metrics/metrics-registry.ts';
+import { parseDuration } from '@gantry/daemon/core/plugin/duration.ts';
 import type { SandboxStore } from '@gantry/daemon/core/sandboxes/sandbox-store.ts';
 import type { TaskRuntime } from '@gantry/daemon/core/tasks/task-runtime.ts';
 import type { TaskService } from '@gantry/daemon/core/tasks/task-service.ts';
@@ -225,6 +226,12 @@ export const criGrpcPlugin = definePlugin({
         tasks,
         containers,
         disk: new SnapshotDisk(snapshotters, config.snapshotter, config.stats_collect_period * 1000),
+        collectMs: parseDuration(runtime.config.stats_collect_period),
+        retentionMs: parseDuration(runtime.config.stats_retention_period),
+        running: () => ({
+          containers: cri.containers.list().filter(({ status }) => status.pid > 0),
+          sandboxes: cri.sandboxes.list().filter(({ status }) => status.state === 'ready'),
+        }),
         snapshotterRoot: (name) => `${root}/${PluginTypes.Snapshotter}.${name}`,
         log: context.log,
       }),

@@ -83,9 +83,9 @@ export class ContainerCgroup {
   }
 
   /** Calls back for each kill by the kernel for want of memory. Failing to watch is not the container's failure. */
-  async watchOom(pid: number, onOom: () => void): Promise<void> {
+  async watchOom(pid: number, onOom: () => void, fromStart: boolean): Promise<void> {
     try {
-      const watch = await (await this.#load(pid)).watchOom(onOom);
+      const watch = await (await this.#load(pid)).watchOom(onOom, fromStart);
       if (this.#closed) watch.close();
       else this.#watch = watch;
     } catch (error) {

@@ -117,7 +117,8 @@ export class Container {
       containerId: this.id,
       pid: init.pid,
     });
-    this.watchOom();
+    // It may have been killed already.
+    this.watchOom(true);
   }
 
   async #restoreInit(source: RestoreSource): Promise<void> {
@@ -150,12 +151,12 @@ export class Container {
     });
   }
 
-  /** Has the kernel tell of its out-of-memory kills, from now to the end of its init process. */
-  watchOom(): void {
-    if (!isNative(this.identity.runtime) || !this.init.isRunning) return;
-    void this.cgroup.watchOom(this.init.pid, () =>
-      this.#context.publisher.publish(this.namespace, '/tasks/oom', TaskOOMSchema, { containerId: this.id }),
-    );
+  /** Has the kernel tell of its out-of-memory kills, from now, or its start, to the end of its init process. */
+  watchOom(fromStart = false): void {
+    if (!isNative(this.identity.runtime) || !(fromStart || this.init.isRunning)) return;
+    const tell = () =>
+      this.#context.publisher.publish(this.namespace, '/tasks/oom', TaskOOMSchema, { containerId: this.id });
+    void this.cgroup.watchOom(this.init.pid, tell, fromStart);
   }
 
   async #startExec(process: TaskProcess): Promise<void> {

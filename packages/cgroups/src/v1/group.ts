@@ -97,8 +97,8 @@ export class LegacyCgroup implements Cgroup {
     for (const directory of this.paths) await removeTree(directory);
   }
 
-  watchOom(onOom: (event: OomEvent) => void): Promise<Watch> {
-    return watchOom(this.directory('memory'), onOom);
+  watchOom(onOom: (event: OomEvent) => void, fromStart = false): Promise<Watch> {
+    return watchOom(this.directory('memory'), onOom, fromStart);
   }
 }
 

@@ -6,7 +6,7 @@ import { readKeyed, writeValue } from '../files.ts';
 import type { OomEvent, Watch } from '../group.ts';
 
 /** Watches for kills. The kernel also signals the eventfd when the group is removed: then its file is gone and the watch ends. */
-export async function watchOom(directory: string, onOom: (event: OomEvent) => void): Promise<Watch> {
+export async function watchOom(directory: string, onOom: (event: OomEvent) => void, fromStart = false): Promise<Watch> {
   const control = openat(AT_FDCWD, join(directory, 'memory.oom_control'), O.RDONLY);
   const event = eventfd();
   try {
@@ -31,7 +31,9 @@ export async function watchOom(directory: string, onOom: (event: OomEvent) => vo
     if (!open) return;
     counted += count;
     // oom_kill is counted since Linux 4.13.
-    onOom({ kills: state['oom_kill'] ?? counted });
+    const kills = state['oom_kill'] ?? counted;
+    if (count === 0n && kills === 0n) return;
+    onOom({ kills });
   };
   let reading: Promise<void> = Promise.resolve();
   const buffer = Buffer.alloc(8);
@@ -47,5 +49,10 @@ export async function watchOom(directory: string, onOom: (event: OomEvent) => vo
     const next = () => look(count);
     reading = reading.then(next, next);
   });
+  if (fromStart) {
+    // The kernel does not tell of what was before.
+    reading = look(0n);
+    await reading;
+  }
   return { close: stop };
 }

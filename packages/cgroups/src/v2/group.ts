@@ -72,8 +72,8 @@ export class UnifiedCgroup implements Cgroup {
     return removeTree(this.directory);
   }
 
-  watchOom(onOom: (event: OomEvent) => void): Promise<Watch> {
-    return watchOom(this.directory, onOom);
+  watchOom(onOom: (event: OomEvent) => void, fromStart = false): Promise<Watch> {
+    return watchOom(this.directory, onOom, fromStart);
   }
 }
 

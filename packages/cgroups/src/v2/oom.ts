@@ -39,8 +39,8 @@ function drain(fd: number, buffer: Buffer): void {
 }
 
 /** Watches for kills until closed. cgroup.events is watched too, so that the end of the last process brings a last look. */
-export async function watchOom(directory: string, onOom: (event: OomEvent) => void): Promise<Watch> {
-  let seen = (await readKeyed(directory, 'memory.events'))?.['oom_kill'] ?? 0n;
+export async function watchOom(directory: string, onOom: (event: OomEvent) => void, fromStart = false): Promise<Watch> {
+  let seen = fromStart ? 0n : ((await readKeyed(directory, 'memory.events'))?.['oom_kill'] ?? 0n);
   let ended = false;
   let reading: Promise<void> = Promise.resolve();
   const look = async () => {

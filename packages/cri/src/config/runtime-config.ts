@@ -1,4 +1,5 @@
 import { field, schema } from '@gantry/daemon/core/plugin/config-schema.ts';
+import { parseDuration } from '@gantry/daemon/core/plugin/duration.ts';
 import type { ConfigOf } from './images-config.ts';
 
 /** What containerd sets for the handler `runc`. */
@@ -13,6 +14,9 @@ const runcOptions = {
   ShimCgroup: '',
   SystemdCgroup: false,
 };
+
+const isDurationOrNone = (value: string): string | undefined =>
+  value === '' || parseDuration(value) !== undefined ? undefined : 'a duration such as "10s", or ""';
 
 const runtimeFields = {
   runtime_type: field.string(''),
@@ -56,8 +60,10 @@ export const runtimeConfig = schema({
   cdi_spec_dirs: field.strings(['/etc/cdi', '/var/run/cdi']),
   drain_exec_sync_io_timeout: field.duration('0s'),
   ignore_deprecation_warnings: field.strings(),
-  stats_collect_period: field.string(''),
-  stats_retention_period: field.string(''),
+  /** How often processor time is looked at, for rates; '': whenever somebody asks. */
+  stats_collect_period: field.string('', isDurationOrNone),
+  /** Samples older than this say nothing of the rate now; '': two minutes. */
+  stats_retention_period: field.string('', isDurationOrNone),
   enable_criu: field.boolean(true),
   enable_experimental_restore_via_create: field.boolean(false),
   containerd: field.table({

@@ -150,6 +150,12 @@ export function watchMemory(cri: Cri): () => void {
   return cri.bus.listen(({ namespace, topic, event }) => {
     if (namespace !== kubernetesNamespace || topic !== '/tasks/oom' || !isAny(event, TaskOOMSchema)) return;
     const container = cri.containers.find(unpackAny(TaskOOMSchema, event).containerId);
-    if (container) container.status = { ...container.status, reason: 'OOMKilled' };
+    if (!container) return;
+    container.status = { ...container.status, reason: 'OOMKilled' };
+    // It may have been noted with another reason already.
+    if (container.status.finishedAt === 0n) return;
+    void writeStatus(dirs.containerRoot(cri, container.id), container.status).catch((error) =>
+      cri.log.warn('reason of an end is not kept', { error, id: container.id }),
+    );
   });
 }

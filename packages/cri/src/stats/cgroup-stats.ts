@@ -32,6 +32,11 @@ export interface CgroupStatsOptions {
   tasks: TaskRuntime;
   containers: ContainerStore;
   disk: SnapshotDisk;
+  /** How often rates are sampled without anybody asking; absent: never. */
+  collectMs?: number | undefined;
+  retentionMs?: number | undefined;
+  /** Containers and pods to sample. */
+  running(): { containers: CriContainer[]; sandboxes: PodSandbox[] };
   /** Where a snapshotter keeps its files. */
   snapshotterRoot(name: string): string;
   log: Logger;
@@ -40,10 +45,32 @@ export interface CgroupStatsOptions {
 /** Asks shims and the kernel at each call; nothing is collected in between but rates. */
 export class CgroupStats implements StatsCollector {
   readonly #options: CgroupStatsOptions;
-  readonly #rates = new CpuRates();
+  readonly #rates: CpuRates;
+  readonly #timer: NodeJS.Timeout | undefined;
+  #collecting = false;
 
   constructor(options: CgroupStatsOptions) {
     this.#options = options;
+    this.#rates = new CpuRates(options.retentionMs);
+    const { collectMs, running } = options;
+    if (collectMs) this.#timer = setInterval(() => void this.#collect(running()), collectMs).unref();
+  }
+
+  /** Samples of all that runs, so that whoever asks next hears of the last moments. A round that takes too long has no second beside it. */
+  async #collect({ containers, sandboxes }: ReturnType<CgroupStatsOptions['running']>): Promise<void> {
+    if (this.#collecting) return;
+    this.#collecting = true;
+    const note = (thing: object, usage: CgroupUsage | undefined): void => {
+      if (usage) this.#rates.next(thing, nanosOf(now()), usage.cpu.total);
+    };
+    try {
+      for (const container of containers) note(container, await this.#usage(container.id));
+      for (const sandbox of sandboxes) note(sandbox, await this.#podUsage(sandbox));
+    } catch (error) {
+      this.#options.log.warn('no samples of processor time', { error });
+    } finally {
+      this.#collecting = false;
+    }
   }
 
   /** undefined for what does not run. */
@@ -181,7 +208,9 @@ export class CgroupStats implements StatsCollector {
     }
   }
 
-  async close(): Promise<void> {}
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+  }
 }
 
 function filesystem(mountpoint: string, timestamp: bigint, bytes: bigint, inodes: bigint): FilesystemUsage {

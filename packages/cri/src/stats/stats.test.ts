@@ -175,3 +175,12 @@ test('descriptors, sockets and threads of processes are counted', async () => {
   assert.ok(sockets >= 1n && descriptors > sockets && threads >= 2n, `${descriptors} ${sockets} ${threads}`);
   server.close();
 });
+
+test('a sample from long ago says nothing of the rate now', () => {
+  const rates = new CpuRates(10_000);
+  const second = 1_000_000_000n;
+  const thing = {};
+  rates.next(thing, second, 0n);
+  assert.equal(rates.next(thing, 12n * second, 5n * second), undefined);
+  assert.equal(rates.next(thing, 14n * second, 6n * second), second / 2n);
+});
