@@ -6,8 +6,8 @@ import { after, before, describe, test } from 'node:test';
 import { CtrSession, ctrClients } from '../lib/clients.ts';
 import { containerd2, TestContainerd } from '../lib/containerd.ts';
 import { TestDaemon } from '../lib/daemon.ts';
-import { buildTestImages } from '../lib/images.ts';
-import { eventually, run } from '../lib/processes.ts';
+import { busyboxArchive } from '../lib/images.ts';
+import { eventually } from '../lib/processes.ts';
 import { makeTempDir } from '../lib/temp-dir.ts';
 
 const client = ctrClients().find(({ name }) => name === 'ctr 2.3.4')!;
@@ -48,15 +48,7 @@ describe('beside containerd', { skip }, () => {
   const sides = [gantryd, containerd].map(({ address }) => new CtrSession(client, address, 'default'));
 
   before(async () => {
-    const { busybox } = await buildTestImages(path.join(temp.path, 'images'), { few: true });
-    const archive = path.join(temp.path, 'busybox.tar');
-    await run('skopeo', [
-      'copy',
-      '-q',
-      '--insecure-policy',
-      `oci:${busybox}:latest`,
-      `oci-archive:${archive}:${image}`,
-    ]);
+    const archive = await busyboxArchive(temp.path, image);
     // Mapped ids have to get through to the bundles.
     chmodSync(temp.path, 0o711);
     process.env['CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS'] = '1';

@@ -7,7 +7,7 @@ import { Client } from '../../packages/client/src/index.ts';
 import { type CtrClient, CtrSession, ctrClients } from '../lib/clients.ts';
 import { criuDirectory, criuUnable } from '../lib/criu.ts';
 import { TestDaemon } from '../lib/daemon.ts';
-import { buildTestImages } from '../lib/images.ts';
+import { busyboxArchive } from '../lib/images.ts';
 import { eventually, processesMentioning, run } from '../lib/processes.ts';
 import { makeTempDir, mountsBeneath } from '../lib/temp-dir.ts';
 
@@ -24,14 +24,7 @@ describe('checkpoint and restore', { skip }, () => {
   const usual = process.env['PATH'];
 
   before(async () => {
-    const { busybox } = await buildTestImages(path.join(temp.path, 'images'), { few: true });
-    await run('skopeo', [
-      'copy',
-      '-q',
-      '--insecure-policy',
-      `oci:${busybox}:latest`,
-      `oci-archive:${archive}:${image}`,
-    ]);
+    await busyboxArchive(temp.path, image);
     process.env['PATH'] = `${criuDirectory}:${usual}`;
     await daemon.start();
   });

@@ -7,8 +7,7 @@ import { after, before, describe, test } from 'node:test';
 import { Client, Code, hasCode } from '@gantry/client';
 import { CtrSession, ctrClients } from '../lib/clients.ts';
 import { TestDaemon } from '../lib/daemon.ts';
-import { buildTestImages } from '../lib/images.ts';
-import { run } from '../lib/processes.ts';
+import { busyboxArchive } from '../lib/images.ts';
 import { makeTempDir } from '../lib/temp-dir.ts';
 
 const root = process.getuid?.() === 0 ? false : 'containers need root';
@@ -28,15 +27,7 @@ describe('copies into and out of containers', { skip: root }, () => {
     mkdirSync(here('volume'));
     writeFileSync(here('volume/v'), 'in a volume');
     writeFileSync(here('outside'), 'secret of the host');
-    const { busybox } = await buildTestImages(here('images'), { few: true });
-    const archive = here('busybox.tar');
-    await run('skopeo', [
-      'copy',
-      '-q',
-      '--insecure-policy',
-      `oci:${busybox}:latest`,
-      `oci-archive:${archive}:${image}`,
-    ]);
+    const archive = await busyboxArchive(temp.path, image);
     await daemon.start();
     await ctr.ok('images', 'import', archive);
     const mount = `type=bind,src=${here('volume')},dst=/vol,options=rbind:rw`;

@@ -7,7 +7,7 @@ import { after, before, describe, test } from 'node:test';
 import { containerd2, TestContainerd } from '../lib/containerd.ts';
 import { CriLab, crictl } from '../lib/cri-lab.ts';
 import { bin } from '../lib/daemon.ts';
-import { buildTestImages } from '../lib/images.ts';
+import { busyboxArchive } from '../lib/images.ts';
 import { eventually, run } from '../lib/processes.ts';
 import { makeTempDir, mountsBeneath } from '../lib/temp-dir.ts';
 
@@ -102,15 +102,7 @@ describe('pods in our shim, under containerd 2.3.4', {
   before(async () => {
     mkdirSync(path.join(temp.path, 'cni'));
     symlinkSync(bin.shim, path.join(temp.path, 'containerd-shim-gantry-v1'));
-    const { busybox } = await buildTestImages(path.join(temp.path, 'images'), { few: true });
-    const archive = path.join(temp.path, 'busybox.tar');
-    await run('skopeo', [
-      'copy',
-      '-q',
-      '--insecure-policy',
-      `oci:${busybox}:latest`,
-      `oci-archive:${archive}:${image}`,
-    ]);
+    const archive = await busyboxArchive(temp.path, image);
     await daemon.start();
     await run(path.join(path.dirname(containerd2), 'ctr'), [
       '-a',

@@ -7,8 +7,8 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { CtrSession, ctrClients } from '../lib/clients.ts';
 import { TestDaemon } from '../lib/daemon.ts';
-import { buildTestImages } from '../lib/images.ts';
-import { endProcess, eventually, run } from '../lib/processes.ts';
+import { busyboxArchive } from '../lib/images.ts';
+import { endProcess, eventually } from '../lib/processes.ts';
 import { makeTempDir, mountsBeneath } from '../lib/temp-dir.ts';
 
 const root = process.getuid?.() === 0 ? false : 'containers need root';
@@ -139,15 +139,7 @@ for (const shim of shims) {
     const sleeper = ['sh', '-c', 'trap "exit 5" TERM; while :; do sleep 0.1; done'];
 
     before(async () => {
-      const { busybox } = await buildTestImages(path.join(temp.path, 'images'), { few: true });
-      const archive = path.join(temp.path, 'busybox.tar');
-      await run('skopeo', [
-        'copy',
-        '-q',
-        '--insecure-policy',
-        `oci:${busybox}:latest`,
-        `oci-archive:${archive}:${image}`,
-      ]);
+      const archive = await busyboxArchive(temp.path, image);
       await daemon.start();
       await ctr.ok('images', 'import', archive);
       await listen();

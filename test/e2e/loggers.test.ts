@@ -5,8 +5,8 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { type CtrClient, CtrSession, ctrClients } from '../lib/clients.ts';
 import { TestDaemon } from '../lib/daemon.ts';
-import { buildTestImages } from '../lib/images.ts';
-import { eventually, processesMentioning, run } from '../lib/processes.ts';
+import { busyboxArchive } from '../lib/images.ts';
+import { eventually, processesMentioning } from '../lib/processes.ts';
 import { makeTempDir } from '../lib/temp-dir.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'containers need root';
@@ -37,14 +37,7 @@ describe('loggers', { skip }, () => {
   const text = (name: string): string => (existsSync(at(name)) ? readFileSync(at(name), 'utf8') : '');
 
   before(async () => {
-    const { busybox } = await buildTestImages(at('images'), { few: true });
-    await run('skopeo', [
-      'copy',
-      '-q',
-      '--insecure-policy',
-      `oci:${busybox}:latest`,
-      `oci-archive:${archive}:${image}`,
-    ]);
+    await busyboxArchive(temp.path, image);
     script('note', note);
     await daemon.start();
   });

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { type CtrClient, CtrSession, ctrClients } from '../lib/clients.ts';
 import { TestDaemon } from '../lib/daemon.ts';
-import { buildTestImages, busyboxLayer } from '../lib/images.ts';
+import { busyboxArchive, busyboxLayer } from '../lib/images.ts';
 import { eventually, run } from '../lib/processes.ts';
 import { makeTempDir } from '../lib/temp-dir.ts';
 
@@ -20,14 +20,7 @@ describe('flags of ctr run, and ctr install', { skip }, () => {
   const rootfs = path.join(temp.path, 'rootfs');
 
   before(async () => {
-    const { busybox } = await buildTestImages(path.join(temp.path, 'images'), { few: true });
-    await run('skopeo', [
-      'copy',
-      '-q',
-      '--insecure-policy',
-      `oci:${busybox}:latest`,
-      `oci-archive:${archive}:${image}`,
-    ]);
+    await busyboxArchive(temp.path, image);
     // A container's root that is nobody here has to get through to its files.
     chmodSync(temp.path, 0o711);
     mkdirSync(rootfs);

@@ -6,8 +6,8 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { CtrSession, ctrClients } from '../lib/clients.ts';
 import { TestDaemon } from '../lib/daemon.ts';
-import { buildTestImages } from '../lib/images.ts';
-import { eventually, run } from '../lib/processes.ts';
+import { busyboxArchive } from '../lib/images.ts';
+import { eventually } from '../lib/processes.ts';
 import { makeTempDir } from '../lib/temp-dir.ts';
 
 const image = 'x/busybox:1';
@@ -28,10 +28,7 @@ describe('runsc under gantry-shim', { skip }, () => {
   before(async () => {
     // ctr has no way to pass flags to the runtime. runsc wants a network namespace with a network in it, or this.
     writeFileSync(runsc, '#!/bin/sh\nexec runsc --network=none "$@"\n', { mode: 0o755 });
-    const { busybox } = await buildTestImages(path.join(temp.path, 'images'), { few: true });
-    const archive = path.join(temp.path, 'busybox.tar');
-    const to = `oci-archive:${archive}:${image}`;
-    await run('skopeo', ['copy', '-q', '--insecure-policy', `oci:${busybox}:latest`, to]);
+    const archive = await busyboxArchive(temp.path, image);
     await daemon.start();
     await ctr.ok('images', 'import', archive);
   });

@@ -11,7 +11,7 @@ import { ProxyConnection } from '../../packages/daemon/src/plugins/proxy/proxy-c
 import { ProxySandboxController } from '../../packages/daemon/src/plugins/proxy/proxy-sandbox-controller.ts';
 import { CtrSession, ctrClients } from '../lib/clients.ts';
 import { bin, TestDaemon } from '../lib/daemon.ts';
-import { buildTestImages } from '../lib/images.ts';
+import { busyboxArchive } from '../lib/images.ts';
 import { endProcess, eventually, run } from '../lib/processes.ts';
 import { makeTempDir, mountsBeneath } from '../lib/temp-dir.ts';
 
@@ -49,15 +49,7 @@ describe('sandboxes of shims', { skip: root }, () => {
     writeFileSync(grpc, `#!/bin/sh\nREAL_SHIM='${foreign}' exec '${process.execPath}' '${program}' "$@"\n`, {
       mode: 0o755,
     });
-    const { busybox } = await buildTestImages(path.join(temp.path, 'images'), { few: true });
-    const archive = path.join(temp.path, 'busybox.tar');
-    await run('skopeo', [
-      'copy',
-      '-q',
-      '--insecure-policy',
-      `oci:${busybox}:latest`,
-      `oci-archive:${archive}:${image}`,
-    ]);
+    const archive = await busyboxArchive(temp.path, image);
     await daemon.start();
     await ctr.ok('images', 'import', archive);
   });

@@ -5,8 +5,7 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { CtrSession, ctrClients } from '../lib/clients.ts';
 import { TestDaemon } from '../lib/daemon.ts';
-import { buildTestImages } from '../lib/images.ts';
-import { run } from '../lib/processes.ts';
+import { busyboxArchive } from '../lib/images.ts';
 import { makeTempDir } from '../lib/temp-dir.ts';
 
 const skip = process.getuid?.() === 0 ? false : 'containers need root';
@@ -18,15 +17,7 @@ describe('ctr shim', { skip: skip || (own!.missing ?? false) }, () => {
   const ctr = new CtrSession(own!, daemon.address, 'shims');
 
   before(async () => {
-    const { busybox } = await buildTestImages(path.join(temp.path, 'images'), { few: true });
-    const archive = path.join(temp.path, 'busybox.tar');
-    await run('skopeo', [
-      'copy',
-      '-q',
-      '--insecure-policy',
-      `oci:${busybox}:latest`,
-      `oci-archive:${archive}:x/busybox:1`,
-    ]);
+    const archive = await busyboxArchive(temp.path, 'x/busybox:1');
     await daemon.start();
     await ctr.ok('images', 'import', archive);
     await ctr.ok('run', '-d', 'x/busybox:1', 'web', 'sh', '-c', 'trap "exit 5" TERM; while :; do sleep 0.1; done');

@@ -9,7 +9,7 @@ import { Shim } from '@gantry/client';
 import { type CtrClient, CtrSession } from '../lib/clients.ts';
 import { containerd2, TestContainerd } from '../lib/containerd.ts';
 import { bin } from '../lib/daemon.ts';
-import { buildTestImages } from '../lib/images.ts';
+import { busyboxArchive } from '../lib/images.ts';
 import { endProcess, eventually, run } from '../lib/processes.ts';
 import { makeTempDir, mountsBeneath } from '../lib/temp-dir.ts';
 
@@ -55,15 +55,7 @@ for (const { version, containerd } of peers) {
         `#!/bin/sh\nGANTRY_SHIM_GROUPING=sandbox\nexport GANTRY_SHIM_GROUPING\nexec '${bin.shim}' "$@"\n`,
         { mode: 0o755 },
       );
-      const { busybox } = await buildTestImages(path.join(temp.path, 'images'), { few: true });
-      const archive = path.join(temp.path, 'busybox.tar');
-      await run('skopeo', [
-        'copy',
-        '-q',
-        '--insecure-policy',
-        `oci:${busybox}:latest`,
-        `oci-archive:${archive}:${image}`,
-      ]);
+      const archive = await busyboxArchive(temp.path, image);
       await daemon.start();
       await ctr.ok('images', 'import', archive);
       await listen();

@@ -181,3 +181,11 @@ export async function buildTestImages(
   await buildImage(layouts['many-layers'], many, config);
   return layouts;
 }
+
+/** busybox alone under a name, as `busybox.tar` in a directory, for `ctr images import`; answers the file. */
+export async function busyboxArchive(directory: string, name: string): Promise<string> {
+  const { busybox } = await buildTestImages(path.join(directory, 'images'), { few: true });
+  const archive = path.join(directory, 'busybox.tar');
+  await run('skopeo', ['copy', '-q', '--insecure-policy', `oci:${busybox}:latest`, `oci-archive:${archive}:${name}`]);
+  return archive;
+}

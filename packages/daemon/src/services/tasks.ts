@@ -102,7 +102,10 @@ export const tasksGrpc = definePlugin({
             return { id: containerId, ...wireExit(await service.delete(requestContext(call), containerId)) };
           },
           async deleteProcess({ containerId, execId }, call) {
-            const task = await service.task(requestContext(call), containerId);
+            const ctx = requestContext(call);
+            // No exec: the init process, and with it the task.
+            if (execId === '') return { id: '', ...wireExit(await service.delete(ctx, containerId)) };
+            const task = await service.task(ctx, containerId);
             return { id: execId, ...wireExit(await task.deleteProcess(execId)) };
           },
           async get({ containerId, execId }, call) {

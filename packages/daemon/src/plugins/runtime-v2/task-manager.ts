@@ -1,18 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import type { Any } from '@bufbuild/protobuf/wkt';
-import {
-  Code,
-  deadlineExceeded,
-  hasCode,
-  isAny,
-  notFound,
-  now,
-  packAny,
-  StatusError,
-  toTimestamp,
-  unpackAny,
-} from '@gantry/api';
+import { Code, hasCode, isAny, notFound, now, packAny, StatusError, toTimestamp, unpackAny } from '@gantry/api';
 import { TaskDeleteSchema, TaskExitSchema } from '@gantry/api/gen/events/task_pb.js';
 import { RuntimeInfoSchema, RuntimeRequestSchema } from '@gantry/api/gen/types/introspection_pb.js';
 import type { EventExchange } from '../../core/events/exchange.ts';
@@ -27,21 +16,19 @@ import type {
   Task,
   TaskRuntime,
 } from '../../core/tasks/task-runtime.ts';
-import { bootstrapAt, formatBootstrap, parseBootstrap } from './bootstrap.ts';
+import { bootstrapAt, formatBootstrap } from './bootstrap.ts';
 import {
   type Bundle,
   type BundleRoots,
   createBundle,
   deleteBundle,
-  listBundles,
   readBundleFile,
-  sweepWork,
   writeBundleFile,
 } from './bundle.ts';
-import { removeDeadSocket } from './dead-socket.ts';
 import { type GroupFile, readGroupFile, writeGroupFile } from './group-file.ts';
+import { attachLeft, loadBundles, removeLeftSocket, unlessLost } from './left-bundles.ts';
 import { RootfsMounts } from './rootfs-mounts.ts';
-import { isOwn, type RuntimePath } from './runtime-path.ts';
+import type { RuntimePath } from './runtime-path.ts';
 import { deleteByShim, shimInfo } from './shim-command.ts';
 import type { ShimConnection } from './shim-connection.ts';
 import type { ShimGroup } from './shim-group.ts';
@@ -220,7 +207,11 @@ export class TaskManager implements TaskRuntime {
   async delete(ctx: RequestContext, id: string): Promise<ProcessExit> {
     const task = this.#tasks.get(key(ctx.namespace, id));
     if (!task) throw notFound(`task ${id} not found`);
-    const exit = await task.deleteProcess('');
+    const exit = await task.deleteProcess('').catch(async (error) => {
+      // Its shim has deleted it already, for somebody else: nothing but what is ours is left.
+      if (hasCode(error, Code.NotFound) && this.#tasks.get(key(ctx.namespace, id)) === task) await this.#forget(task);
+      throw error;
+    });
     await this.#forget(task);
     return exit;
   }
@@ -238,7 +229,7 @@ export class TaskManager implements TaskRuntime {
     const { log, events } = this.#settings;
     log.warn('cleaning up after shim disconnected', { id: task.id, namespace: task.namespace });
     const answer = await this.#deleteByShim(task.group.runtime, task.files);
-    if (!task.group.runtime.own) await this.#removeSocket(task.files);
+    if (!task.group.runtime.own) await removeLeftSocket(task.files, log);
     const exit: ProcessExit = {
       pid: answer?.pid || task.knownPid,
       exitStatus: answer?.exitStatus ?? unknownExit,
@@ -251,33 +242,12 @@ export class TaskManager implements TaskRuntime {
     events.publishMessage(task.namespace, '/tasks/delete', TaskDeleteSchema, { ...common, id: '' });
   }
 
-  async #removeSocket(bundle: Bundle): Promise<void> {
-    try {
-      const text = await readBundleFile(bundle, 'bootstrap.json');
-      if (text !== undefined) await removeDeadSocket(parseBootstrap(text).address);
-    } catch (error) {
-      this.#settings.log.warn('socket of a dead shim cannot be removed', { error, bundle: bundle.path });
-    }
-  }
-
   /** Finds the tasks that outlived the last daemon. Runs before the daemon serves. */
-  async load(): Promise<void> {
-    const bundles = await listBundles(this.#settings.roots);
-    await Promise.all(bundles.map((bundle) => this.#loadBundle(bundle)));
-    await sweepWork(this.#settings.roots);
+  load(): Promise<void> {
+    return loadBundles(this.#settings, (bundle, runtime) => this.#loadBundle(bundle, runtime));
   }
 
-  async #loadBundle(bundle: Bundle): Promise<void> {
-    const { log } = this.#settings;
-    const { runtimes, shims } = this.#groups;
-    const binary = await readBundleFile(bundle, 'shim-binary-path');
-    if (binary === undefined) {
-      await deleteBundle(bundle).catch((error) =>
-        log.error('bundle cannot be removed', { error, bundle: bundle.path }),
-      );
-      return;
-    }
-    const runtime = { path: binary, own: isOwn(bundle, binary, runtimes) };
+  async #loadBundle(bundle: Bundle, runtime: RuntimePath): Promise<void> {
     // Shims before containerd 2 write their address themselves: it is there if the daemon was killed before it wrote its own. Ours needs
     // no such word, and what a starter wrote whose daemon was killed may be of another group.
     const told = await readBundleFile(bundle, 'bootstrap.json');
@@ -291,26 +261,18 @@ export class TaskManager implements TaskRuntime {
     const group = this.#groups.of(bundle, runtime, await readGroupFile(bundle));
     const task = new ShimTask(bundle, group, 0, (lost) => this.#cleanUpLost(lost));
     group.add(task);
-    try {
-      const reached = this.#reach(task, text);
-      const { pid } = await (runtime.own ? reached : inTime(reached, shims.loadTimeoutMs));
-      task.setPid(pid);
-      this.#tasks.set(key(bundle.namespace, bundle.id), task);
-    } catch (error) {
-      log.warn('shim of a task does not answer', { error, id: bundle.id, namespace: bundle.namespace });
-      const cleaning = this.#cleanUpLost(task);
-      // One that hangs has had its time; the daemon's start waits for it no longer.
-      if (runtime.own || !hasCode(error, Code.DeadlineExceeded)) await cleaning;
-    }
+    const found = await unlessLost(this.#settings, 'task', { bundle, own: runtime.own }, this.#reach(task, text), () =>
+      this.#cleanUpLost(task),
+    );
+    if (!found) return;
+    task.setPid(found.pid);
+    this.#tasks.set(key(bundle.namespace, bundle.id), task);
   }
 
-  /** Connects to the shim that a task was left with, or starts ours again, and asks how the task is. */
+  /** Connects to the shim that a task was left with and asks how the task is. */
   async #reach(task: ShimTask, bootstrap: string): Promise<ProcessState> {
     const { loadTimeoutMs } = this.#groups.shims;
-    const connection = await task.group.attach(parseBootstrap(bootstrap)).catch((error) => {
-      if (!task.group.runtime.own) throw error;
-      return task.group.start(task.files);
-    });
+    const connection = await attachLeft(task.group, task.files, bootstrap);
     try {
       return await task.state('', loadTimeoutMs);
     } catch (error) {
@@ -335,14 +297,6 @@ async function checkpointPath(bundle: Bundle, source: CheckpointSource): Promise
   await mkdir(directory, { mode: 0o700 });
   await source.unpackInto(directory);
   return directory;
-}
-
-/** @throws StatusError DeadlineExceeded when the time is up first; what was waited for goes on, and fails unheard */
-function inTime<T>(work: Promise<T>, timeoutMs: number): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(deadlineExceeded(`no answer in ${timeoutMs} ms`)), timeoutMs);
-    work.then(resolve, reject).finally(() => clearTimeout(timer));
-  });
 }
 
 function key(namespace: string, id: string): string {

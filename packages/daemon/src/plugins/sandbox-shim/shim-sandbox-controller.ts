@@ -1,14 +1,4 @@
-import {
-  alreadyExists,
-  Code,
-  deadlineExceeded,
-  fromTimestamp,
-  hasCode,
-  internal,
-  notFound,
-  now,
-  StatusError,
-} from '@gantry/api';
+import { alreadyExists, Code, fromTimestamp, hasCode, internal, notFound, now, StatusError } from '@gantry/api';
 import type { StartSandboxResponse } from '@gantry/api/gen/runtime/sandbox/v1/sandbox_pb.js';
 import type { Platform } from '@gantry/oci';
 import type { Logger } from '../../core/log/logger.ts';
@@ -23,20 +13,18 @@ import type {
 } from '../../core/sandboxes/sandbox-controller.ts';
 import type { SandboxInput } from '../../core/sandboxes/sandbox-store.ts';
 import { validateIdentifier } from '../../core/validation/identifier.ts';
-import { formatBootstrap, parseBootstrap } from '../runtime-v2/bootstrap.ts';
+import { formatBootstrap } from '../runtime-v2/bootstrap.ts';
 import {
   type Bundle,
   type BundleRoots,
   createBundle,
   deleteBundle,
-  listBundles,
   readBundleFile,
-  sweepWork,
   writeBundleFile,
 } from '../runtime-v2/bundle.ts';
-import { removeDeadSocket } from '../runtime-v2/dead-socket.ts';
 import { readGroupFile, writeGroupFile } from '../runtime-v2/group-file.ts';
-import { isOwn } from '../runtime-v2/runtime-path.ts';
+import { attachLeft, loadBundles, removeLeftSocket, unlessLost } from '../runtime-v2/left-bundles.ts';
+import type { RuntimePath } from '../runtime-v2/runtime-path.ts';
 import { deleteByShim } from '../runtime-v2/shim-command.ts';
 import type { ShimConnection } from '../runtime-v2/shim-connection.ts';
 import type { ShimGroups } from '../runtime-v2/shim-groups.ts';
@@ -298,7 +286,7 @@ export class ShimSandboxController implements SandboxController {
     sandbox.unsettle();
     log.warn('cleaning up after shim disconnected', { sandbox: sandbox.id, namespace: sandbox.namespace });
     const exit = await this.#deleteByShim(sandbox);
-    if (!sandbox.group.runtime.own) await this.#removeSocket(sandbox.files);
+    if (!sandbox.group.runtime.own) await removeLeftSocket(sandbox.files, log);
     this.#groups.removeSandbox(sandbox.namespace, sandbox.id);
     await sandbox.group.remove(sandbox);
     await deleteBundle(sandbox.files).catch((error) =>
@@ -308,53 +296,29 @@ export class ShimSandboxController implements SandboxController {
     sandbox.tellEnd(exit ?? { exitStatus: unknownExit, exitedAt: now() });
   }
 
-  async #removeSocket(bundle: Bundle): Promise<void> {
-    const text = await readBundleFile(bundle, 'bootstrap.json');
-    if (text !== undefined) await removeDeadSocket(parseBootstrap(text).address);
-  }
-
   /** Finds the sandboxes that outlived the last daemon. Runs before the daemon serves. */
-  async load(): Promise<void> {
-    const bundles = await listBundles(this.#settings.roots);
-    await Promise.all(bundles.map((bundle) => this.#loadBundle(bundle)));
-    await sweepWork(this.#settings.roots);
+  load(): Promise<void> {
+    return loadBundles(this.#settings, (bundle, runtime) => this.#loadBundle(bundle, runtime));
   }
 
-  async #loadBundle(bundle: Bundle): Promise<void> {
-    const { log } = this.#settings;
-    const { runtimes, shims } = this.#groups;
-    const binary = await readBundleFile(bundle, 'shim-binary-path');
-    if (binary === undefined) {
-      await deleteBundle(bundle).catch((error) =>
-        log.error('bundle cannot be removed', { error, bundle: bundle.path }),
-      );
-      return;
-    }
-    const runtime = { path: binary, own: isOwn(bundle, binary, runtimes) };
+  async #loadBundle(bundle: Bundle, runtime: RuntimePath): Promise<void> {
     const file = await readGroupFile(bundle);
     const sandbox = new ShimSandbox(bundle, this.#groups.of(bundle, runtime, file), (lost) => this.#cleanUpLost(lost));
     this.#sandboxes.set(key(bundle.namespace, bundle.id), sandbox);
     sandbox.group.add(sandbox);
-    try {
-      const reached = this.#reach(sandbox, await readBundleFile(bundle, 'bootstrap.json'));
-      await (runtime.own ? reached : inTime(reached, shims.loadTimeoutMs));
-      this.#groups.addSandbox(bundle.namespace, bundle.id, { group: sandbox.group, file });
-      sandbox.settle();
-    } catch (error) {
-      log.warn('shim of a sandbox does not answer', { error, id: bundle.id, namespace: bundle.namespace });
-      const cleaning = this.#cleanUpLost(sandbox);
-      // One that hangs has had its time; the daemon's start waits for it no longer.
-      if (runtime.own || !hasCode(error, Code.DeadlineExceeded)) await cleaning;
-    }
+    const reached = this.#reach(sandbox, await readBundleFile(bundle, 'bootstrap.json')).then(() => true);
+    const found = await unlessLost(this.#settings, 'sandbox', { bundle, own: runtime.own }, reached, () =>
+      this.#cleanUpLost(sandbox),
+    );
+    if (!found) return;
+    this.#groups.addSandbox(bundle.namespace, bundle.id, { group: sandbox.group, file });
+    sandbox.settle();
   }
 
-  /** Connects to the shim that a sandbox was left with, or starts ours again, and asks whether the sandbox is there. */
+  /** Connects to the shim that a sandbox was left with and asks whether the sandbox is there. */
   async #reach(sandbox: ShimSandbox, bootstrap: string | undefined): Promise<void> {
     if (bootstrap === undefined) throw notFound(`sandbox ${sandbox.id} was not made yet`);
-    await sandbox.group.attach(parseBootstrap(bootstrap)).catch((error) => {
-      if (!sandbox.group.runtime.own) throw error;
-      return sandbox.group.start(sandbox.files);
-    });
+    await attachLeft(sandbox.group, sandbox.files, bootstrap);
     await sandbox.ask((client, options) =>
       client.sandboxStatus({ sandboxId: sandbox.id }, { ...options, timeoutMs: this.#groups.shims.loadTimeoutMs }),
     );
@@ -364,14 +328,6 @@ export class ShimSandboxController implements SandboxController {
 /** Where a sandbox's tasks are created, as containerd writes it: `ttrpc+unix:///path`. */
 function endpoint({ bootstrap }: ShimConnection): { address: string; version: number } {
   return { address: `${bootstrap.protocol}+${bootstrap.address}`, version: bootstrap.version };
-}
-
-/** @throws StatusError DeadlineExceeded when the time is up first; what was waited for goes on, and fails unheard */
-function inTime<T>(work: Promise<T>, timeoutMs: number): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(deadlineExceeded(`no answer in ${timeoutMs} ms`)), timeoutMs);
-    work.then(resolve, reject).finally(() => clearTimeout(timer));
-  });
 }
 
 function key(namespace: string, id: string): string {

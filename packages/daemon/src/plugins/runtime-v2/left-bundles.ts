@@ -1,0 +1,78 @@
+import { Code, deadlineExceeded, hasCode } from '@gantry/api';
+import type { Logger } from '../../core/log/logger.ts';
+import { parseBootstrap } from './bootstrap.ts';
+import { type Bundle, type BundleRoots, deleteBundle, listBundles, readBundleFile, sweepWork } from './bundle.ts';
+import { removeDeadSocket } from './dead-socket.ts';
+import { isOwn, type RuntimePath } from './runtime-path.ts';
+import type { ShimConnection } from './shim-connection.ts';
+import type { ShimGroup } from './shim-group.ts';
+import type { ShimGroups } from './shim-groups.ts';
+
+/** What the loading of tasks and that of sandboxes have in common: bundles that outlived the last daemon, with their shims. */
+export interface LeftBundles {
+  roots: BundleRoots;
+  groups: ShimGroups;
+  log: Logger;
+}
+
+/** Has each bundle loaded that was whole, removes the others and what work directories have no bundle. Before the daemon serves. */
+export async function loadBundles(
+  { roots, groups, log }: LeftBundles,
+  load: (bundle: Bundle, runtime: RuntimePath) => Promise<void>,
+): Promise<void> {
+  const loadOne = async (bundle: Bundle): Promise<void> => {
+    const binary = await readBundleFile(bundle, 'shim-binary-path');
+    if (binary !== undefined) return load(bundle, { path: binary, own: isOwn(bundle, binary, groups.runtimes) });
+    await deleteBundle(bundle).catch((error) => log.error('bundle cannot be removed', { error, bundle: bundle.path }));
+  };
+  await Promise.all((await listBundles(roots)).map(loadOne));
+  await sweepWork(roots);
+}
+
+/** Connects to the shim that a bundle was left with, or starts ours again. */
+export function attachLeft(group: ShimGroup, bundle: Bundle, bootstrap: string): Promise<ShimConnection> {
+  return group.attach(parseBootstrap(bootstrap)).catch((error) => {
+    if (!group.runtime.own) throw error;
+    return group.start(bundle);
+  });
+}
+
+/**
+ * What `reach` answers; undefined if the shim does not answer, and what was left with it is cleaned up then. Other people's shims
+ * have their time; ours is started again if need be, and takes as long as it takes.
+ */
+export async function unlessLost<T>(
+  { groups, log }: LeftBundles,
+  what: 'task' | 'sandbox',
+  { bundle, own }: { bundle: Bundle; own: boolean },
+  reach: Promise<T>,
+  cleanUp: () => Promise<void>,
+): Promise<T | undefined> {
+  try {
+    return await (own ? reach : inTime(reach, groups.shims.loadTimeoutMs));
+  } catch (error) {
+    log.warn(`shim of a ${what} does not answer`, { error, id: bundle.id, namespace: bundle.namespace });
+    const cleaning = cleanUp();
+    // One that hangs has had its time; the daemon's start waits for it no longer.
+    if (own || !hasCode(error, Code.DeadlineExceeded)) await cleaning;
+    return undefined;
+  }
+}
+
+/** Removes the socket that a dead shim of others has left. */
+export async function removeLeftSocket(bundle: Bundle, log: Logger): Promise<void> {
+  try {
+    const text = await readBundleFile(bundle, 'bootstrap.json');
+    if (text !== undefined) await removeDeadSocket(parseBootstrap(text).address);
+  } catch (error) {
+    log.warn('socket of a dead shim cannot be removed', { error, bundle: bundle.path });
+  }
+}
+
+/** @throws StatusError DeadlineExceeded when the time is up first; what was waited for goes on, and fails unheard */
+function inTime<T>(work: Promise<T>, timeoutMs: number): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(deadlineExceeded(`no answer in ${timeoutMs} ms`)), timeoutMs);
+    work.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
+}
