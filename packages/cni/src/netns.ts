@@ -84,6 +84,7 @@ export async function removeNetns(file: string): Promise<void> {
     if (!hasErrno(error, 'EINVAL', 'ENOENT')) throw error;
   }
   await unlink(file).catch((error) => {
-    if (!hasErrno(error, 'ENOENT')) throw error;
+    // `ip netns` lays a copy of the directory, with all its mounts, over it. What is beneath cannot be reached and stays until that goes.
+    if (!hasErrno(error, 'ENOENT', 'EBUSY')) throw error;
   });
 }
