@@ -39,7 +39,8 @@ export async function checkTruth(lab: PodsLab, ledger: PodLedger): Promise<void>
     throw new Error(`${(error as Error).message}\n${wrong.join('\n')}`);
   });
   // One of each kind as crictl inspects it, and all by their status.
-  const kinds = new Map(ledger.containers.filter(({ id }) => id).map((container) => [container.state, container]));
+  const there = ledger.containers.filter(({ id, state }) => id !== undefined && state !== 'removing');
+  const kinds = new Map(there.map((container) => [container.state, container]));
   for (const { id } of kinds.values()) {
     const { status } = await lab.cri.json<{ status: { id: string; state: string } }>('inspect', id!);
     assert.equal(status.id, id);
