@@ -29,14 +29,26 @@ export function newNetnsPath(directory: string): string {
   return path.join(directory, `cni-${randomUUID()}`);
 }
 
+/** A namespace that goes with this process, or when it is disposed of, unless it is kept at a path. */
+export interface OpenNetns extends Disposable {
+  /** Keeps it at that path, where nothing may be yet. */
+  keep(file: string): void;
+}
+
+/** Makes a namespace with its loopback interface up, and enters it for no longer than that takes. */
+export function openNetns(): OpenNetns {
+  return openEntered(() => unshare(CLONE.NEWNET));
+}
+
 /** Makes a namespace with its loopback interface up, kept at that path. */
 export function createNetns(file: string): void {
-  keepNetns(file, () => unshare(CLONE.NEWNET));
+  using made = openNetns();
+  made.keep(file);
 }
 
 /** Keeps the namespace that a process is in at that path, with its loopback interface up. */
 export function keepNetnsOf(pid: number, file: string): void {
-  keepNetns(file, () => {
+  using found = openEntered(() => {
     const fd = openat(AT_FDCWD, `/proc/${pid}/ns/net`, O.RDONLY);
     try {
       setns(fd, CLONE.NEWNET);
@@ -44,25 +56,42 @@ export function keepNetnsOf(pid: number, file: string): void {
       close(fd);
     }
   });
+  found.keep(file);
 }
 
-function keepNetns(file: string, enter: () => void): void {
-  mkdirSync(path.dirname(file), { recursive: true, mode: 0o755 });
-  closeSync(openSync(file, 'wx', 0o444));
+function openEntered(enter: () => void): OpenNetns {
   const home = openat(AT_FDCWD, '/proc/thread-self/ns/net', O.RDONLY);
+  let fd: number;
   try {
     enter();
     try {
-      mountSync('/proc/thread-self/ns/net', file, '', MS.BIND);
-      setLoopbackUp();
+      fd = openat(AT_FDCWD, '/proc/thread-self/ns/net', O.RDONLY);
+      try {
+        setLoopbackUp();
+      } catch (error) {
+        close(fd);
+        throw error;
+      }
     } finally {
       setns(home, CLONE.NEWNET);
     }
+  } finally {
+    close(home);
+  }
+  return {
+    keep: (file) => keepAt(fd, file),
+    [Symbol.dispose]: () => close(fd),
+  };
+}
+
+function keepAt(fd: number, file: string): void {
+  mkdirSync(path.dirname(file), { recursive: true, mode: 0o755 });
+  closeSync(openSync(file, 'wx', 0o444));
+  try {
+    mountSync(`/proc/self/fd/${fd}`, file, '', MS.BIND);
   } catch (error) {
     rmSync(file, { force: true });
     throw error;
-  } finally {
-    close(home);
   }
 }
 

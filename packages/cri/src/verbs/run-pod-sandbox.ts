@@ -7,7 +7,7 @@ import {
   PodSandboxConfigSchema,
   type RunPodSandboxRequest,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
-import { createNetns, defaultNetnsDirectory, keepNetnsOf, newNetnsPath, removeNetns } from '@gantry/cni/netns.ts';
+import { defaultNetnsDirectory, keepNetnsOf, newNetnsPath, openNetns, removeNetns } from '@gantry/cni/netns.ts';
 import type { NetworkedPod } from '@gantry/cni/pod-network.ts';
 import { type Cri, criContext } from '../cri.ts';
 import { CriLabel, Extension, ExtensionType } from '../labels.ts';
@@ -82,11 +82,15 @@ export async function runPodSandbox(
     undoing('what was prepared', () => controller.shutdown(quiet, id));
     controller.prepare(ctx, record());
   }
-  await recorded;
   // A user namespace of the pod's own has to own its network namespace, which the runtime then makes.
   const mapped = podIdMapping(config.linux?.securityContext?.namespaceOptions?.usernsOptions) !== undefined;
+  // Awaited below, unless what comes before fails.
+  recorded.catch(() => undefined);
+  // Until it is kept at its path nothing of it outlives the daemon: it need not wait for the record.
+  using netns = metadata.netnsPath !== '' && !mapped ? openNetns() : undefined;
+  await recorded;
   if (metadata.netnsPath !== '') {
-    if (!mapped) createNetns(metadata.netnsPath);
+    netns?.keep(metadata.netnsPath);
     undoing('network namespace', () => (stays ? undefined : removeNetns(metadata.netnsPath)));
   }
 
