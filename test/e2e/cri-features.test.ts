@@ -1,9 +1,12 @@
 // What a pod or container asks for, as it is found inside: by crictl's configurations, one daemon for all.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import net from 'node:net';
 import path from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import { after, before, describe, test } from 'node:test';
-import { CriLab } from '../lib/cri-lab.ts';
+import { CriLab, crictl } from '../lib/cri-lab.ts';
 import { buildImage, busyboxLayer } from '../lib/images.ts';
 import { eventually, freePort, run } from '../lib/processes.ts';
 import { makeTempDir, mountsBeneath } from '../lib/temp-dir.ts';
@@ -19,6 +22,7 @@ interface Inspect {
 describe('what pods and containers ask for', { skip: CriLab.missing() }, async () => {
   const temp = makeTempDir('cri-features');
   const metrics = await freePort();
+  const tcp = await freePort();
   const classes = path.join(temp.path, 'blockio.yaml');
   const lab = new CriLab(
     temp.path,
@@ -40,6 +44,8 @@ stats_collect_period = '1s'
   BinaryName = '${newRunc}'
 [plugins.'io.containerd.service.v1.tasks-service']
   blockio_config_file = '${classes}'
+[plugins.'io.containerd.server.v1.grpc-tcp']
+  address = '127.0.0.1:${tcp}'
 [plugins.'io.containerd.server.v1.metrics']
   address = '127.0.0.1:${metrics}'
 `,
@@ -198,7 +204,7 @@ stats_collect_period = '1s'
     );
     const part = await start(mounts('data'));
     assert.equal(await inside(part, 'cat /volume/kept'), 'from the image');
-    assert.match(await refused(mounts('../..')), /must be relative and stay inside/);
+    assert.match(await refused(mounts('../..')), /is not relative, or path escapes from parent/);
     assert.match(await refused(mounts('nowhere')), /does not exist in the image/);
     const missing = { mounts: [{ container_path: '/volume', image: { image: 'nowhere:1' } }] };
     assert.match(await refused(missing), /not found/);
@@ -365,6 +371,26 @@ stats_collect_period = '1s'
     assert.equal(await inside(await start({ image: { image: 'accounts:1' } }), 'id -u'), '1000');
   });
 
+  test('on TCP there is no CRI', async () => {
+    // crictl speaks to unix sockets only.
+    const socket = path.join(temp.path, 'to-tcp.sock');
+    const bridge = net.createServer((one) => {
+      const other = net.connect(tcp, '127.0.0.1');
+      for (const [from, to] of [
+        [one, other],
+        [other, one],
+      ] as const)
+        pipeline(from, to).catch(() => undefined);
+    });
+    bridge.listen(socket);
+    await once(bridge, 'listening');
+    const ends = ['-r', `unix://${socket}`, '-i', `unix://${socket}`, '-t', '10s'];
+    const { code, stderr } = await run(crictl, [...ends, 'pods'], { mayFail: true });
+    bridge.close();
+    assert.notEqual(code, 0);
+    assert.match(stderr, /Unimplemented|unknown service/);
+  });
+
   test('rates are there for the first who asks, as they are sampled', async () => {
     const id = await start({});
     const usage = await eventually(
@@ -385,6 +411,8 @@ stats_collect_period = '1s'
   });
 
   test('numbers: metrics of pods with all that containerd tells of, and of CRI itself', async () => {
+    const config = lab.container('says', ['echo', 'a line']);
+    await lab.ok('start', await lab.ok('create', podId, config, pod));
     const id = await start({});
     const told = JSON.parse(await lab.ok('metricsp', '-o', 'json').catch(() => lab.ok('metricsp'))) as {
       podMetrics: {
@@ -399,7 +427,14 @@ stats_collect_period = '1s'
     assert.ok(value('container_file_descriptors') >= 3);
     assert.ok(value('container_threads') >= 1);
     assert.ok(value('container_fs_limit_bytes') > 0);
-    const text = await (await fetch(`http://127.0.0.1:${metrics}/v1/metrics`)).text();
+    const text = await eventually(
+      'the line is counted',
+      async () => {
+        const found = await (await fetch(`http://127.0.0.1:${metrics}/v1/metrics`)).text();
+        return /^containerd_cri_output_entries_total [1-9]/m.test(found) ? found : undefined;
+      },
+      patience,
+    );
     for (const name of [
       'containerd_cri_container_create_seconds_count{runtime="io.containerd.runc.v2"}',
       'containerd_cri_sandbox_runtime_create_seconds_count{runtime="io.containerd.runc.v2"}',

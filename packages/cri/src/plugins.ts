@@ -179,10 +179,15 @@ export const criGrpcPlugin = definePlugin({
     const { settings } = context.all(nriType).get('nri') ?? {};
     const nri = settings && new NriHooks(settings, () => cri, context.log);
     const events = new CriEvents();
+    const logs = new WorkerLogs(context.log);
     const prometheus = context.all(PluginTypes.Metrics).get('grpc-prometheus') as
       | { registry: MetricsRegistry }
       | undefined;
-    const metrics = new CriMetrics(() => events.dropped, prometheus?.registry);
+    const metrics = new CriMetrics(
+      () => events.dropped,
+      () => logs.counts(),
+      prometheus?.registry,
+    );
     const cri: Cri = {
       config: { images: config, runtime: runtime.config },
       root: runtime.root,
@@ -220,7 +225,7 @@ export const criGrpcPlugin = definePlugin({
         }),
         metrics,
       ),
-      logs: new WorkerLogs(context.log),
+      logs,
       streaming: new HttpStreamingServer(context.config, () => streamingRuntime(cri), context.log),
       stats: new CgroupStats({
         tasks,
@@ -282,6 +287,7 @@ export const criGrpcPlugin = definePlugin({
     }
     void takeDownUnfinished(cri, unfinished);
     return {
+      unixOnly: context.config.disable_tcp_service,
       register(grpc): void {
         grpc.add(RuntimeService, runtimeService(cri));
         grpc.add(ImageService, imageService(cri));

@@ -24,12 +24,16 @@ export class LogThread {
   #stopping = false;
   #gone = false;
 
-  /** @param onEnd called when the thread has ended without having been stopped */
-  constructor(onReport: (report: ContainerReport) => void, onEnd: (reason: Error) => void) {
+  /** @param onEnd called when the thread has ended without having been stopped @param counts added to by the thread */
+  constructor(
+    onReport: (report: ContainerReport) => void,
+    onEnd: (reason: Error) => void,
+    counts: BigInt64Array<SharedArrayBuffer>,
+  ) {
     const worker = new Worker(workerUrl(import.meta.url, 'log-worker'), {
       name: 'gantry-logs',
       execArgv: [],
-      workerData: { bell: this.#bell },
+      workerData: { bell: this.#bell, counts },
       resourceLimits: { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 128 },
     });
     this.#worker = worker;

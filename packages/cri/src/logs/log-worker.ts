@@ -7,8 +7,9 @@ import { LogBuffers } from './spooled-log.ts';
 import { WaitLoop } from './wait-loop.ts';
 
 const port = parentPort!;
-const buffers = new LogBuffers();
-const loop = new WaitLoop((workerData as { bell: number }).bell);
+const { bell, counts } = workerData as { bell: number; counts: BigInt64Array };
+const buffers = new LogBuffers(counts);
+const loop = new WaitLoop(bell);
 const containers = new Map<number, LoggedContainer>();
 
 const report = (message: LogReport, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer);

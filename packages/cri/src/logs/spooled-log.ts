@@ -1,4 +1,5 @@
 import type { LineFormat } from './line-format.ts';
+import { countPiece, newLogCounts } from './log-counts.ts';
 import { decodeRecord, encodeRecord, type FileIdentity, type LogStep, recordBytes } from './log-journal.ts';
 import type { LogKernel } from './log-kernel.ts';
 
@@ -12,6 +13,11 @@ export interface LogFile {
 export class LogBuffers {
   input = Buffer.allocUnsafeSlow(256 << 10);
   output = Buffer.allocUnsafeSlow(1 << 20);
+  readonly counts: BigInt64Array;
+
+  constructor(counts: BigInt64Array = newLogCounts()) {
+    this.counts = counts;
+  }
 
   /** For a line that is longer than any before. */
   grow(most: number): void {
@@ -254,6 +260,7 @@ export class SpooledLog {
       if (whole > 0) {
         format.format(input, output.subarray(0, whole), this.#max, end);
         this.#heads[stream] = head + format.consumed;
+        countPiece(this.#buffers.counts, format);
       }
       this.#unnoted = true;
       this.#settle();
@@ -261,6 +268,7 @@ export class SpooledLog {
     }
     this.#heads[stream] = head + format.consumed;
     this.#unnoted = true;
+    countPiece(this.#buffers.counts, format);
   }
 
   /** Gives back what a spool holds that is in the log, and has the journal say how far that is. */

@@ -84,6 +84,9 @@ test('both streams in one log; the end comes when all is written, and leaves no 
   assert.deepEqual(await readNumbered([options.logPath]), { stdout: 3000, stderr: 3000 });
   assert.equal(existsSync(options.stateDirectory), false);
   assert.equal(statSync(options.logPath).mode & 0o777, 0o640);
+  const { inputEntries, outputEntries, splitEntries, outputBytes } = logs.counts();
+  assert.deepEqual([inputEntries, outputEntries - splitEntries], [6000n, 6000n]);
+  assert.equal(outputBytes, BigInt(statSync(options.logPath).size));
 });
 
 test('killed at random moments of a flood, nothing is lost, torn or doubled', async () => {

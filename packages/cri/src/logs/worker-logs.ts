@@ -3,6 +3,7 @@ import { Code, hasCode } from '@gantry/api';
 import type { Logger } from '@gantry/daemon/core/log/logger.ts';
 import { O, openFifoWriter } from '@gantry/sys';
 import type { ContainerIo, ContainerLogOptions, ContainerLogs, EarlierOutput, OutputName } from './container-logs.ts';
+import { type LogCounts, newLogCounts, readLogCounts } from './log-counts.ts';
 import type { LogState } from './log-messages.ts';
 import { type ContainerReport, LogThread } from './log-thread.ts';
 
@@ -10,12 +11,18 @@ import { type ContainerReport, LogThread } from './log-thread.ts';
 export class WorkerLogs implements ContainerLogs {
   readonly #log: Logger;
   readonly #open = new Map<number, WorkerIo>();
+  readonly #counts = newLogCounts();
   #thread: LogThread | undefined;
   #lastId = 0;
   #closed = false;
 
   constructor(log: Logger) {
     this.#log = log;
+  }
+
+  /** Of all containers since this was made. */
+  counts(): LogCounts {
+    return readLogCounts(this.#counts);
   }
 
   async open(options: ContainerLogOptions, earlier?: EarlierOutput): Promise<ContainerIo> {
@@ -39,6 +46,7 @@ export class WorkerLogs implements ContainerLogs {
     this.#thread ??= new LogThread(
       (report) => this.#open.get(report.id)?.report(report),
       (reason) => this.#restart(reason),
+      this.#counts,
     );
     return this.#thread;
   }

@@ -1,4 +1,5 @@
 import { Counter, Gauge, Histogram, MetricsRegistry } from '@gantry/daemon/core/metrics/metrics-registry.ts';
+import type { LogCounts } from '../logs/log-counts.ts';
 
 const prefix = 'containerd_cri_';
 
@@ -20,6 +21,14 @@ const runtimeTimers = {
   container_checkpoint: 'Time to checkpoint a container.',
 } as const;
 
+const logCounters: Record<string, { field: keyof LogCounts; help: string }> = {
+  input_entries: { field: 'inputEntries', help: 'Lines that containers wrote to their logs.' },
+  input_bytes: { field: 'inputBytes', help: 'Bytes that containers wrote to their logs.' },
+  output_entries: { field: 'outputEntries', help: 'Entries that are in logs.' },
+  output_bytes: { field: 'outputBytes', help: 'Bytes that are in logs.' },
+  split_entries: { field: 'splitEntries', help: 'Entries more than there were lines, as long ones are told in parts.' },
+};
+
 export type TimerName = keyof typeof timers;
 export type RuntimeTimerName = keyof typeof runtimeTimers;
 export type NetworkOperation = 'set_up_pod' | 'tear_down_pod' | 'get_pod_network_status';
@@ -34,8 +43,11 @@ export class CriMetrics {
   readonly #throughput: Histogram;
   #pulling = 0;
 
-  /** @param dropped how many events no subscriber got */
-  constructor(dropped: () => number, registry = new MetricsRegistry()) {
+  /** @param dropped how many events no subscriber got @param logs what went to logs so far */
+  constructor(dropped: () => number, logs: () => LogCounts, registry = new MetricsRegistry()) {
+    for (const [name, { field, help }] of Object.entries(logCounters)) {
+      registry.register(new Gauge(`${prefix}${name}_total`, help, () => Number(logs()[field]), 'counter'));
+    }
     for (const [name, help] of Object.entries({ ...timers, ...runtimeTimers }))
       this.#histograms.set(name, registry.register(new Histogram(`${prefix}${name}_seconds`, help)));
     for (const name of Object.keys(timers)) this.#histograms.get(name)?.declare({});

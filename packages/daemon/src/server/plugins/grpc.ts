@@ -17,13 +17,14 @@ const grace = 1000;
 /** A server with every service that started. */
 function grpcServer(
   context: PluginContext<{ max_recv_message_size: number; max_send_message_size: number }>,
+  tcp: boolean,
 ): GrpcServer {
   const server = new GrpcServer({
     ...serverOptions(context, 'grpc'),
     maxReceiveBytes: context.config.max_recv_message_size || limit,
     maxSendBytes: context.config.max_send_message_size || limit,
   });
-  for (const set of context.all(PluginTypes.Grpc).values()) set.register?.(server);
+  for (const set of context.all(PluginTypes.Grpc).values()) if (!(tcp && set.unixOnly)) set.register?.(server);
   return server;
 }
 
@@ -41,7 +42,7 @@ export const grpcServerPlugin = definePlugin({
   init: (context): unknown => {
     const { address, uid, gid } = context.config;
     if (address === '') throw new PluginSkip('no address');
-    const server = grpcServer(context);
+    const server = grpcServer(context, false);
     const instance: ServerInstance = {
       start: async () => {
         await server.listenUnix(unixAddressOf(address), { uid, gid });
@@ -92,7 +93,7 @@ export const grpcTcpServerPlugin = definePlugin({
     if (address === '') throw new PluginSkip('no address');
     const tls = await tlsOptions(context.config);
     if (!tls) context.log.warn('the TCP address is served without TLS: whoever reaches it is root here', { address });
-    const server = grpcServer(context);
+    const server = grpcServer(context, true);
     const instance: ServerInstance = {
       start: async () => {
         const port = await server.listenTcp(address, tls);
