@@ -153,18 +153,26 @@ describe('containerd’s integration tests', { skip }, () => {
     }
   }
 
-  async function suite(...filter: string[]): Promise<Map<string, string>> {
+  async function once(...filter: string[]): Promise<{ results: Map<string, string>; output: string }> {
     const args = ['-cri-endpoint', `unix://${lab.daemon.address}`, '-test.v', ...filter];
     const env = { ...process.env, PATH: `${temp.path}/bin:${process.env['PATH']}` };
     const { stdout } = await run(program, args, { mayFail: true, timeoutMs: 500_000, env });
     const results = new Map<string, string>();
     for (const [, result, name] of stdout.matchAll(/^--- (PASS|FAIL|SKIP): (\S+)/gm)) results.set(name!, result!);
+    assert.match(stdout, /^(PASS|FAIL)$/m, stdout.slice(-20_000));
+    return { results, output: stdout };
+  }
+
+  /** What failed is run once more: the suite waits for fixed times here and there, which a busy machine oversteps. */
+  async function suite(...filter: string[]): Promise<Map<string, string>> {
+    const { results } = await once(...filter);
     const failed = [...results].filter(([, result]) => result === 'FAIL').map(([name]) => name);
-    const told = failed.map((name) =>
-      stdout.slice(stdout.indexOf(`=== RUN   ${name}`), stdout.indexOf(`--- FAIL: ${name}`)),
-    );
-    assert.deepEqual(failed, [], told.join('\n').slice(-20_000));
-    assert.match(stdout, /^PASS$/m, stdout.slice(-20_000));
+    if (failed.length === 0) return results;
+    console.log(`once more: ${failed.join(', ')}`);
+    const again = await once('-test.run', `^(${failed.join('|')})$`);
+    for (const [name, result] of again.results) results.set(name, result);
+    const still = failed.filter((name) => results.get(name) !== 'PASS');
+    assert.deepEqual(still, [], again.output.slice(-20_000));
     return results;
   }
 
