@@ -76,7 +76,7 @@ async function findSandbox(cri: Cri, sandbox: PodSandbox): Promise<void> {
     if (!hasCode(error, Code.NotFound)) throw error;
     return undefined;
   });
-  if (found?.createdAt) sandbox.status.createdAt = nanosOf(found.createdAt);
+  if (found?.createdAt) sandbox.status = { ...sandbox.status, createdAt: nanosOf(found.createdAt) };
   if (found?.state !== 'SANDBOX_READY') return;
   sandbox.status = { ...sandbox.status, state: 'ready', pid: found.pid };
   watchSandbox(cri, sandbox);
