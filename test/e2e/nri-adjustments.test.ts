@@ -34,6 +34,8 @@ describe('what NRI plugins ask for', { skip: CriLab.missing() || missing }, () =
   runtime_type = 'io.containerd.runc.v2'
   [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
     BinaryName = '${runc}'
+[plugins.'io.containerd.service.v1.tasks-service']
+  blockio_config_file = '${temp.path}/blockio.yaml'
 `,
   );
   const hooks = path.join(temp.path, 'hooks.log');
@@ -44,6 +46,7 @@ describe('what NRI plugins ask for', { skip: CriLab.missing() || missing }, () =
 
   before(async () => {
     mkdirSync(path.join(temp.path, 'cdi'));
+    writeFileSync(path.join(temp.path, 'blockio.yaml'), 'Classes:\n  slow:\n    - Weight: 80\n');
     writeFileSync(
       path.join(temp.path, 'cdi/test.json'),
       JSON.stringify({
@@ -268,6 +271,23 @@ describe('what NRI plugins ask for', { skip: CriLab.missing() || missing }, () =
         mayFail: true,
       },
     );
+  });
+
+  test('a class of block I/O, given and taken', async () => {
+    const blockIo = async (name: string, asked: string) => {
+      change = (adjust) => adjust.resources({ blockioClass: name });
+      const { code, stdout, stderr } = await create('true', {
+        annotations: { 'io.kubernetes.cri.blockio-class': asked },
+      });
+      assert.equal(code, 0, stderr);
+      const id = stdout.trim();
+      type Shown = { info: { runtimeSpec: { linux: { resources: { blockIO?: object } } } } };
+      const { info } = await lab.json<Shown>('inspect', id);
+      await lab.ok('rm', id);
+      return info.runtimeSpec.linux.resources.blockIO;
+    };
+    assert.deepEqual(await blockIo('slow', ''), { weight: 80 });
+    assert.equal(await blockIo('', 'slow'), undefined);
   });
 
   test('hooks of every kind', async () => {
