@@ -20,6 +20,7 @@ export class LogThread {
   readonly #ring = (): void => void writeSync(this.#bell, one);
   readonly #calls = new Map<number, Call>();
   readonly #exited: Promise<void>;
+  readonly #leave = (): void => this.#send({ do: 'stop' });
   #lastCall = 0;
   #stopping = false;
   #gone = false;
@@ -48,10 +49,10 @@ export class LogThread {
     worker.on('error', (error: Error) => {
       reason = unavailable(`the thread that writes container logs has failed: ${error.message}`, error);
     });
-    // A thread that waits in the kernel ends when it comes back from there.
-    process.on('exit', this.#ring);
+    // A process that exits waits for its threads, and this one waits in the kernel.
+    process.on('exit', this.#leave);
     worker.on('exit', () => {
-      process.off('exit', this.#ring);
+      process.off('exit', this.#leave);
       close(this.#bell);
       this.#gone = true;
       for (const { reject } of this.#calls.values()) reject(reason);

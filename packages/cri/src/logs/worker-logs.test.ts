@@ -322,6 +322,13 @@ test('one that floods does not hold up another', async () => {
   }
 });
 
+test('a process that exits is not held up by the thread', async () => {
+  const child = spawn(process.execPath, [program('copier'), JSON.stringify(options), 'leave'], { stdio: 'ignore' });
+  const late = setTimeout(() => child.kill('SIGKILL'), patienceMs);
+  assert.deepEqual(await once(child, 'exit'), [7, null]);
+  clearTimeout(late);
+});
+
 test('a log that cannot be opened is said so', async () => {
   await assert.rejects(logs.open({ ...options, logPath: '/dev/null/x/0.log' }), /failed to create and open log file/);
 });
