@@ -311,15 +311,86 @@ describe('a kubelet', { skip: TestKubelet.missing() || CriLab.missing() }, () =>
     await gone('writer');
   });
 
+  /** Ids of those that run. */
   const containersOf = async (pod: string) =>
     (await lab.ok('ps', '-q', '--no-trunc', '--label', `io.kubernetes.pod.name=${pod}-node`)).split('\n').sort();
 
-  test('started again, it finds its pods as they were', async () => {
+  test('started again, with events, streamed lists and numbers from the runtime, it finds its pods as they were', async () => {
     const before = await containersOf('full');
     await kubelet.stop();
-    await kubelet.start();
+    const gates = ['EventedPLEG', 'CRIListStreaming', 'PodAndContainerStatsFromCRI', 'ContainerStopSignals'];
+    await kubelet.start(`featureGates: {${gates.map((gate) => `${gate}: true`).join(', ')}}\n`);
     await ready('full');
     assert.deepEqual(await containersOf('full'), before);
+    // Numbers of all pods, and those without a network of their own.
+    kubelet.addPod('host', {
+      hostNetwork: true,
+      hostPID: true,
+      hostIPC: true,
+      terminationGracePeriodSeconds: 0,
+      containers: [
+        {
+          name: 'main',
+          image,
+          securityContext: { privileged: true },
+          command: shell('cat /proc/1/comm; sleep 1000'),
+        },
+      ],
+    });
+    kubelet.addPod('shared', {
+      os: { name: 'linux' },
+      shareProcessNamespace: true,
+      terminationGracePeriodSeconds: 30,
+      dnsPolicy: 'None',
+      dnsConfig: { nameservers: ['192.0.2.53'], searches: ['lab.test'] },
+      hostAliases: [{ ip: '192.0.2.7', hostnames: ['elsewhere'] }],
+      securityContext: { sysctls: [{ name: 'net.ipv4.ip_unprivileged_port_start', value: '10' }] },
+      containers: [
+        {
+          name: 'main',
+          image,
+          command: shell(
+            'trap "echo usr1 > /host/usr1; exit 0" USR1; cat /etc/resolv.conf /etc/hosts /proc/sys/net/ipv4/ip_unprivileged_port_start /image/kept; echo $$; while :; do sleep 0.1; done',
+          ),
+          lifecycle: { stopSignal: 'SIGUSR1', preStop: { sleep: { seconds: 1 } } },
+          volumeMounts: [
+            { name: 'image', mountPath: '/image', subPath: 'data' },
+            { name: 'host', mountPath: '/host' },
+          ],
+        },
+      ],
+      volumes: [
+        { name: 'image', image: { reference: 'volumes:1' } },
+        { name: 'host', hostPath: { path: host } },
+      ],
+    });
+    await ready('host');
+    await ready('shared');
+    assert.equal(await logOf('host'), readFileSync('/proc/1/comm', 'utf8'));
+    const log = await logOf('shared');
+    for (const part of ['nameserver 192.0.2.53\n', '192.0.2.7\telsewhere\n', '\n10\n', 'from the image\n'])
+      assert.ok(log.includes(part), `${part} in ${log}`);
+    assert.doesNotMatch(log, /\n1\n$/, 'the pod’s process is the first one');
+    const summary = await eventually(
+      'the summary has all pods',
+      async () => {
+        const { status, body } = await kubelet.get('/stats/summary');
+        const pods = status === 200 ? (JSON.parse(body) as Summary).pods : [];
+        return pods.length >= 3 ? pods : undefined;
+      },
+      patience,
+    );
+    for (const { podRef, memory, network } of summary) {
+      assert.ok(memory?.workingSetBytes, podRef.name);
+      assert.equal(network?.name, podRef.name === 'host-node' ? undefined : 'eth0');
+    }
+    assert.match(
+      (await kubelet.get('/metrics/cadvisor')).body,
+      /container_memory_working_set_bytes\{container="main",.*pod="full-node"/,
+    );
+    await gone('host', 'shared');
+    assert.ok(existsSync(path.join(host, 'usr1')), 'it was stopped by its own signal');
+    assert.doesNotMatch(kubelet.log(), /Observed a panic/);
   });
 
   test('after kill -9 of the daemon the same containers go on, and are looked after', async () => {
@@ -384,6 +455,8 @@ async function conversation(socket: WebSocket, messages: Buffer[], until?: strin
 interface Summary {
   pods: {
     podRef: { name: string };
+    memory?: { workingSetBytes?: number };
+    network?: { name?: string };
     containers: { name: string; memory?: { workingSetBytes?: number } }[];
   }[];
 }

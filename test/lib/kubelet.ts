@@ -1,5 +1,17 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmdirSync,
+  rmSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import https from 'node:https';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -51,6 +63,8 @@ export class TestKubelet {
   readonly directory: string;
   readonly #program: string;
   readonly #runtime: string;
+  /** The top of its cgroups, in each hierarchy. */
+  readonly #cgroup = `gantry-kubelet-${process.pid}`;
   #port = 0;
   #child: ChildProcess | undefined;
 
@@ -100,8 +114,8 @@ containerRuntimeEndpoint: unix://${this.#runtime}
 failCgroupV1: false
 failSwapOn: false
 cgroupDriver: cgroupfs
-cgroupsPerQOS: false
-enforceNodeAllocatable: []
+cgroupRoot: /${this.#cgroup}
+enforceNodeAllocatable: [pods]
 makeIPTablesUtilChains: false
 address: 127.0.0.1
 port: ${this.#port}
@@ -114,6 +128,7 @@ evictionHard: {memory.available: 1Mi, nodefs.available: 1%, imagefs.available: 1
 ${settings}`,
     );
     await this.#shareRoot();
+    for (const top of hierarchies()) makeCgroup(top, this.#cgroup);
     const binds = Object.entries(kernelSettings).map(([name, value]) => {
       const file = path.join(this.directory, 'sys', name.replaceAll('/', '_'));
       writeFileSync(file, `${value}\n`);
@@ -150,6 +165,14 @@ ${settings}`,
   async close(): Promise<void> {
     await this.stop();
     await run('umount', ['-R', this.#root], { mayFail: true });
+    // runc makes groups in the empty second version beside the first, too.
+    for (const top of [...hierarchies(), '/sys/fs/cgroup/unified']) removeCgroup(path.join(top, this.#cgroup));
+    // Links that it makes whatever its directories are.
+    const links = '/var/log/containers';
+    for (const name of existsSync(links) ? readdirSync(links) : []) {
+      const link = path.join(links, name);
+      if (readlinkSync(link).startsWith(this.directory)) unlinkSync(link);
+    }
   }
 
   log(): string {
@@ -209,4 +232,28 @@ ${settings}`,
     await run('mount', ['--bind', this.#root, this.#root]);
     await run('mount', ['--make-shared', this.#root]);
   }
+}
+
+/** Where cgroups are: one directory, or one for each hierarchy of version 1. */
+function hierarchies(): string[] {
+  const mount = '/sys/fs/cgroup';
+  if (existsSync(path.join(mount, 'cgroup.controllers'))) return [mount];
+  return readdirSync(mount)
+    .filter((name) => name !== 'unified')
+    .map((name) => path.join(mount, name));
+}
+
+function makeCgroup(top: string, name: string): void {
+  const directory = path.join(top, name);
+  mkdirSync(directory, { recursive: true });
+  if (path.basename(top) !== 'cpuset') return;
+  for (const file of ['cpuset.cpus', 'cpuset.mems'])
+    writeFileSync(path.join(directory, file), readFileSync(path.join(top, file)));
+}
+
+function removeCgroup(directory: string): void {
+  if (!existsSync(directory)) return;
+  for (const entry of readdirSync(directory, { withFileTypes: true }))
+    if (entry.isDirectory()) removeCgroup(path.join(directory, entry.name));
+  rmdirSync(directory);
 }

@@ -23,7 +23,11 @@ export async function podSandboxStatus(
   { podSandboxId, verbose }: PodSandboxStatusRequest,
 ): Promise<MessageInitShape<typeof PodSandboxStatusResponseSchema>> {
   const sandbox = cri.sandboxes.get(podSandboxId);
-  const members = cri.containers.list().filter(({ metadata }) => metadata.sandboxId === sandbox.id);
+  // The newest first: a kubelet with EventedPLEG takes the first of a name for the one that counts.
+  const members = cri.containers
+    .list()
+    .filter(({ metadata }) => metadata.sandboxId === sandbox.id)
+    .sort((one, other) => Number(other.status.createdAt - one.status.createdAt));
   return {
     status: wireSandboxStatus(sandbox),
     timestamp: nanosOf(now()),
