@@ -1,5 +1,6 @@
 // What a pod or container asks for, as it is found inside: by crictl's configurations, one daemon for all.
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
@@ -63,6 +64,11 @@ stats_collect_period = '1s'
       const layers = [busyboxLayer, accountsLayer];
       await buildImage(path.join(layouts, 'accounts'), layers, { Cmd: ['sh'], User: 'worker' });
       await registry.fill(path.join(layouts, 'accounts'), 'library/accounts:1');
+      const files = { 'model.txt': 'a model\n', 'data/more.txt': 'more\n' };
+      writeArtifact(path.join(layouts, 'artifact'), files);
+      await registry.fill(path.join(layouts, 'artifact'), 'library/artifact:1');
+      writeArtifact(path.join(layouts, 'hostile'), { '../../escaped': 'out' });
+      await registry.fill(path.join(layouts, 'hostile'), 'library/hostile:1');
     });
     for (const image of ['busybox:1', 'accounts:1', 'volumes:1']) await lab.ok('pull', image);
     pod = lab.pod('one', { hostname: 'one' });
@@ -209,6 +215,25 @@ stats_collect_period = '1s'
     const missing = { mounts: [{ container_path: '/volume', image: { image: 'nowhere:1' } }] };
     assert.match(await refused(missing), /not found/);
     await lab.ok('rm', '-f', whole, part);
+  });
+
+  test('artifacts as volumes: files by their titles, and nothing beside them', async () => {
+    await lab.ok('pull', 'artifact:1');
+    const volume = (image: string, sub = '') => ({
+      mounts: [{ container_path: '/volume', image: { image }, image_sub_path: sub, readonly: true }],
+    });
+    const id = await start(volume('artifact:1'));
+    const look = 'cd /volume; cat model.txt data/more.txt; ls; echo x > model.txt';
+    assert.match(await inside(id, `${look} 2>&1 || true`), /^a model\nmore\ndata\nmodel\.txt\n\n?.*Read-only/);
+    const part = await start(volume('artifact:1', 'data'));
+    assert.equal(await inside(part, 'ls /volume'), 'more.txt');
+    await lab.ok('pull', 'hostile:1');
+    assert.match(await refused(volume('hostile:1')), /artifact with a file of the name "\.\.\/\.\.\/escaped"/);
+    const { status } = await lab.json<{ status: { id: string } }>('inspecti', 'artifact:1');
+    await lab.ok('rm', '-f', id, part);
+    await lab.ok('rmi', status.id);
+    assert.notEqual((await lab.crictl(['inspecti', 'artifact:1'], { mayFail: true })).code, 0);
+    await lab.ok('rmi', 'hostile:1');
   });
 
   test('host directories: read-only to the depth, made where they are missing; devices belong to the user', async () => {
@@ -459,6 +484,32 @@ stats_collect_period = '1s'
     for (const { id } of [own, host]) await lab.ok('rmp', '-f', id);
   });
 });
+
+/** An OCI layout with an artifact of some files. */
+function writeArtifact(layout: string, files: Record<string, string>): void {
+  mkdirSync(path.join(layout, 'blobs/sha256'), { recursive: true });
+  const blob = (text: string) => {
+    const hex = createHash('sha256').update(text).digest('hex');
+    writeFileSync(path.join(layout, 'blobs/sha256', hex), text);
+    return { digest: `sha256:${hex}`, size: Buffer.byteLength(text) };
+  };
+  const mediaType = 'application/vnd.oci.image.manifest.v1+json';
+  const manifest = {
+    schemaVersion: 2,
+    mediaType,
+    artifactType: 'application/vnd.test.model',
+    config: { mediaType: 'application/vnd.oci.empty.v1+json', ...blob('{}') },
+    layers: Object.entries(files).map(([title, text]) => ({
+      mediaType: 'application/octet-stream',
+      ...blob(text),
+      annotations: { 'org.opencontainers.image.title': title },
+    })),
+  };
+  const annotations = { 'org.opencontainers.image.ref.name': 'latest' };
+  const entry = { mediaType, ...blob(JSON.stringify(manifest)), annotations };
+  writeFileSync(path.join(layout, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [entry] }));
+  writeFileSync(path.join(layout, 'oci-layout'), JSON.stringify({ imageLayoutVersion: '1.0.0' }));
+}
 
 /** Accounts that a container can run as. */
 function accountsLayer(directory: string): void {

@@ -249,6 +249,7 @@ export const criGrpcPlugin = definePlugin({
       imageVolumes: new ImageVolumes({
         images,
         unpacker,
+        content,
         snapshotters,
         snapshotter: config.snapshotter,
         state: runtime.state,

@@ -7,6 +7,7 @@ import {
   type Descriptor,
   defaultPlatform,
   type ImageConfig,
+  isConfigType,
   isIndexType,
   isManifestType,
   onlyPlatform,
@@ -27,6 +28,8 @@ export interface ImageFacts {
   /** The configuration as it is stored. */
   configBytes: Uint8Array;
   layers: readonly Descriptor[];
+  /** Its blobs are files, and no layers of a file system; its id is that of its manifest. */
+  artifact: boolean;
   /** Digest of its manifest. */
   manifest: string;
   /** Of its manifest, and of the indexes on the way to that. */
@@ -61,16 +64,19 @@ export class ImageFactsReader {
     const { descriptor, size, annotations } = await this.#manifest(ctx, target, 0);
     const manifest = parseManifest(await readManifest(ctx, this.#content, descriptor), descriptor.mediaType);
     const configBytes = await readContent(ctx, this.#content, manifest.config.digest);
-    const config = parseImageConfig(configBytes);
+    // What is no image has a configuration of its own kind, or an empty one that all share.
+    const artifact = !isConfigType(manifest.config.mediaType);
+    const config: ImageConfig = artifact ? {} : parseImageConfig(configBytes);
     const layers = manifest.layers.reduce((sum, layer) => sum + layer.size, 0);
     return {
-      id: manifest.config.digest,
+      id: artifact ? descriptor.digest : manifest.config.digest,
       chainId: chainIds(config.rootfs?.diff_ids ?? []).at(-1) ?? '',
       size: size + descriptor.size + manifest.config.size + layers,
       config,
       configBytes,
       layers: manifest.layers,
       manifest: descriptor.digest,
+      artifact,
       annotations: { ...annotations, ...manifest.annotations },
     };
   }

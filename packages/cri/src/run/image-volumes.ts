@@ -4,16 +4,19 @@ import path from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import { Code, hasCode, invalidArgument } from '@gantry/api';
 import { type Mount, MountSchema } from '@gantry/api/gen/cri/v1/api_pb.js';
+import type { ContentStore } from '@gantry/daemon/core/content/content-store.ts';
 import type { RequestContext } from '@gantry/daemon/core/request-context.ts';
 import type { SnapshotterRegistry } from '@gantry/daemon/core/snapshots/snapshot-service.ts';
 import { mountAll, removeAllBeneath, unmountRecursive } from '@gantry/mount';
 import { AT_FDCWD, close, hasErrno, MNT, O, openat, openInRoot } from '@gantry/sys';
 import type { CriImages } from '../images/cri-images.ts';
 import type { ImageUnpacker } from '../images/image-unpacker.ts';
+import { mountArtifact } from './artifact-volume.ts';
 
 export interface ImageVolumesOptions {
   images: CriImages;
   unpacker: ImageUnpacker;
+  content: ContentStore;
   snapshotters: SnapshotterRegistry;
   snapshotter: string;
   /** CRI's state directory. */
@@ -54,6 +57,11 @@ export class ImageVolumes {
   async #mount(ctx: RequestContext, mount: Mount, key: string, target: string): Promise<string> {
     const { images, snapshotters, snapshotter: name } = this.#options;
     const image = await images.get(ctx, mount.image?.image ?? '');
+    if (image.artifact) {
+      await mkdir(target, { recursive: true, mode: 0o755 });
+      await mountArtifact(ctx, this.#options.content, image, target);
+      return mount.imageSubPath === '' ? target : inside(target, mount.imageSubPath);
+    }
     const snapshotter = snapshotters.get(ctx, name);
     await this.#options.unpacker.ensure(ctx, name, image);
     const view = await snapshotter.view(ctx, `image-volume-${key}`, image.chainId);
