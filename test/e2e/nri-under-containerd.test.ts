@@ -153,6 +153,11 @@ describe('our NRI plugins under containerd 2.3.4', {
     await ok('start', id);
     own = await runPlugin(
       {
+        // More than the reference reads of a message at first.
+        createContainer: (_pod, container, adjust) => {
+          if (container.name !== 'large') return;
+          for (let index = 0; index < 2000; index++) adjust.env(`LARGE_${index}`, 'x'.repeat(50));
+        },
         validateContainerAdjustment: ({ container }) => {
           if (container?.name === 'unwanted') throw new Error('nobody wants it');
         },
@@ -166,6 +171,12 @@ describe('our NRI plugins under containerd 2.3.4', {
     };
     assert.equal(info.runtimeSpec.linux.resources.cpu.shares, 555);
     await assert.rejects(container('unwanted', ['true']), /nobody wants it/);
+    const large = await container('large', ['sh', '-c', 'env | grep -c LARGE_']);
+    await ok('start', large);
+    await eventually('it ends', async () =>
+      (await ok('inspect', large)).includes('CONTAINER_EXITED') ? true : undefined,
+    );
+    assert.equal(await ok('logs', large), '2000');
   });
 
   test('the plugin in WebAssembly of the tests here', { skip: noWasm }, async () => {
