@@ -6,10 +6,11 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 import { create } from '@bufbuild/protobuf';
-import { packAny } from '@gantry/api';
+import { packAny, unpackAny } from '@gantry/api';
 import { MetricsSchema as MetricsV1Schema } from '@gantry/api/gen/cgroups/v1/metrics_pb.js';
 import { MetricsSchema as MetricsV2Schema } from '@gantry/api/gen/cgroups/v2/metrics_pb.js';
 import { ContainerConfigSchema, PodSandboxConfigSchema } from '@gantry/api/gen/cri/v1/api_pb.js';
+import { statsForPid } from '@gantry/cgroups';
 import { newStatus } from '../store/container-status.ts';
 import type { PodSandbox } from '../store/pod-sandbox.ts';
 import { usageOf } from './cgroup-usage.ts';
@@ -17,7 +18,7 @@ import { containerDetails } from './container-details.ts';
 import { CpuRates } from './cpu-rates.ts';
 import { metricDescriptors, podMetrics } from './metrics.ts';
 import { parseNetDev } from './network-usage.ts';
-import { wireMemory, wireSwap } from './wire-usage.ts';
+import { wireCpu, wireMemory, wireSwap } from './wire-usage.ts';
 
 const MiB = 1n << 20n;
 
@@ -183,4 +184,47 @@ test('a sample from long ago says nothing of the rate now', () => {
   rates.next(thing, second, 0n);
   assert.equal(rates.next(thing, 12n * second, 5n * second), undefined);
   assert.equal(rates.next(thing, 14n * second, 6n * second), second / 2n);
+});
+
+/** Files of cgroups as kernels have them, of both versions. */
+const samples = path.resolve(import.meta.dirname, '../../../cgroups/src/testdata');
+const sampled = async (name: string) =>
+  usageOf(await statsForPid(42, { root: path.join(samples, name, 'fs'), proc: path.join(samples, name, 'proc') }))!;
+
+test('recorded files of version 2 become CRI’s numbers', async () => {
+  const usage = await sampled('unified');
+  const cpu = wireCpu(usage, 1n, 5n);
+  assert.deepEqual([cpu.usageCoreNanoSeconds?.value, cpu.usageNanoCores?.value], [5_000_001_000n, 5n]);
+  assert.equal(cpu.psi?.Some?.Avg10, 1.5);
+  const memory = wireMemory(usage, 1n);
+  const { usageBytes, workingSetBytes, availableBytes, rssBytes } = memory;
+  assert.deepEqual([usageBytes?.value, rssBytes?.value], [104_857_600n, 65_536n]);
+  assert.equal(availableBytes?.value, 268_435_456n - (workingSetBytes?.value ?? 0n));
+  // Swap without a limit is none that could be told.
+  const swap = wireSwap(usage, 1n);
+  assert.deepEqual([swap?.swapUsageBytes?.value, swap?.swapAvailableBytes?.value], [4096n, 0n]);
+  assert.deepEqual([usage.processes, usage.processLimit, usage.oomKills], [7n, 0n, 4n]);
+  assert.deepEqual(
+    usage.disks.map(({ device, readBytes, writes }) => [device, readBytes, writes]),
+    [
+      ['8:0', 4096n, 2n],
+      ['253:1', 1n, 0n],
+    ],
+  );
+});
+
+test('recorded files of version 1 become the same', async () => {
+  const usage = await sampled('legacy');
+  const metrics = unpackAny(
+    MetricsV1Schema,
+    await statsForPid(42, { root: path.join(samples, 'legacy/fs'), proc: path.join(samples, 'legacy/proc') }),
+  );
+  assert.equal(wireCpu(usage, 1n, undefined).usageCoreNanoSeconds?.value, metrics.cpu?.usage?.total);
+  assert.ok((metrics.cpu?.usage?.total ?? 0n) > 0n);
+  const { memory } = metrics;
+  assert.equal(wireMemory(usage, 1n).usageBytes?.value, memory?.usage?.usage);
+  const both = (memory?.swap?.usage ?? 0n) - (memory?.usage?.usage ?? 0n);
+  if (memory?.swap) assert.equal(wireSwap(usage, 1n)?.swapUsageBytes?.value, both > 0n ? both : 0n);
+  assert.equal(usage.processes, metrics.pids?.current ?? 0n);
+  assert.ok(usage.disks.length > 0);
 });
