@@ -190,7 +190,7 @@ for (const [how, kubelet] of [
           return `mkdir -p ${upper} ${work}; mount -t overlay -o lowerdir=/${name},upperdir=${upper},workdir=${work} node /${name}`;
         }),
         ...places.map((place, at) => `mkdir -p ${place} "$NODE_DIR/${at}"; mount --bind "$NODE_DIR/${at}" ${place}`),
-        ...Object.entries(kernelSettings).map(
+        ...(kubelet === '' ? [] : Object.entries(kernelSettings)).map(
           ([name, value], at) =>
             `echo ${value} >$NODE_DIR/setting-${at}; mount --bind $NODE_DIR/setting-${at} /proc/sys/${name}`,
         ),
