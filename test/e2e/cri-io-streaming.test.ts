@@ -20,7 +20,7 @@ describe('containers with io_type = "streaming"', { skip: CriLab.missing() }, ()
   const lab = new CriLab(
     temp.path,
     { bridge: 'gantryio0', subnet: '10.214.0.0/24' },
-    handler('streams', 'shim') + handler('nowhere', 'podsandbox'),
+    `  drain_exec_sync_io_timeout = '1s'\n${handler('streams', 'shim')}${handler('nowhere', 'podsandbox')}`,
   );
   let pod: string;
   let podId: string;
@@ -77,6 +77,19 @@ describe('containers with io_type = "streaming"', { skip: CriLab.missing() }, ()
     const tty = await start('tty', ['sh', '-c', 'test -t 0 && echo terminal; sleep 1000'], { tty: true, stdin: true });
     await says('tty', 'stdout F terminal\r\n');
     await lab.ok('stop', '-t', '0', tty);
+  });
+
+  test('what an exec leaves behind does not hold up its answer for longer than drain_exec_sync_io_timeout', async () => {
+    const id = await start('behind', ['sleep', '1000']);
+    const { code, stderr } = await lab.crictl(['exec', '-s', id, 'sh', '-c', 'sleep 1000 & echo begun'], {
+      mayFail: true,
+    });
+    assert.notEqual(code, 0);
+    assert.match(
+      stderr,
+      /code = Unknown .*failed to drain exec process .* because io is still held by other processes/,
+    );
+    await lab.ok('stop', '-t', '0', id);
   });
 
   test('after kill -9 of the daemon it goes on', async () => {

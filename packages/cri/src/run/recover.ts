@@ -175,7 +175,10 @@ function followEnded(cri: Cri, container: CriContainer): Promise<ContainerIo> {
 /** One that had ended when its log could not be written. */
 async function finishLog(cri: Cri, container: CriContainer): Promise<void> {
   const io = await followEnded(cri, container);
-  void io.drained.then(() => io.close());
+  void io.drained.then(async () => {
+    await io.close();
+    container.io = undefined;
+  });
 }
 
 /** Directories of what was being made, or removed, when the daemon was killed. */
