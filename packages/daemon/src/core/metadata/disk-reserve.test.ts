@@ -24,6 +24,8 @@ const seed = Number(process.env['GANTRY_FAULT_SEED'] ?? Math.floor(Math.random()
 const filesystems: Record<string, (directory: string, image: string) => void> = {
   tmpfs: (directory) => execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64m', 'gantry-reserve', directory]),
   ext4: (directory, image) => mountImage(directory, image, 64 << 20, ['mkfs.ext4', '-q', '-F', '-m', '0']),
+  // Without fallocate.
+  ext2: (directory, image) => mountImage(directory, image, 64 << 20, ['mkfs.ext2', '-q', '-F', '-m', '0']),
   btrfs: (directory, image) => mountImage(directory, image, 128 << 20, ['mkfs.btrfs', '-q', '-f']),
 };
 
@@ -135,7 +137,7 @@ for (const [kind, mount] of Object.entries(filesystems)) {
             for (let number = 0; refused === 0; number++) {
               assert.ok(number < 5000, 'nothing was refused');
               await store
-                .update((tx) => tx.put(['more', String(number)], 'x'.repeat(1500)))
+                .update((tx) => tx.put(['more', String(number)], 'x'.repeat(15_000)))
                 .catch((error) => {
                   assert.ok(full(error), String(error));
                   refused++;

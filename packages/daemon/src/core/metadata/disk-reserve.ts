@@ -1,4 +1,5 @@
-import { closeSync, fstatSync, openSync, statSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, statSync, write, writeSync } from 'node:fs';
+import { promisify } from 'node:util';
 import { resourceExhausted } from '@gantry/api';
 import { FS_MAGIC, fallocate, fallocateAsync, hasErrno, ioctlAsync, statfs } from '@gantry/sys';
 
@@ -7,6 +8,8 @@ export interface DatabaseShape {
   pageSize: number;
   /** Pages up to the last one ever used; free ones among them count. */
   pages: number;
+  /** Of the tree itself: those of large records are apart, and never copied. */
+  treePages: number;
   treeDepth: number;
 }
 
@@ -31,9 +34,12 @@ const smallestStep = 64 << 10;
 /** Enough for the readers' table of lmdb's lock file. */
 const lockBytes = 12288;
 const noSpace = ['ENOSPC', 'EDQUOT', 'EFBIG'];
+const notHere = ['EOPNOTSUPP', 'ENOTSUP', 'ENOSYS'];
 /** FALLOC_FL_KEEP_SIZE. */
 const keepSize = 1;
 const noCopyOnWrite = 0x00800000;
+const zeros = Buffer.alloc(64 << 10);
+const writeAsync = promisify(write);
 
 /**
  * Room on disk that lmdb's file owns before lmdb writes there. lmdb does not survive a write that fails for want of space (it
@@ -41,26 +47,29 @@ const noCopyOnWrite = 0x00800000;
  * add nothing, so that a full disk can be emptied. It is renewed ahead of time, off the main thread.
  *
  * The blocks are allocated and not written (fallocate), so that ext4, XFS and tmpfs need no space for writing there later; for
- * btrfs the file is made without copy-on-write. Where there is no fallocate, the filesystem's free space stands for the reserve.
+ * btrfs the file is made without copy-on-write. Where there is no fallocate, zeros are appended, which cannot hit what lmdb has written.
  */
 export class DiskReserve {
   readonly #fd: number;
   readonly #size: number;
   /** Writes below this offset need no space of the filesystem. */
   #allocated: number;
-  #look: () => DatabaseShape = () => ({ pageSize: 4096, pages: 0, treeDepth: 1 });
+  #look: () => DatabaseShape = () => ({ pageSize: 4096, pages: 0, treePages: 0, treeDepth: 1 });
   #shape = this.#look();
   /** What lmdb was asked for since `#shape` was true, and what of all it has not answered yet. */
   readonly #since = new Work();
   readonly #unanswered = new Work();
   #full = false;
+  /** There is no fallocate here. */
+  readonly #appends: boolean;
   #renewal: Promise<void> | undefined;
   #closed = false;
 
-  private constructor(fd: number, size: number, allocated: number) {
+  private constructor(fd: number, size: number, allocated: number, appends: boolean) {
     this.#fd = fd;
     this.#size = size;
     this.#allocated = allocated;
+    this.#appends = appends;
   }
 
   /**
@@ -77,11 +86,11 @@ export class DiskReserve {
         // lmdb takes a file that is not empty for a database.
         const got = await reserved(() => fallocateAsync(fd, keepSize, 0, size));
         if (got === 'full') throw resourceExhausted(`${path}: no space left on device`);
-        return new DiskReserve(fd, size, size);
+        return new DiskReserve(fd, size, got === 'all' ? size : 0, got === 'unsupported');
       }
       // It may have holes: pages that were free again before they were written.
       const got = await reserved(() => fallocateAsync(fd, 0, 0, present));
-      return new DiskReserve(fd, size, got !== 'full' || blocks * 512 >= present ? present : 0);
+      return new DiskReserve(fd, size, got !== 'full' || blocks * 512 >= present ? present : 0, got === 'unsupported');
     } catch (error) {
       closeSync(fd);
       throw error;
@@ -96,7 +105,7 @@ export class DiskReserve {
 
   /** Whether an update that adds something would be refused now: `renew` may change that. */
   get low(): boolean {
-    return this.#full && this.#left() < this.#size / 2;
+    return this.#full && this.#left() < this.#wanted() / 2;
   }
 
   /**
@@ -110,11 +119,11 @@ export class DiskReserve {
     else step.removes = 1;
     if (bytes > largeRecord) step.large = bytes + 2 * this.#shape.pageSize;
     for (const work of [this.#since, this.#unanswered, update]) work.add(step);
-    if (this.#left() >= this.#size * 0.75) return;
+    if (this.#left() >= this.#wanted() * 0.75) return;
     this.#refresh();
-    if (this.#left() >= this.#size * 0.75) return;
+    if (this.#left() >= this.#wanted() * 0.75) return;
     void this.renew();
-    if (this.#left() >= this.#size / 2) return;
+    if (this.#left() >= this.#wanted() / 2) return;
     // More at once than the reserve was made for; it cannot wait in the middle of a transaction.
     if (!this.#full && this.#growNow()) return;
     if (this.#left() >= this.#margin() && !adds()) return;
@@ -144,8 +153,9 @@ export class DiskReserve {
     this.#refresh();
     for (let step = this.#missing(); step > 0 && !this.#closed; ) {
       const offset = this.#allocated;
-      const got = await reserved(() => fallocateAsync(this.#fd, 0, offset, step));
-      if (got === 'unsupported') return this.#countFree();
+      const got = this.#appends
+        ? await reserved(() => this.#append(step))
+        : await reserved(() => fallocateAsync(this.#fd, 0, offset, step));
       if (got === 'full') {
         this.#full = true;
         step = Math.floor(step / 2);
@@ -153,7 +163,7 @@ export class DiskReserve {
         continue;
       }
       // It may have grown meanwhile, in the middle of a large transaction.
-      this.#allocated = Math.max(this.#allocated, offset + step);
+      if (!this.#appends) this.#allocated = Math.max(this.#allocated, offset + step);
       this.#refresh();
       step = this.#full ? Math.min(step, this.#missing()) : this.#missing();
       if (this.#missing() <= 0) this.#full = false;
@@ -164,22 +174,28 @@ export class DiskReserve {
   #growNow(): boolean {
     const length = this.#missing();
     try {
-      fallocate(this.#fd, 0, this.#allocated, length);
+      if (this.#appends)
+        for (let left = length; left > 0; )
+          left -= this.#appended(writeSync(this.#fd, zeros, 0, Math.min(left, zeros.length)));
+      else fallocate(this.#fd, 0, this.#allocated, length);
     } catch (error) {
-      if (hasErrno(error, ...noSpace)) this.#full = true;
-      else this.#countFree();
-      return this.#left() >= this.#size / 2;
+      if (!hasErrno(error, ...noSpace)) throw error;
+      this.#full = true;
+      return this.#left() >= this.#wanted() / 2;
     }
-    this.#allocated += length;
+    if (!this.#appends) this.#allocated += length;
     return true;
   }
 
-  #countFree(): void {
-    const { available, blockSize } = statfs(this.#fd);
-    // Others write there too.
-    const free = Number(available) * blockSize - this.#size;
-    this.#allocated = this.#used() + Math.max(0, Math.min(free, this.#size + this.#promised()));
-    this.#full = this.#missing() > 0;
+  async #append(length: number): Promise<void> {
+    for (let left = length; left > 0; )
+      left -= this.#appended((await writeAsync(this.#fd, zeros.subarray(0, left))).bytesWritten);
+  }
+
+  /** All up to the end of the file is written then, whoever has written it. */
+  #appended(length: number): number {
+    this.#allocated = Math.max(this.#allocated, fstatSync(this.#fd).size);
+    return length;
   }
 
   #refresh(): void {
@@ -196,7 +212,13 @@ export class DiskReserve {
   }
 
   #missing(): number {
-    return this.#used() + this.#promised() + this.#size - this.#allocated;
+    return this.#used() + this.#promised() + this.#wanted() - this.#allocated;
+  }
+
+  /** Of its half that is for updates that add nothing, the largest of these gets through: one that empties the database. */
+  #wanted(): number {
+    const { treePages, pageSize } = this.#shape;
+    return Math.max(this.#size, 2 * (this.#margin() + (2 * treePages + 16) * pageSize));
   }
 
   /** Kept even from updates that add nothing: lmdb notes which pages are free. */
@@ -212,8 +234,8 @@ export class DiskReserve {
   #promised(): number {
     const { puts, removes, large } = this.#since;
     if (puts + removes === 0) return 0;
-    const { pageSize, pages, treeDepth } = this.#shape;
-    const copies = Math.min((puts + removes) * 2 * (treeDepth + 1), 2 * pages);
+    const { pageSize, treePages, treeDepth } = this.#shape;
+    const copies = Math.min((puts + removes) * 2 * (treeDepth + 1), 2 * (treePages + puts));
     return (copies + Math.ceil(puts * 1.125) + 16) * pageSize + large;
   }
 }
@@ -226,7 +248,7 @@ async function reserved(allocate: () => Promise<void>): Promise<Got> {
     return 'all';
   } catch (error) {
     if (hasErrno(error, ...noSpace)) return 'full';
-    if (hasErrno(error, 'EOPNOTSUPP', 'ENOSYS')) return 'unsupported';
+    if (hasErrno(error, ...notHere)) return 'unsupported';
     throw error;
   }
 }
@@ -242,7 +264,8 @@ async function allocateLock(path: string): Promise<void> {
     fallocate(fd, 0, 0, Math.max(lockBytes, present?.size ?? 0));
   } catch (error) {
     if (hasErrno(error, ...noSpace)) throw resourceExhausted(`${path}: no space left on device`, error);
-    if (!hasErrno(error, 'EOPNOTSUPP', 'ENOSYS')) throw error;
+    if (!hasErrno(error, ...notHere)) throw error;
+    if (!present?.size) writeSync(fd, Buffer.alloc(lockBytes));
   } finally {
     closeSync(fd);
   }

@@ -27,7 +27,7 @@ export interface LmdbStoreOptions {
 /** lmdb's types leave it out. */
 interface Environment {
   info(): { lastPageNumber: number };
-  stat(): { pageSize: number; treeDepth: number };
+  stat(): { pageSize: number; treeDepth: number; treeBranchPageCount: number; treeLeafPageCount: number };
 }
 
 /** Version of the records' layout when there are no migrations. */
@@ -86,8 +86,9 @@ export class LmdbStore implements MetadataStore {
     closeOnExec(realpathSync(options.path));
     const environment = (db as unknown as { env: Environment }).env;
     await reserve.watch((): DatabaseShape => {
-      const { pageSize, treeDepth } = environment.stat();
-      return { pageSize, treeDepth, pages: environment.info().lastPageNumber + 1 };
+      const { pageSize, treeDepth, treeBranchPageCount, treeLeafPageCount } = environment.stat();
+      const treePages = treeBranchPageCount + treeLeafPageCount;
+      return { pageSize, treeDepth, treePages, pages: environment.info().lastPageNumber + 1 };
     });
     const store = new LmdbStore(db, reserve, options.noSync ?? false);
     await store.#migrate(options.migrations ?? [], options.path);
