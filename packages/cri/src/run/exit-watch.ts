@@ -16,6 +16,8 @@ import { publishContainerEvent } from './publish-event.ts';
 /** Between two tries to put away what has ended; doubled each time. */
 const firstWaitMs = 1000;
 const longestWaitMs = 60_000;
+/** From this wait on nobody is held up by it. */
+const longestHeldMs = 8 * firstWaitMs;
 
 /** Watches a container's process from its start on. */
 export function watchContainer(cri: Cri, container: CriContainer, task: Task): void {
@@ -106,23 +108,28 @@ async function keepStatus(cri: Cri, id: string, status: CriContainer['status']):
   }
 }
 
-/** Deletes a task that has ended, again and again until it is gone. */
-export async function removeTask(
+/** Deletes a task that has ended, again and again until it is gone. After some tries the caller goes on, and so do they. */
+export function removeTask(
   cri: Pick<Cri, 'tasks' | 'log'>,
   id: string,
   namespace = kubernetesNamespace,
+  pause: (ms: number) => Promise<unknown> = (ms) => sleep(ms, undefined, { ref: false }),
 ): Promise<void> {
-  for (let wait = firstWaitMs; ; wait = Math.min(wait * 2, longestWaitMs)) {
-    try {
-      await cri.tasks.delete({ namespace }, id);
-      return;
-    } catch (error) {
-      if (hasCode(error, Code.NotFound)) return;
-      cri.log.error('task of a container that has ended cannot be removed', { error, id });
-      if (wait > 8 * firstWaitMs) return;
-      await sleep(wait, undefined, { ref: false });
+  const { promise, resolve } = Promise.withResolvers<void>();
+  void (async () => {
+    for (let wait = firstWaitMs; ; wait = Math.min(wait * 2, longestWaitMs)) {
+      try {
+        await cri.tasks.delete({ namespace }, id);
+        return;
+      } catch (error) {
+        if (hasCode(error, Code.NotFound)) return;
+        cri.log.error('task of a container that has ended cannot be removed', { error, id });
+      }
+      if (wait > longestHeldMs) resolve();
+      await pause(wait);
     }
-  }
+  })().finally(resolve);
+  return promise;
 }
 
 /** Watches the process of a pod sandbox. */
