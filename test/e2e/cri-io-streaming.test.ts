@@ -19,7 +19,7 @@ describe('containers with io_type = "streaming"', { skip: CriLab.missing() }, ()
 `;
   const lab = new CriLab(
     temp.path,
-    { bridge: 'gantryio0', subnet: '10.214.0.0/24' },
+    { bridge: 'gantryio0', subnet: '10.226.0.0/24' },
     `  drain_exec_sync_io_timeout = '1s'\n${handler('streams', 'shim')}${handler('nowhere', 'podsandbox')}`,
   );
   let pod: string;

@@ -22,7 +22,7 @@ describe('pods in the shim, under our daemon', { skip: CriLab.missing() }, () =>
   runtime_type = 'io.containerd.gantry.v1'
   sandboxer = 'shim'
 `;
-  const lab = new CriLab(temp.path, { bridge: 'gantrysb0', subnet: '10.202.0.0/24' }, runtime);
+  const lab = new CriLab(temp.path, { bridge: 'gantrysb0', subnet: '10.223.0.0/24' }, runtime);
 
   before(async () => {
     await lab.start();
@@ -40,7 +40,7 @@ describe('pods in the shim, under our daemon', { skip: CriLab.missing() }, () =>
     const podId = await lab.ok('runp', '--runtime', 'pods', pod);
     const { status } = await lab.json<{ status: { state: string; network: { ip: string } } }>('inspectp', podId);
     assert.equal(status.state, 'SANDBOX_READY');
-    assert.match(status.network.ip, /^10\.202\.0\.\d+$/);
+    assert.match(status.network.ip, /^10\.223\.0\.\d+$/);
     const pids: number[] = [];
     for (const name of ['a', 'b']) {
       const config = lab.container(name, ['sleep', '1000'], { linux });

@@ -15,7 +15,7 @@ import { Terminal } from '../lib/terminal.ts';
 
 describe('exec, attach and port-forward by crictl', { skip: CriLab.missing() }, () => {
   const temp = makeTempDir('stream');
-  const lab = new CriLab(temp.path, { bridge: 'gantrystream0', subnet: '10.202.0.0/24' });
+  const lab = new CriLab(temp.path, { bridge: 'gantrystream0', subnet: '10.225.0.0/24' });
   const endpoint = ['--runtime-endpoint', `unix://${lab.daemon.address}`];
   let pod = '';
   let shell = '';

@@ -40,7 +40,7 @@ const notTold: Record<string, string> = {
 
 describe('a walk with crictl', { skip: CriLab.missing() }, () => {
   const temp = makeTempDir('crictl');
-  const lab = new CriLab(temp.path, { bridge: 'gantrycri2', subnet: '10.203.0.0/24' });
+  const lab = new CriLab(temp.path, { bridge: 'gantrycri2', subnet: '10.221.0.0/24' });
   const ours = new CrictlWalk(lab.daemon.address, path.join(temp.path, 'ours'));
   const stdoutOf = (command: string) => ours.step(command).stdout;
   const jsonOf = <T>(command: string) => JSON.parse(stdoutOf(command)) as T;

@@ -25,7 +25,7 @@ const known = {
 
 describe('critest, whole', { skip }, () => {
   const temp = makeTempDir('critest');
-  const lab = new CriLab(temp.path, { bridge: 'gantrycri1', subnet: '10.202.0.0/16', hostPorts: true });
+  const lab = new CriLab(temp.path, { bridge: 'gantrycri1', subnet: '10.220.0.0/16', hostPorts: true });
   before(() => lab.start((registry) => fillCritestImages(path.join(temp.path, 'images'), registry)));
   after(async () => {
     await lab.ok('rmp', '-a', '-f').catch(() => undefined);

@@ -15,7 +15,7 @@ const image = 'busybox:1';
 
 describe('a kubelet', { skip: TestKubelet.missing() || CriLab.missing() }, () => {
   const temp = makeTempDir('kubelet');
-  const lab = new CriLab(path.join(temp.path, 'lab'), { bridge: 'gantrykubelet0', subnet: '10.205.0.0/24' });
+  const lab = new CriLab(path.join(temp.path, 'lab'), { bridge: 'gantrykubelet0', subnet: '10.222.0.0/24' });
   const kubelet = new TestKubelet(path.join(temp.path, 'node'), lab.daemon.address);
   const host = path.join(temp.path, 'host');
 
@@ -145,7 +145,7 @@ describe('a kubelet', { skip: TestKubelet.missing() || CriLab.missing() }, () =>
     assert.ok((await kubelet.container('full', 'sidecar'))?.state.running);
     assert.equal(await logOf('full', '', 'first'), 'init says\n');
     const ip = (await kubelet.pod('full'))?.status.podIP ?? '';
-    assert.match(ip, /^10\.205\.0\.\d+$/);
+    assert.match(ip, /^10\.222\.0\.\d+$/);
     const log = await logOf('full');
     for (const part of [
       'after sidecar\nmade by init\nfrom the host\n',

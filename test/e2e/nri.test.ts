@@ -36,7 +36,7 @@ const noGo = existsSync(goPlugin)
 
 describe('plugins of the Node Resource Interface', { skip: CriLab.missing() }, () => {
   const temp = makeTempDir('nri');
-  const lab = new CriLab(temp.path, { bridge: 'gantrynri0', subnet: '10.203.0.0/24' });
+  const lab = new CriLab(temp.path, { bridge: 'gantrynri0', subnet: '10.224.0.0/24' });
   lab.daemon.nri = `  plugin_request_timeout = '1s'\n`;
   const socketPath = path.join(temp.path, 'nri.sock');
   const connected: RunningPlugin[] = [];

@@ -8,7 +8,7 @@ export function plain(text: string): string {
       .replace(/\b[0-9a-f]{13}\b/g, 'ID')
       .replace(/\b\d{4}-\d\d-\d\d[T ][\d:.]+(?: ?[+-][\d:]{4,5}|Z)?(?: UTC)?/g, 'TIME')
       .replace(/(?:Less than a|\d+) (?:second|minute)s?(?: ago)?|About a minute(?: ago)?/g, 'A WHILE')
-      .replace(/\b10\.203\.0\.\d+/g, 'ADDRESS')
+      .replace(/\b10\.221\.0\.\d+/g, 'ADDRESS')
       .replace(/\b127\.0\.0\.1:\d+/g, '127.0.0.1:PORT')
       // Seconds since crictl began.
       .replace(/\b(DEBU|INFO|WARN|ERRO|FATA)\[\d{4}\]/g, '$1')

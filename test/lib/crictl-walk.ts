@@ -171,7 +171,7 @@ export class CrictlWalk {
     for (const way of [[], ['--transport', 'websocket']]) await this.do('exec', '-i', ...way, main, 'wc', '-c');
     // No shell with a prompt: how that edits its line depends on how fast one types.
     const words =
-      'stty -echo; echo ready; read word; echo "$word"; until [ "$(stty size)" = "40 100" ]; do :; done; stty size; tty; exit 5';
+      'stty -echo; echo ready; read word; echo "$word"; until [ "$(stty size 2>/dev/null)" = "40 100" ]; do :; done; stty size; tty; exit 5';
     const terminal = new Terminal(crictl, this.#all(['exec', '-it', main, 'sh', '-c', words]));
     await terminal.expect('ready');
     terminal.type('typed\n');
