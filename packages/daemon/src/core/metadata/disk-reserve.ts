@@ -143,13 +143,20 @@ export class DiskReserve {
     return this.#renewal;
   }
 
-  async close(): Promise<void> {
+  /** Before lmdb closes the file: nothing is looked at any more. */
+  async stop(): Promise<void> {
     this.#closed = true;
     await this.#renewal;
+  }
+
+  /** Once lmdb has closed it. */
+  async close(): Promise<void> {
+    await this.stop();
     closeSync(this.#fd);
   }
 
   async #renew(): Promise<void> {
+    if (this.#closed) return;
     this.#refresh();
     for (let step = this.#missing(); step > 0 && !this.#closed; ) {
       const offset = this.#allocated;
@@ -164,6 +171,7 @@ export class DiskReserve {
       }
       // It may have grown meanwhile, in the middle of a large transaction.
       if (!this.#appends) this.#allocated = Math.max(this.#allocated, offset + step);
+      if (this.#closed) return;
       this.#refresh();
       step = this.#full ? Math.min(step, this.#missing()) : this.#missing();
       if (this.#missing() <= 0) this.#full = false;

@@ -166,6 +166,7 @@ export class LmdbStore implements MetadataStore {
     if (this.#closed) return;
     this.#closed = true;
     if (!this.#broken) await this.#db.flushed;
+    await this.#reserve.stop();
     await this.#db.close();
     await this.#reserve.close();
   }
