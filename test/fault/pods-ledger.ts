@@ -79,7 +79,8 @@ function exitCodes({ state, code, told, unseen }: KnownContainer): number[] {
   // A start that was cut off has failed then.
   const failed = state === 'starting' ? [128] : [];
   const lost = unseen ? [unknownExit] : [];
-  return [...(code === undefined ? [terminated] : [code]), 137, ...failed, ...lost];
+  // By a signal: SIGTERM before it could say that it minds, or SIGKILL.
+  return [code ?? terminated, 143, 137, ...failed, ...lost];
 }
 
 export function wrongPod(known: KnownPod, seen: PodSandboxState | undefined): string | undefined {
