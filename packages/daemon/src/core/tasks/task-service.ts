@@ -86,13 +86,14 @@ export class TaskService {
       address: input.address,
       apiVersion: input.apiVersion,
     });
-    if (images === undefined) return { pid: await task.pid() };
-    // And that it runs by then.
     try {
-      return { pid: await task.start('') };
+      // Who has removed the container meanwhile would not know of its task.
+      await this.#containers.get(ctx, container.id);
+      // What is restored is to run by now.
+      return { pid: images === undefined ? await task.pid() : await task.start('') };
     } catch (error) {
       await this.#runtime.delete({ ...ctx, signal: undefined }, container.id).catch((failure) => {
-        this.#log.warn('a task that cannot be restored stays', { error: failure, id: container.id });
+        this.#log.warn('a task that cannot be used stays', { error: failure, id: container.id });
       });
       throw error;
     }

@@ -11,7 +11,7 @@ import { RestartLabels, shouldRestart } from './restart-policy.ts';
 
 export interface RestartMonitorOptions {
   namespaces: Pick<NamespaceStore, 'list'>;
-  containers: Pick<ContainerStore, 'list' | 'update'>;
+  containers: Pick<ContainerStore, 'list' | 'get' | 'update'>;
   snapshotters: Pick<SnapshotterRegistry, 'get'>;
   tasks: Pick<TaskService, 'create' | 'task' | 'state' | 'delete'>;
   /** Milliseconds between two looks. */
@@ -158,8 +158,10 @@ export class RestartMonitor {
     });
     try {
       await (await tasks.task(ctx, id)).start('');
+      await containers.get(ctx, id);
     } catch (error) {
-      // What cannot be started would be in the way of the next try and of the container's removal.
+      // What cannot be started would be in the way of the next try and of the container's removal; one whose container was removed
+      // meanwhile would be nobody's.
       await this.#end(ctx, id).catch((failure) => log.error('task cannot be removed', { error: failure, id }));
       throw error;
     }
