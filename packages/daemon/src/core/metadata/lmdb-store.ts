@@ -71,6 +71,7 @@ export class LmdbStore implements MetadataStore {
     const reserve = await DiskReserve.open(options.path, options.reserve ?? 1 << 20);
     const db = open<Value, Buffer>({
       path: options.path,
+      noSubdir: true,
       keyEncoding: 'binary',
       encoding: 'msgpack',
       cache: false,
