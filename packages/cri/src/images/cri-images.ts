@@ -197,10 +197,10 @@ export class CriImages {
 
   async #nameWithDigestAndId(ctx: RequestContext, record: Image, facts: ImageFacts): Promise<void> {
     const { target, labels } = record;
-    await this.#save(ctx, { name: facts.id, target, labels });
     const { locator } = parseReference(record.name);
-    const withDigest = `${locator}@${target.digest}`;
-    if (withDigest !== record.name) await this.#save(ctx, { name: withDigest, target, labels });
+    const names = [facts.id, `${locator}@${target.digest}`].filter((name) => name !== record.name);
+    // At once, for one wait for the disk.
+    await Promise.all(names.map((name) => this.#save(ctx, { name, target, labels })));
   }
 
   async #save(ctx: RequestContext, record: Pick<Image, 'name' | 'target' | 'labels'>): Promise<void> {
