@@ -169,6 +169,7 @@ test('updates are written and kills are told, on a copy of the samples', async (
   (await group.watchOom((event) => told.push(event))).close();
   (await group.watchOom((event) => told.push(event), true)).close();
   assert.deepEqual(told, [{ kills: 6n }]);
+  assert.equal(await group.oomKills(), 6n);
 });
 
 test('freezing, killing and deleting a v2 group of this machine', { skip: notRoot }, async (t) => {
@@ -225,6 +226,7 @@ test('freezing, limiting, an out-of-memory kill and deleting a v1 group of this 
   // The event comes when memory runs out, the count when somebody has been killed for it.
   await promise;
   assert.ok(((await group.metrics()).memoryOomControl?.oomKill ?? 0n) > 0n);
+  assert.equal(await group.oomKills(), (await group.metrics()).memoryOomControl?.oomKill);
   watch.close();
   const told: bigint[] = [];
   (await group.watchOom(({ kills }) => told.push(kills))).close();

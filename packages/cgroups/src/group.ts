@@ -35,6 +35,8 @@ export interface Cgroup {
   /** Calls back at every out-of-memory kill until closed: close it when the group's processes have ended (v2's kernel does not tell of a
    * group's removal). With `fromStart` kills from before it began to watch are told of too. */
   watchOom(onOom: (event: OomEvent) => void, fromStart?: boolean): Promise<Watch>;
+  /** How many of its processes the kernel has killed for want of memory; 0 if it does not count them, or the group is gone. */
+  oomKills(): Promise<bigint>;
 }
 
 type Int = number | bigint;

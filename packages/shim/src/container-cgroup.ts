@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import type { Any } from '@bufbuild/protobuf/wkt';
 import { notFound, StatusError } from '@gantry/api';
-import { type Cgroup, cgroupOfPid, createCgroup, type Watch } from '@gantry/cgroups';
+import { type Cgroup, cgroupOfPid, createCgroup, type OomEvent, type Watch } from '@gantry/cgroups';
 import { log } from './log.ts';
 
 /** The cgroup of a container, found by its init process while that lives. */
@@ -11,6 +11,8 @@ export class ContainerCgroup {
   #paths: readonly string[] | undefined;
   #watch: Watch | undefined;
   #closed = false;
+  /** Out-of-memory kills that were told of: the kernel may tell before it counts, and once for several. */
+  #toldKills = 0n;
 
   constructor(id: string) {
     this.#id = id;
@@ -84,12 +86,32 @@ export class ContainerCgroup {
 
   /** Calls back for each kill by the kernel for want of memory. Failing to watch is not the container's failure. */
   async watchOom(pid: number, onOom: () => void, fromStart: boolean): Promise<void> {
+    const tell = ({ kills }: OomEvent): void => {
+      this.#toldKills += 1n;
+      if (kills > this.#toldKills) this.#toldKills = kills;
+      onOom();
+    };
     try {
-      const watch = await (await this.#load(pid)).watchOom(onOom, fromStart);
+      const group = await this.#load(pid);
+      // What was before is an earlier shim's to tell.
+      if (!fromStart) this.#toldKills = await group.oomKills();
+      const watch = await group.watchOom(tell, fromStart);
       if (this.#closed) watch.close();
       else this.#watch = watch;
     } catch (error) {
       log.debug('out-of-memory events cannot be watched', { id: this.#id, error });
+    }
+  }
+
+  /** When its init process has ended: a kill that the watch has not told of, since the end was faster, is told of now. */
+  async lastOom(onOom: () => void): Promise<void> {
+    try {
+      const kills = (await (await this.#found)?.oomKills()) ?? 0n;
+      if (kills <= this.#toldKills) return;
+      this.#toldKills = kills;
+      onOom();
+    } catch (error) {
+      log.debug('out-of-memory kills cannot be read', { id: this.#id, error });
     }
   }
 

@@ -154,10 +154,12 @@ export class Container {
   /** Has the kernel tell of its out-of-memory kills, from now, or its start, to the end of its init process. */
   watchOom(fromStart = false): void {
     if (!isNative(this.identity.runtime) || !(fromStart || this.init.isRunning)) return;
-    const tell = () =>
-      this.#context.publisher.publish(this.namespace, '/tasks/oom', TaskOOMSchema, { containerId: this.id });
-    void this.cgroup.watchOom(this.init.pid, tell, fromStart);
+    void this.cgroup.watchOom(this.init.pid, this.#tellOom, fromStart);
   }
+
+  readonly #tellOom = (): void => {
+    this.#context.publisher.publish(this.namespace, '/tasks/oom', TaskOOMSchema, { containerId: this.id });
+  };
 
   async #startExec(process: TaskProcess): Promise<void> {
     const { execId } = process;
@@ -246,7 +248,11 @@ export class Container {
 
   async #ended(process: TaskProcess, exit: ProcessExit): Promise<void> {
     process.io?.exited();
-    if (process === this.init && !this.identity.ownPidNamespace) await this.#killRest();
+    if (process === this.init) {
+      // Before its end, which the cgroup may go with.
+      if (isNative(this.identity.runtime)) await this.cgroup.lastOom(this.#tellOom);
+      if (!this.identity.ownPidNamespace) await this.#killRest();
+    }
     process.setExited(exit);
     if (!this.#deleted) {
       this.save();

@@ -5,7 +5,7 @@ import type { Any } from '@bufbuild/protobuf/wkt';
 import { failedPrecondition, notFound, packAny } from '@gantry/api';
 import { type Metrics, MetricsSchema } from '@gantry/api/gen/cgroups/v1/metrics_pb.js';
 import { hasErrno } from '@gantry/sys';
-import { type Roots, readNumber, readPids, readText, rootOf, writeValue } from '../files.ts';
+import { type Roots, readKeyed, readNumber, readPids, readText, rootOf, writeValue } from '../files.ts';
 import type { Cgroup, FreezerState, LinuxResources, OomEvent, Watch } from '../group.ts';
 import { killAll, removeTree, subtree } from '../v2/group.ts';
 import { freezerState, setFrozen } from './freezer.ts';
@@ -99,6 +99,10 @@ export class LegacyCgroup implements Cgroup {
 
   watchOom(onOom: (event: OomEvent) => void, fromStart = false): Promise<Watch> {
     return watchOom(this.directory('memory'), onOom, fromStart);
+  }
+
+  async oomKills(): Promise<bigint> {
+    return (await readKeyed(this.directory('memory'), 'memory.oom_control'))?.['oom_kill'] ?? 0n;
   }
 }
 

@@ -6,7 +6,7 @@ import type { Any } from '@bufbuild/protobuf/wkt';
 import { notFound, packAny } from '@gantry/api';
 import { type Metrics, MetricsSchema } from '@gantry/api/gen/cgroups/v2/metrics_pb.js';
 import { hasErrno } from '@gantry/sys';
-import { type Roots, readPids, readText, rootOf, writeValue } from '../files.ts';
+import { type Roots, readKeyed, readPids, readText, rootOf, writeValue } from '../files.ts';
 import type { Cgroup, FreezerState, LinuxResources, OomEvent, Watch } from '../group.ts';
 import { freezerState, setFrozen } from './freezer.ts';
 import { watchOom } from './oom.ts';
@@ -74,6 +74,10 @@ export class UnifiedCgroup implements Cgroup {
 
   watchOom(onOom: (event: OomEvent) => void, fromStart = false): Promise<Watch> {
     return watchOom(this.directory, onOom, fromStart);
+  }
+
+  async oomKills(): Promise<bigint> {
+    return (await readKeyed(this.directory, 'memory.events'))?.['oom_kill'] ?? 0n;
   }
 }
 

@@ -100,7 +100,8 @@ async function run(cri: Cri, sandbox: PodSandbox, container: CriContainer): Prom
     [pid] = await together(task.start(''), task.pid().then(note));
   }
   io.started();
-  container.status = { ...running, pid };
+  // It may have run out of memory by now, which its status says then.
+  container.status = { ...container.status, startedAt: running.startedAt, starting: false, pid };
   watchContainer(cri, container, task);
   if (container.status.restore) await removeAllBeneath(restored);
   await cri.hooks.postStartContainer(sandbox, container).catch((error) => cri.log.warn('hook', { error, id }));
