@@ -132,9 +132,10 @@ describe('the fuse-overlayfs snapshotter behind a proxy plugin', { skip: missing
     const serving = processesMentioning(temp.path).filter(({ command }) => /fuse-overlayfs .*\/rootfs/.test(command));
     assert.equal(serving.length, 1, JSON.stringify(serving));
     process.kill(serving[0]!.pid, 'SIGKILL');
-    await ctr.ok('tasks', 'kill', '-s', 'KILL', 'victim');
-    // It ends with the status of the task.
-    assert.equal((await ctr.try('tasks', 'rm', '--force', 'victim')).code, 137);
+    await ctr.try('tasks', 'kill', '-s', 'KILL', 'victim');
+    // It ends with the status of the task, which may have been faster: a page of its program that cannot be had is SIGBUS.
+    const { code, stderr } = await ctr.try('tasks', 'rm', '--force', 'victim');
+    assert.ok(code === 137 || code === 135, `${code}: ${stderr}`);
     await ctr.ok('containers', 'rm', 'victim');
     assert.equal(await ctr.ok('run', '--rm', ...fuse, image, 'next', 'cat', '/data/a'), 'linked');
     await ctr.ok('images', 'rm', '--sync', image);
