@@ -136,11 +136,9 @@ export async function createContainer(
     config,
     imageRef: image.id,
     logPath:
-      sandboxConfig.logDirectory === ''
+      sandboxConfig.logDirectory === '' || config.logPath === ''
         ? ''
-        : config.logPath === ''
-          ? ''
-          : path.join(sandboxConfig.logDirectory, config.logPath),
+        : path.join(sandboxConfig.logDirectory, config.logPath),
     stopSignal: stopSignalOf(config, image.config),
     processLabel: labels.process,
   };
