@@ -1,19 +1,18 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { alreadyExists, failedPrecondition, notFound, type Time, toTimestamp, unknown } from '@gantry/api';
+import { alreadyExists, failedPrecondition, notFound, type Time, toTimestamp } from '@gantry/api';
 import {
   TaskCheckpointedSchema,
   TaskDeleteSchema,
   TaskExecAddedSchema,
-  TaskExecStartedSchema,
   TaskOOMSchema,
   TaskPausedSchema,
   TaskResumedSchema,
   TaskStartSchema,
 } from '@gantry/api/gen/events/task_pb.js';
 import type { CheckpointOptions } from '@gantry/api/gen/types/runc/options/oci_pb.js';
-import { close, hasErrno, pidfdOpen, pidfdSendSignal } from '@gantry/sys';
-import { canCheckpoint, type RestoreSource, restoreArguments, writeCheckpoint } from './checkpoint.ts';
+import { hasErrno } from '@gantry/sys';
+import { type RestoreSource, restoreArguments, writeCheckpoint } from './checkpoint.ts';
 import { ContainerCgroup } from './container-cgroup.ts';
 import type { ContainerIdentity } from './container-identity.ts';
 import { keepDescriptors } from './keep-descriptors.ts';
@@ -21,13 +20,14 @@ import { log } from './log.ts';
 import { isNative, runRuntime, runtimeStatus, type Stdio } from './oci-runtime.ts';
 import { publishExit } from './publish-exit.ts';
 import type { ProcessExit } from './reaper.ts';
-import { type ContainerRecord, processStartTime, recordName, writeRecord } from './record.ts';
+import { type ContainerRecord, recordName, writeRecord } from './record.ts';
 import { releaseInit } from './release-init.ts';
 import { removeState } from './remove-state.ts';
 import { unmountRootfs } from './rootfs.ts';
 import { isMissing, killStatus, readPid } from './runtime-answers.ts';
 import type { ShimContext } from './shim-context.ts';
-import { openProcessIo } from './stdio/open.ts';
+import { signalProcess } from './signal-process.ts';
+import { startExec } from './start-exec.ts';
 import type { StdioRequest } from './stdio/process-io.ts';
 import { TaskProcess } from './task-process.ts';
 import { withTimeout } from './with-timeout.ts';
@@ -86,7 +86,7 @@ export class Container {
       const announced = Promise.withResolvers<void>();
       process.announced = announced.promise;
       try {
-        await (execId === '' ? this.#startInit() : this.#startExec(process));
+        await (execId === '' ? this.#startInit() : startExec(this.#context, this, process));
       } finally {
         announced.resolve();
       }
@@ -160,55 +160,6 @@ export class Container {
   readonly #tellOom = (): void => {
     this.#context.publisher.publish(this.namespace, '/tasks/oom', TaskOOMSchema, { containerId: this.id });
   };
-
-  async #startExec(process: TaskProcess): Promise<void> {
-    const { execId } = process;
-    const { bundle, ioUid, ioGid, noNewKeyring } = this.identity;
-    const specFile = path.join(bundle, `exec-${execId}.json`);
-    const pidFile = path.join(bundle, `exec-${execId}.pid`);
-    process.io = await openProcessIo(process.stdio, {
-      namespace: this.namespace,
-      id: execId,
-      uid: ioUid,
-      gid: ioGid,
-      direct: false,
-      freezable: canCheckpoint(),
-      socketDir: this.#context.socketDir,
-      changed: () => this.keep(process),
-    });
-    try {
-      writeFileSync(specFile, process.spec ?? new Uint8Array(), { mode: 0o600 });
-      const args = ['exec', '--process', specFile, '--detach', '--pid-file', pidFile];
-      if (process.io.consoleSocket) args.push('--console-socket', process.io.consoleSocket);
-      if (noNewKeyring) args.push('--no-new-keyring');
-      await this.#context.reaper.whileSpawning(async () => {
-        await this.runtime(`exec ${execId}`, [...args, this.id], process.io!.stdio);
-        process.setPid(readPid(pidFile));
-        this.follow(process);
-      });
-      await process.io.started();
-      // CloseIO may have come when there was nothing to close yet.
-      if (process.stdinClosed) process.io.closeStdin();
-      process.started = true;
-      process.spec = undefined;
-      this.keep(process);
-      // Before the pid file goes, by which the next shim would end a process that nobody was told of.
-      this.save();
-    } catch (error) {
-      process.io.close();
-      process.io = undefined;
-      if (process.pid > 0) this.#signal(process, SIGKILL);
-      throw runtimeStatus(error, 'OCI runtime exec failed');
-    } finally {
-      rmSync(specFile, { force: true });
-      rmSync(pidFile, { force: true });
-    }
-    this.#context.publisher.publish(this.namespace, '/tasks/exec-started', TaskExecStartedSchema, {
-      containerId: this.id,
-      execId,
-      pid: process.pid,
-    });
-  }
 
   /** Takes note of a process's end whenever it comes. */
   follow(process: TaskProcess, pidfd?: number, at?: Time): void {
@@ -296,7 +247,7 @@ export class Container {
     if (execId === '' && (all || this.paused || !isNative(this.identity.runtime))) {
       if (process.exit && !all) throw notFound('process already finished: not found');
       if (all && (await this.#initIsAll(signal))) {
-        this.#signal(process, signal);
+        signalProcess(process, signal);
         return;
       }
       try {
@@ -308,8 +259,7 @@ export class Container {
         if (!lost) throw killStatus(error, this.id);
       }
     }
-    if (process.pid === 0) throw failedPrecondition('process not created');
-    this.#signal(process, signal);
+    signalProcess(process, signal);
   }
 
   /** Whether a signal to the init process does what one to every process does: then no runtime is called for it. */
@@ -319,25 +269,6 @@ export class Container {
     // With the first process of its pid namespace the kernel ends the others.
     if (signal === SIGKILL && this.identity.ownPidNamespace) return true;
     return (await this.cgroup.hasOnly(init.pid)) && init.isRunning;
-  }
-
-  #signal(process: TaskProcess, signal: number): void {
-    if (process.exit) throw notFound('process already finished: not found');
-    try {
-      const pidfd = pidfdOpen(process.pid);
-      try {
-        // Until its exit is noted a child of ours keeps its number; an adopted process may have lost it to another.
-        if (processStartTime(process.pid) !== process.startTime) throw notFound('process already finished: not found');
-        pidfdSendSignal(pidfd, signal);
-      } finally {
-        close(pidfd);
-      }
-    } catch (error) {
-      if (hasErrno(error, 'EINVAL'))
-        throw unknown('unknown error after kill: unable to signal init: invalid argument', error);
-      if (hasErrno(error, 'ESRCH')) throw notFound('process already finished: not found', error);
-      throw error;
-    }
   }
 
   async pause(): Promise<void> {
