@@ -5,6 +5,7 @@ import { StatusError } from '@gantry/api';
 import { TaskCreateSchema } from '@gantry/api/gen/events/task_pb.js';
 import type { CreateTaskRequest } from '@gantry/api/gen/runtime/task/v3/shim_pb.js';
 import { MountSchema } from '@gantry/api/gen/types/mount_pb.js';
+import { expectCgroupMove } from '@gantry/cgroups';
 import { canCheckpoint, type RestoreSource } from './checkpoint.ts';
 import { Container } from './container.ts';
 import { enterShimCgroup } from './container-cgroup.ts';
@@ -79,6 +80,7 @@ export async function createContainer(
   try {
     await container.whileInFlight('create', async () => {
       if (options.shimCgroup !== '') await enterShimCgroup(options.shimCgroup);
+      expectCgroupMove();
       await mountRootfs(bundle, request.rootfs);
       init.io = await openProcessIo(init.stdio, {
         namespace,

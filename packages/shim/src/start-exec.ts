@@ -1,6 +1,7 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { TaskExecStartedSchema } from '@gantry/api/gen/events/task_pb.js';
+import { expectCgroupMove } from '@gantry/cgroups';
 import { canCheckpoint } from './checkpoint.ts';
 import type { Container } from './container.ts';
 import { runtimeStatus } from './oci-runtime.ts';
@@ -18,6 +19,7 @@ export async function startExec(context: ShimContext, container: Container, proc
   const { bundle, ioUid, ioGid, noNewKeyring } = container.identity;
   const specFile = path.join(bundle, `exec-${execId}.json`);
   const pidFile = path.join(bundle, `exec-${execId}.pid`);
+  expectCgroupMove();
   process.io = await openProcessIo(process.stdio, {
     namespace: container.namespace,
     id: execId,

@@ -7,6 +7,7 @@ import {
   PodSandboxConfigSchema,
   type RunPodSandboxRequest,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
+import { expectCgroupMove } from '@gantry/cgroups';
 import { defaultNetnsDirectory, keepNetnsOf, newNetnsPath, openNetns, removeNetns } from '@gantry/cni/netns.ts';
 import type { NetworkedPod } from '@gantry/cni/pod-network.ts';
 import { type Cri, criContext } from '../cri.ts';
@@ -42,6 +43,7 @@ export async function runPodSandbox(
     });
   reserve(cri, name, id);
   undoing('name', () => cri.sandboxNames.release(name, id));
+  expectCgroupMove();
   const controller = cri.controllers.get(handler.sandboxer);
   if (!controller)
     throw invalidArgument(`sandbox controller "${handler.sandboxer}" of runtime "${handler.name}" is not there`);

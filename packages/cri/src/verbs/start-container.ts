@@ -1,6 +1,7 @@
 import path from 'node:path';
 import { Code, failedPrecondition, hasCode, now, StatusError } from '@gantry/api';
 import { ContainerEventType, ContainerState, type StartContainerRequest } from '@gantry/api/gen/cri/v1/api_pb.js';
+import { expectCgroupMove } from '@gantry/cgroups';
 import { removeAllBeneath } from '@gantry/mount';
 import { ArchiveFile } from '../checkpoint/archive-files.ts';
 import { restoreDirectory } from '../checkpoint/restore.ts';
@@ -33,6 +34,7 @@ export async function startContainer(cri: Cri, { containerId }: StartContainerRe
   const sandbox = cri.sandboxes.get(container.metadata.sandboxId);
   requireRunning(sandbox);
   container.status = { ...status, starting: true };
+  expectCgroupMove();
   const starting = Promise.withResolvers<void>();
   container.starting = starting.promise;
   try {

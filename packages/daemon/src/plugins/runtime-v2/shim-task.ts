@@ -1,5 +1,6 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
 import { Code, deadlineExceeded, fromTimestamp, hasCode } from '@gantry/api';
+import { expectCgroupMove } from '@gantry/cgroups';
 import type { CallOptions } from '@gantry/rpc';
 import type { ProcessExit, ProcessState, ProcessStatus, Task, TaskIo } from '../../core/tasks/task-runtime.ts';
 import type { Bundle } from './bundle.ts';
@@ -125,6 +126,8 @@ export class ShimTask implements Task, GroupMember {
   }
 
   async exec(execId: string, spec: Any, io: TaskIo): Promise<void> {
+    // It is started as soon as the client has our answer.
+    expectCgroupMove();
     await this.#call((client, options) => client.exec({ id: this.id, execId, spec, ...io }, options));
   }
 

@@ -4,6 +4,7 @@ import type { Any } from '@bufbuild/protobuf/wkt';
 import { Code, hasCode, isAny, notFound, now, packAny, StatusError, toTimestamp, unpackAny } from '@gantry/api';
 import { TaskDeleteSchema, TaskExitSchema } from '@gantry/api/gen/events/task_pb.js';
 import { RuntimeInfoSchema, RuntimeRequestSchema } from '@gantry/api/gen/types/introspection_pb.js';
+import { expectCgroupMove } from '@gantry/cgroups';
 import type { EventExchange } from '../../core/events/exchange.ts';
 import type { Logger } from '../../core/log/logger.ts';
 import type { MountManager } from '../../core/mounts/mount-manager.ts';
@@ -63,6 +64,7 @@ export class TaskManager implements TaskRuntime {
   }
 
   async create(ctx: RequestContext, id: string, options: CreateTaskOptions): Promise<Task> {
+    expectCgroupMove();
     const {
       runtime,
       file,
