@@ -46,7 +46,7 @@ test('where classes are not enabled they are refused in containerd’s words, or
   };
   assert.equal(made({ ...io, ...cache }, {}, lenient).linux, undefined);
   assert.throws(
-    () => made(cache, {}, { classes: { rdt: new RdtClasses('/nowhere', new Set()) }, settings: settings() }),
+    () => made(cache, {}, { classes: { rdt: new RdtClasses('/nowhere', new Map()) }, settings: settings() }),
     /failed to set RDT class: RDT class not found/,
   );
 });

@@ -1,68 +1,61 @@
-import { existsSync, readFileSync } from 'node:fs';
-import path from 'node:path';
-import { invalidArgument, unknown } from '@gantry/api';
-import { readDocument } from './resource-classes.ts';
+import { invalidArgument, StatusError } from '@gantry/api';
+import { readRdtDocument } from '../rdt/rdt-document.ts';
+import { type ClassSchemata, classSchemata, isClassName, rootClass } from '../rdt/rdt-schemata.ts';
+import { openResctrl } from '../rdt/resctrl.ts';
+import { groupOf, isGroup, writeGroups } from '../rdt/write-groups.ts';
+import { readDocument } from './read-document.ts';
 
 /** Where the class of a container was named. */
 export type ClassOrigin = 'pod' | 'container';
 
-const rootClass = 'system/default';
-
 /** Groups of the kernel's resctrl file system as classes. */
 export class RdtClasses {
   readonly #directory: string;
-  readonly #denied: ReadonlySet<string>;
+  readonly #rules: ReadonlyMap<string, ClassSchemata['rules']>;
 
-  /** @param denied `origin name` of classes that may not be named there */
-  constructor(directory: string, denied: ReadonlySet<string>) {
+  /** @param rules by class: who may name it. One that is not there anybody may name */
+  constructor(directory: string, rules: ReadonlyMap<string, ClassSchemata['rules']>) {
     this.#directory = directory;
-    this.#denied = denied;
+    this.#rules = rules;
   }
 
   /** @throws InvalidArgument for a class that is not there, or may not be named there */
   check(name: string, origin: ClassOrigin): void {
-    const root = name === rootClass || name === '';
-    if (!root && (name.length >= 4096 || name === '.' || name === '..' || /[/\n]/.test(name)))
-      throw invalidArgument(`unqualified RDT class name "${name}"`);
-    const group = root ? this.#directory : path.join(this.#directory, name);
-    if (!existsSync(path.join(group, 'schemata'))) {
+    if (!isClassName(name)) throw invalidArgument(`unqualified RDT class name "${name}"`);
+    const group = groupOf({ directory: this.#directory }, name);
+    if (!isGroup(group)) {
       throw invalidArgument(
         `RDT class not found: failed to get class "${name}" from resctrl fs: resctrl group not found for class "${name}" ("${group}")`,
       );
     }
-    if (!this.#denied.has(`${origin} ${name}`)) return;
+    const rules = this.#rules.get(name === '' ? rootClass : name);
+    if (origin === 'pod' ? !rules?.denyPodAnnotation : !rules?.denyContainerAnnotation) return;
     const where = origin === 'pod' ? 'Pod annotations' : 'Container annotation';
     throw invalidArgument(`RDT class "${name}" not allowed from ${where}`);
   }
 }
 
-interface RdtDocument {
-  partitions?: Record<
-    string,
-    {
-      classes?: Record<string, { kubernetes?: { denyPodAnnotation?: boolean; denyContainerAnnotation?: boolean } }>;
-    }
-  >;
+/**
+ * Has resctrl be as a file of goresctrl's says. @param mounts a file like /proc/mounts
+ * @throws StatusError without resctrl, or for a file that cannot be read or makes no sense here: then nothing has been changed
+ */
+export async function openRdt(
+  file: string,
+  mounts: string,
+  operations?: Parameters<typeof writeGroups>[2],
+): Promise<RdtClasses> {
+  const resctrl = within('RDT not enabled', () => openResctrl(mounts));
+  const document = await readDocument(file);
+  const read = within('failed to parse configuration data', () => readRdtDocument(document));
+  const classes = within('invalid configuration', () => classSchemata(read, resctrl));
+  within('resctrl configuration failed', () => writeGroups(resctrl, classes, operations));
+  return new RdtClasses(resctrl.directory, new Map(classes.map(({ name, rules }) => [name, rules])));
 }
 
-/** @throws Unknown without resctrl, or for a file that cannot be read */
-export async function openRdt(file: string, mounts: string): Promise<RdtClasses> {
-  const directory = resctrlDirectory(mounts);
-  if (directory === undefined) {
-    throw unknown(`RDT not enabled: failed to detect resctrl mount point: resctrl not found in ${mounts}`);
+function within<T>(what: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw StatusError.wrap(error, what);
   }
-  const { partitions = {} } = ((await readDocument(file)) ?? {}) as RdtDocument;
-  const denied = new Set<string>();
-  for (const { classes = {} } of Object.values(partitions)) {
-    for (const [name, settings] of Object.entries(classes)) {
-      if (settings?.kubernetes?.denyPodAnnotation) denied.add(`pod ${name}`);
-      if (settings?.kubernetes?.denyContainerAnnotation) denied.add(`container ${name}`);
-    }
-  }
-  return new RdtClasses(directory, denied);
-}
-
-function resctrlDirectory(mounts: string): string | undefined {
-  const lines = readFileSync(mounts, 'utf8').split('\n');
-  return lines.map((line) => line.split(' ')).find((fields) => fields[2] === 'resctrl')?.[1];
 }

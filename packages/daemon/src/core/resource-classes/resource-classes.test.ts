@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
@@ -58,21 +58,22 @@ test('a file that cannot be used leaves its classes off', async () => {
   assert.match(said.join('\n'), /RDT not enabled: failed to detect resctrl mount point: resctrl not found in/);
 });
 
-test('classes of RDT are the groups that resctrl has', async () => {
+test('classes of RDT are groups that resctrl is given', async () => {
   const directory = path.join(root, 'resctrl');
-  put('resctrl/schemata', 'L3:0=f\n');
-  put('resctrl/gold/schemata', 'L3:0=3\n');
-  put('resctrl/silver/schemata', 'L3:0=3\n');
+  for (const [name, text] of [
+    ['info/L3/cbm_mask', 'f'],
+    ['info/L3/min_cbm_bits', '1'],
+    ['schemata', 'L3:0=f'],
+    ['tasks', '1'],
+    ['gold/tasks', ''],
+    ['gold/schemata', ''],
+  ] as const) {
+    put(`resctrl/${name}`, `${text}\n`);
+  }
   const mounts = put('mounts', `resctrl ${directory} resctrl rw 0 0\n`);
-  const rdt = put(
-    'rdt.yaml',
-    'partitions:\n  all:\n    classes:\n      gold:\n        kubernetes:\n          denyPodAnnotation: true\n',
-  );
-  const classes =
-    (await openResourceClasses({ ...none, rdt }, listening().log, mounts)).rdt ?? assert.fail('not enabled');
-  for (const name of ['silver', 'system/default']) classes.check(name, 'pod');
+  const rdt = put('rdt.yaml', 'partitions:\n  all:\n    l3Allocation: "50%"\n    classes:\n      gold:\n');
+  const { said, log } = listening();
+  const classes = (await openResourceClasses({ ...none, rdt }, log, mounts)).rdt ?? assert.fail(said.join('\n'));
   classes.check('gold', 'container');
-  assert.throws(() => classes.check('gold', 'pod'), /RDT class "gold" not allowed from Pod annotations/);
-  assert.throws(() => classes.check('tin', 'pod'), /RDT class not found: .*class "tin"/);
-  assert.throws(() => classes.check('../gold', 'pod'), /unqualified RDT class name "..\/gold"/);
+  assert.equal(readFileSync(path.join(directory, 'gold/schemata'), 'utf8'), 'L3:0=3\n');
 });

@@ -1,10 +1,10 @@
-import { globSync, readFileSync, realpathSync, statSync } from 'node:fs';
+import { globSync, realpathSync, statSync } from 'node:fs';
 import { StatusError, unknown } from '@gantry/api';
 import { deviceNumbers } from '@gantry/oci';
-import { parseYaml } from '@gantry/oci/cdi/yaml.ts';
 import { type BlockDevice, type BlockIo, blockIoClasses } from '@gantry/oci/spec/block-io.ts';
 import type { Logger } from '../log/logger.ts';
 import { openRdt, type RdtClasses } from './rdt-classes.ts';
+import { readDocument } from './read-document.ts';
 
 export interface ResourceClassFiles {
   /** `blockio_config_file`; '' for none. */
@@ -38,29 +38,12 @@ export async function openResourceClasses(
   if (rdt !== '') {
     try {
       classes.rdt = await openRdt(rdt, mounts);
-      log.warn('RDT: allocations of the configuration are not written; classes are the groups that resctrl has', {
-        rdt,
-      });
+      log.info('RDT: resctrl is as the configuration says', { rdt });
     } catch (error) {
       log.error('RDT initialization failed', { error });
     }
   }
   return classes;
-}
-
-/** A document of a configuration file. @throws StatusError in goresctrl's words */
-export async function readDocument(file: string): Promise<unknown> {
-  let text: string;
-  try {
-    text = readFileSync(file, 'utf8');
-  } catch (error) {
-    throw unknown(`failed to read config file "${file}": ${(error as Error).message}`, error);
-  }
-  try {
-    return await parseYaml(text);
-  } catch (error) {
-    throw unknown(`failed to set configuration from file "${file}": ${(error as Error).message}`, error);
-  }
 }
 
 /** A class that makes no sense is left out, and the others stay. */
