@@ -27,29 +27,35 @@ function podConfig(peer: Peer, name: string) {
   };
 }
 
-/** A pod with one running container. */
+/** A pod with running containers: one, unless more are asked for; the first is answered. */
 export async function startPod(
   peer: Peer,
   name: string,
   times?: CallTimes,
+  containers = 1,
 ): Promise<{ pod: string; container: string }> {
   const { pods } = peer;
   const config = podConfig(peer, name);
   const { podSandboxId: pod } = await timed(times, 'run pod', () => pods.runPodSandbox({ config }));
-  const { containerId: container } = await timed(times, 'create container', () =>
-    pods.createContainer({
-      podSandboxId: pod,
-      sandboxConfig: config,
-      config: {
-        metadata: { name: 'main', attempt: 0 },
-        image: { image: containerImage },
-        command: ['sleep', '100000'],
-        logPath: 'main.log',
-        linux: {},
-      },
-    }),
-  );
-  await timed(times, 'start container', () => pods.startContainer({ containerId: container }));
+  const ids: string[] = [];
+  for (let index = 0; index < containers; index++) {
+    const { containerId } = await timed(times, 'create container', () =>
+      pods.createContainer({
+        podSandboxId: pod,
+        sandboxConfig: config,
+        config: {
+          metadata: { name: `main${index}`, attempt: 0 },
+          image: { image: containerImage },
+          command: ['sleep', '100000'],
+          logPath: `main${index}.log`,
+          linux: {},
+        },
+      }),
+    );
+    await timed(times, 'start container', () => pods.startContainer({ containerId }));
+    ids.push(containerId);
+  }
+  const container = ids[0]!;
   return { pod, container };
 }
 
@@ -69,16 +75,24 @@ export async function podLife(peer: Peer, name: string): Promise<void> {
 /** Pods with a container each, all of them idle. */
 export class PodCrowd {
   readonly #peer: Peer;
+  readonly #containers: number;
   readonly #pods: { pod: string; container: string }[] = [];
 
-  constructor(peer: Peer) {
+  /** @param containers of each pod */
+  constructor(peer: Peer, containers = 1) {
     this.#peer = peer;
+    this.#containers = containers;
+  }
+
+  /** The first container of each. */
+  get containers(): string[] {
+    return this.#pods.map(({ container }) => container);
   }
 
   async grow(size: number): Promise<void> {
     let next = this.#pods.length;
     await lanes(2, async () => {
-      while (next < size) this.#pods.push(await startPod(this.#peer, `idle-${next++}`));
+      while (next < size) this.#pods.push(await startPod(this.#peer, `idle-${next++}`, undefined, this.#containers));
     });
   }
 

@@ -1,6 +1,7 @@
 import { rate } from './containers.ts';
 import { logRate } from './cri-logs.ts';
 import { type CallTimes, PodCrowd, podLife } from './cri-pods.ts';
+import { restarts } from './cri-restart.ts';
 import { critestBenchmark, fromScratch, scratchBenchmark } from './critest.ts';
 import { quantile } from './first-byte.ts';
 import { benchNri } from './nri.ts';
@@ -50,6 +51,7 @@ export async function* benchCri(bench: CriBench): AsyncGenerator<Row> {
   if (wanted('cpu')) yield* cpu(bench);
   if (wanted('crowd')) yield* crowd(bench);
   if (wanted('logs')) yield* logs(bench);
+  if (wanted('restart')) yield* restarts([bench.gantry, bench.containerd], bench.quick);
   if (bench.gantry.nri) yield* benchNri([bench.gantry, bench.containerd], bench.quick);
 }
 

@@ -54,7 +54,7 @@ if (!values.peer || !existsSync(values.peer)) {
     '  cases of images: many large real small sharing push export import; --images keeps the built images for the next run',
   );
   console.error(
-    '  cases of cri: critest cpu crowd logs, and nri by its name only; --critest: its binary, of sigs.k8s.io/cri-tools v1.36 (default: beside the peer)',
+    '  cases of cri: critest cpu crowd logs restart, and nri by its name only; --critest: its binary, of sigs.k8s.io/cri-tools v1.36 (default: beside the peer)',
   );
   console.error('  --no-igzip: neither daemon may use igzip or unpigz');
   console.error(

@@ -2,6 +2,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ImageService, RuntimeService } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { Containers } from '@gantry/api/gen/services/containers/v1/containers_pb.js';
 import { Content } from '@gantry/api/gen/services/content/v1/content_pb.js';
@@ -83,6 +84,35 @@ export class Peer {
 
   /** Starts it; answers milliseconds until its socket answered. */
   async start(): Promise<number> {
+    const startedAt = performance.now();
+    const child = await this.launch();
+    await eventually(
+      `${this.name} answers`,
+      async () => {
+        if (child.exitCode !== null) throw this.#ended();
+        if (!(await connects(this.socket))) return undefined;
+        return this.version.version({}, { timeoutMs: 5000 }).catch(() => undefined);
+      },
+      60_000,
+    );
+    return performance.now() - startedAt;
+  }
+
+  #ended(): Error {
+    return new Error(`${this.name} ended:\n${readFileSync(path.join(this.directory, 'log'), 'utf8').slice(-2000)}`);
+  }
+
+  /** Milliseconds from `startedAt` until somebody takes connections, tried every millisecond. */
+  async listening(startedAt: number): Promise<number> {
+    for (;;) {
+      if (this.#child?.exitCode !== null) throw this.#ended();
+      if (await connects(this.socket)) return performance.now() - startedAt;
+      await sleep(1);
+    }
+  }
+
+  /** Starts its process, and waits for nothing. */
+  async launch(): Promise<ChildProcess> {
     this.#mountState();
     const config = path.join(this.directory, 'config.toml');
     this.#metrics = this.name === 'gantry' ? await freePort() : 0;
@@ -105,7 +135,6 @@ imports = []
 ${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  address = '127.0.0.1:${this.#metrics}'\n`}${this.config}`,
     );
     const log = openSync(path.join(this.directory, 'log'), 'a');
-    const startedAt = performance.now();
     const command = ['-c', joinGroups, this.account.procs.join(' '), this.#command, '--config', config];
     const child = spawn(
       this.legacyCgroups ? 'unshare' : 'sh',
@@ -118,19 +147,7 @@ ${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  add
     closeSync(log);
     this.#child = child;
     this.#transport = grpcTransport(this.socket, { namespace: 'bench' });
-    await eventually(
-      `${this.name} answers`,
-      async () => {
-        if (child.exitCode !== null)
-          throw new Error(
-            `${this.name} ended:\n${readFileSync(path.join(this.directory, 'log'), 'utf8').slice(-2000)}`,
-          );
-        if (!(await connects(this.socket))) return undefined;
-        return this.version.version({}, { timeoutMs: 5000 }).catch(() => undefined);
-      },
-      60_000,
-    );
-    return performance.now() - startedAt;
+    return child;
   }
 
   /** The state is in memory, as /run is on machines with systemd. */
@@ -151,10 +168,10 @@ ${this.#metrics === 0 ? '' : `[plugins.'io.containerd.server.v1.metrics']\n  add
     await this.account.remove();
   }
 
-  async stop(): Promise<void> {
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
     await this.#transport?.close();
     this.#transport = undefined;
-    if (this.#child) await endProcess(this.#child);
+    if (this.#child) await endProcess(this.#child, signal);
     this.#child = undefined;
   }
 
