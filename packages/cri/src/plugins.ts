@@ -78,9 +78,16 @@ export const criImagesPlugin = definePlugin({
   ],
   config: imagesConfig,
   init(context): CriImagesInstance {
-    const { content, images: records, snapshotters } = context.get(PluginTypes.Metadata);
+    const { content, images: records, snapshotters, gc } = context.get(PluginTypes.Metadata);
     const transfer = context.get(PluginTypes.Transfer, 'local');
-    const images = new CriImages({ config: context.config, images: records, content, transfer, log: context.log });
+    const images = new CriImages({
+      config: context.config,
+      images: records,
+      content,
+      transfer,
+      collect: () => gc.collect(),
+      log: context.log,
+    });
     context.onClose(followImages(images, context.get(PluginTypes.Event), context.log));
     const mounts = [...context.all(PluginTypes.MountManager).values()][0];
     const differs = context.all(PluginTypes.Differ) as ReadonlyMap<string, Differ>;

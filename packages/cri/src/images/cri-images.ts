@@ -12,9 +12,9 @@ import { defaultPlatform, isDigest, normalizeDockerReference, parseReference } f
 import type { CredentialsProvider } from '@gantry/registry';
 import type { ImagesConfig } from '../config/images-config.ts';
 import { CriLabel, managedImage } from '../labels.ts';
-import { nanosOf } from '../time.ts';
 import type { CriImage } from './cri-image.ts';
-import { type ImageFacts, ImageFactsReader } from './image-facts.ts';
+import type { ImageFacts } from './image-facts.ts';
+import { ImageView } from './image-view.ts';
 import { legacyRegistry } from './legacy-registry.ts';
 import { PullWatch } from './pull-watch.ts';
 
@@ -23,86 +23,58 @@ export interface CriImagesOptions {
   images: ImageStore;
   content: ContentStore;
   transfer: Transferrer;
+  /** Waits for a garbage collection. */
+  collect: () => Promise<unknown>;
   log: Logger;
 }
 
-/** The images of the namespace as CRI sees them, over the daemon's image records; nothing of them is kept here but facts. */
+/** The images of the namespace as CRI sees them, over the daemon's image records. */
 export class CriImages {
   readonly #options: CriImagesOptions;
-  readonly #facts: ImageFactsReader;
+  readonly #view: ImageView;
   readonly #pulls = new KeyedLock();
-  /** What `list` answers until something changes. */
-  #list: Promise<CriImage[]> | undefined;
+  /** Held while an image is taken over or removed: a name given to one that is being removed would stay alone. */
+  readonly #naming = new KeyedLock();
   readonly #legacy: ReturnType<typeof legacyRegistry>;
 
   constructor(options: CriImagesOptions) {
     this.#options = options;
-    this.#facts = new ImageFactsReader(options.content);
+    this.#view = new ImageView(options);
     this.#legacy = legacyRegistry(options.config.registry);
   }
 
-  /** Images have come, changed or gone. */
-  changed(): void {
-    this.#list = undefined;
+  /** The record of that name has come, changed or gone. */
+  changed(name: string): void {
+    this.#view.changed(name);
+  }
+
+  /** A blob has come: images that were not whole may be now. */
+  contentCame(): void {
+    this.#view.contentCame();
   }
 
   /** All images whose parts for this machine are there, in order of their first record. */
-  list(ctx: RequestContext): Promise<CriImage[]> {
-    if (this.#list) return this.#list;
-    const list = this.#read(ctx);
-    this.#list = list;
-    list.catch(() => this.changed());
-    return list;
-  }
-
-  async #read(ctx: RequestContext): Promise<CriImage[]> {
-    const records = await this.#options.images.list(ctx);
-    this.#facts.keep(new Set(records.map(({ target }) => target.digest)));
-    const byId = new Map<string, CriImage>();
-    for (const record of records) {
-      const facts = await this.#factsOf(ctx, record);
-      if (!facts) continue;
-      let image = byId.get(facts.id);
-      if (!image) {
-        image = { ...facts, tags: [], digests: [], pinned: false, createdAt: nanosOf(record.createdAt) };
-        byId.set(facts.id, image);
-      }
-      addName(image, record);
-    }
-    return [...byId.values()];
-  }
-
-  /** One that is not whole, or is for other machines only, is none. */
-  async #factsOf(ctx: RequestContext, { name, target }: Image): Promise<ImageFacts | undefined> {
-    try {
-      return await this.#facts.read(ctx, target);
-    } catch (error) {
-      if (!hasCode(error, Code.NotFound)) this.#options.log.warn('image cannot be read', { error, image: name });
-      return undefined;
-    }
+  async list(ctx: RequestContext): Promise<readonly CriImage[]> {
+    await this.#view.refresh(ctx);
+    return this.#view.list();
   }
 
   /** By id (or a beginning of it), or by a name with tag or digest, in Docker's short form too. */
   async find(ctx: RequestContext, reference: string): Promise<CriImage | undefined> {
     if (reference === '') return undefined;
+    await this.#view.refresh(ctx);
     if (isDigest(reference)) {
       // What containers and pods are asked by again and again: by its id, which no name looks like.
-      const known = (await this.list(ctx)).find(({ id }) => id === reference);
+      const known = this.#view.byId(reference);
       if (known) return known;
     }
-    const names = candidates(reference);
-    const { images } = this.#options;
-    for (const name of names) {
-      try {
-        const facts = await this.#factsOf(ctx, await images.get(ctx, name));
-        if (facts) return await this.#whole(ctx, facts);
-      } catch (error) {
-        if (!hasCode(error, Code.NotFound)) throw error;
-      }
+    for (const name of candidates(reference)) {
+      const image = this.#view.byName(name);
+      if (image) return image;
     }
     if (!/^(sha256:)?[a-f0-9]{4,64}$/.test(reference)) return undefined;
     const prefix = reference.startsWith('sha256:') ? reference : `sha256:${reference}`;
-    const found = (await this.list(ctx)).filter(({ id }) => id.startsWith(prefix));
+    const found = this.#view.list().filter(({ id }) => id.startsWith(prefix));
     return found.length === 1 ? found[0] : undefined;
   }
 
@@ -111,11 +83,6 @@ export class CriImages {
     const image = await this.find(ctx, reference);
     if (!image) throw notFound(`image "${reference}": not found`);
     return image;
-  }
-
-  async #whole(ctx: RequestContext, facts: ImageFacts): Promise<CriImage> {
-    const image = (await this.list(ctx)).find(({ id }) => id === facts.id);
-    return image ?? { ...facts, tags: [], digests: [], pinned: false, createdAt: 0n };
   }
 
   /**
@@ -153,10 +120,12 @@ export class CriImages {
         ),
       );
       const record = await images.get(ctx, name);
-      const facts = await this.#facts.read(ctx, record.target);
+      const facts = await this.#view.facts(ctx, record.target);
       await this.#nameWithDigestAndId(ctx, record, facts);
       if (config.discard_unpacked_layers) await this.#discardLayers(ctx, facts);
-      return await this.#whole(ctx, facts);
+      await this.#view.refresh(ctx);
+      const image = this.#view.byId(facts.id);
+      return image ?? { ...facts, tags: [], digests: [], pinned: false, createdAt: 0n };
     } finally {
       release();
     }
@@ -184,15 +153,17 @@ export class CriImages {
     return pinned ? { ...managedImage, [CriLabel.pinned]: 'pinned' } : { ...managedImage };
   }
 
-  /** Gives an image's record the labels and companions that CRI's images have, if it has not. */
+  /** Gives an image's record the labels and companions that CRI's images have, if it has not. @throws NotFound */
   async adopt(ctx: RequestContext, name: string): Promise<void> {
-    const record = await this.#options.images.get(ctx, name);
-    if (record.labels[CriLabel.image] === 'managed') return;
-    const facts = await this.#factsOf(ctx, record);
-    if (!facts) return;
-    const labels = { ...record.labels, ...this.#labels(name) };
-    await this.#save(ctx, { name: facts.id, target: record.target, labels: this.#labels(facts.id) });
-    await this.#options.images.update(ctx, { ...record, labels }, ['labels']);
+    const { images } = this.#options;
+    if ((await images.get(ctx, name)).labels[CriLabel.image] === 'managed') return;
+    await this.#naming.run('', async () => {
+      const record = await images.get(ctx, name);
+      const facts = await this.#view.facts(ctx, record.target);
+      const labels = { ...record.labels, ...this.#labels(name) };
+      await this.#save(ctx, { name: facts.id, target: record.target, labels: this.#labels(facts.id) });
+      await images.update(ctx, { ...record, labels }, ['labels']);
+    });
   }
 
   async #nameWithDigestAndId(ctx: RequestContext, record: Image, facts: ImageFacts): Promise<void> {
@@ -227,19 +198,25 @@ export class CriImages {
 
   /** Removes every record of the image that the reference is of. One that is not there is well. */
   async remove(ctx: RequestContext, reference: string): Promise<void> {
-    const image = await this.find(ctx, reference);
-    if (!image) return;
-    const { images } = this.#options;
-    const names = [...image.tags, ...image.digests, image.id];
-    for (const [index, name] of names.entries()) {
+    if (!(await this.find(ctx, reference))) return;
+    await this.#naming.run('', async () => {
+      const image = await this.find(ctx, reference);
+      if (image) await this.#removeRecords(ctx, [...image.tags, ...image.digests, image.id]);
+    });
+    // It waits for the disk, and the space is free when the caller is answered.
+    await this.#options.collect();
+  }
+
+  /** At once, for one write of all. */
+  async #removeRecords(ctx: RequestContext, names: readonly string[]): Promise<void> {
+    const gone = names.map(async (name) => {
       try {
-        // The last one waits for the disk, and for the collection, so that the space is free when the caller is answered.
-        const last = index === names.length - 1;
-        await images.delete({ ...ctx, step: !last }, name, { synchronous: last });
+        await this.#options.images.delete({ ...ctx, step: true }, name);
       } catch (error) {
         if (!hasCode(error, Code.NotFound)) throw error;
       }
-    }
+    });
+    for (const one of await Promise.allSettled(gone)) if (one.status === 'rejected') throw one.reason;
   }
 }
 
@@ -264,10 +241,4 @@ function candidates(reference: string): string[] {
   }
   if (/^[a-f0-9]{64}$/.test(reference)) names.push(`sha256:${reference}`);
   return names;
-}
-
-function addName(image: CriImage, { name, labels }: Image): void {
-  if (labels[CriLabel.pinned] === 'pinned') image.pinned = true;
-  if (isDigest(name)) return;
-  (name.includes('@') ? image.digests : image.tags).push(name);
 }

@@ -1,13 +1,14 @@
-import type { MessageInitShape } from '@bufbuild/protobuf';
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { invalidArgument, StatusError } from '@gantry/api';
-import type {
-  ImageFilter,
-  ImageFsInfoResponseSchema,
+import {
+  type ImageFilter,
+  type ImageFsInfoResponseSchema,
   ImageSchema,
-  ImageStatusRequest,
-  ImageStatusResponseSchema,
-  PullImageRequest,
-  RemoveImageRequest,
+  type ImageStatusRequest,
+  type ImageStatusResponseSchema,
+  type PullImageRequest,
+  type RemoveImageRequest,
+  type Image as WireImage,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { normalizeDockerReference, parseJson, stringifyJson } from '@gantry/oci';
 import { type Cri, criContext } from '../cri.ts';
@@ -17,9 +18,31 @@ import { CriAnnotation } from '../labels.ts';
 
 /** The verbs of ImageService. */
 
-function wireImage(image: CriImage): MessageInitShape<typeof ImageSchema> {
+/** An image changes by becoming another object. */
+const onTheWire = new WeakMap<CriImage, WireImage>();
+const inJson = new WeakMap<CriImage, string>();
+
+function wireImage(image: CriImage): WireImage {
+  const known = onTheWire.get(image);
+  if (known) return known;
+  const message = makeWireImage(image);
+  onTheWire.set(image, message);
+  return message;
+}
+
+/** What `verbose` adds. */
+function infoOf(image: CriImage): string {
+  let text = inJson.get(image);
+  if (text === undefined) {
+    text = stringifyJson({ chainID: image.chainId, imageSpec: parseJson(image.configBytes) });
+    inJson.set(image, text);
+  }
+  return text;
+}
+
+function makeWireImage(image: CriImage): WireImage {
   const { uid, username } = imageUser(image.config);
-  return {
+  return create(ImageSchema, {
     id: image.id,
     repoTags: image.tags,
     repoDigests: image.digests,
@@ -27,13 +50,10 @@ function wireImage(image: CriImage): MessageInitShape<typeof ImageSchema> {
     ...(uid !== undefined && { uid: { value: uid } }),
     username,
     pinned: image.pinned,
-  };
+  });
 }
 
-export async function listImages(
-  cri: Cri,
-  filter: ImageFilter | undefined,
-): Promise<MessageInitShape<typeof ImageSchema>[]> {
+export async function listImages(cri: Cri, filter: ImageFilter | undefined): Promise<WireImage[]> {
   const wanted = filter?.image?.image ?? '';
   if (wanted === '') return (await cri.images.list(criContext())).map(wireImage);
   const image = await cri.images.find(criContext(), wanted);
@@ -46,8 +66,7 @@ export async function imageStatus(
 ): Promise<MessageInitShape<typeof ImageStatusResponseSchema>> {
   const image = await cri.images.find(criContext(), request.image?.image ?? '');
   if (!image) return {};
-  const info = { chainID: image.chainId, imageSpec: parseJson(image.configBytes) };
-  return { image: wireImage(image), ...(request.verbose && { info: { info: stringifyJson(info) } }) };
+  return { image: wireImage(image), ...(request.verbose && { info: { info: infoOf(image) } }) };
 }
 
 export async function pullImage(

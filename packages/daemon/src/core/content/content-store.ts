@@ -107,6 +107,8 @@ export interface ContentBackend {
     ctx?: RequestContext,
   ): Promise<{ digest: string; size: number; createdAt: Time; updatedAt: Time }>;
   list(ctx?: RequestContext): AsyncIterable<{ digest: string; size: number; createdAt: Time; updatedAt: Time }>;
+  /** The digests of `list` alone, where they can be had for less. */
+  digests?(ctx?: RequestContext): AsyncIterable<string>;
   /** @throws NotFound */
   delete(digest: string, ctx?: RequestContext): Promise<void>;
   status(ref: string, ctx?: RequestContext): Promise<IngestStatus>;

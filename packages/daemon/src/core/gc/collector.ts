@@ -50,35 +50,41 @@ export class Collector {
     let lockMs = await this.#sweepRecords();
     // What was not on disk yet has kept its layers. Only now: what has just been swept need not get there.
     if (await this.#settle()) lockMs = Math.max(lockMs, await this.#sweepRecords());
-    const removedContent = await this.#unlessAway('content', async () => {
-      const removed = await this.#sweepContent();
-      await this.#sweepIngests();
-      return removed;
-    });
-    for (const sweep of this.#settings.sweepers?.() ?? []) await sweep();
-    let removedSnapshots = 0;
-    for (const snapshotter of this.#settings.snapshotters()) {
-      removedSnapshots += await this.#unlessAway(snapshotter.name, () => this.#sweepSnapshots(snapshotter));
-    }
+    const [removedContent, , removedSnapshots] = await allEnded([
+      this.#unlessAway('content', () => this.#sweepContent()),
+      this.#unlessAway('ingests', () => this.#sweepIngests()),
+      this.#sweepMountsAndSnapshots(),
+    ]);
     return { lockMs, totalMs: performance.now() - startedAt, removedContent, removedSnapshots };
+  }
+
+  async #sweepMountsAndSnapshots(): Promise<number> {
+    for (const sweep of this.#settings.sweepers?.() ?? []) await sweep();
+    const removed = await allEnded(
+      [...this.#settings.snapshotters()].map((snapshotter) =>
+        this.#unlessAway(snapshotter.name, () => this.#sweepSnapshots(snapshotter)),
+      ),
+    );
+    return removed.reduce((sum, count) => sum + count, 0);
   }
 
   /** Answers for how many milliseconds nobody else could write. */
   async #sweepRecords(): Promise<number> {
     const { store, events } = this.#settings;
     let lockMs = 0;
-    const swept = await store.update((tx) => {
+    await store.update((tx) => {
       const locked = performance.now();
       const result = markAndSweep(tx);
       lockMs = performance.now() - locked;
-      return result;
+      tx.afterCommit(() => {
+        for (const { namespace, snapshotter, key } of result.snapshots) {
+          events.publishMessage(namespace, '/snapshot/remove', SnapshotRemoveSchema, { key, snapshotter });
+        }
+        for (const { namespace, name } of result.images) {
+          events.publishMessage(namespace, '/images/delete', ImageDeleteSchema, { name });
+        }
+      });
     });
-    for (const { namespace, snapshotter, key } of swept.snapshots) {
-      events.publishMessage(namespace, '/snapshot/remove', SnapshotRemoveSchema, { key, snapshotter });
-    }
-    for (const { namespace, name } of swept.images) {
-      events.publishMessage(namespace, '/images/delete', ImageDeleteSchema, { name });
-    }
     return lockMs;
   }
 
@@ -117,23 +123,31 @@ export class Collector {
   async #sweepContent(): Promise<number> {
     const { store, backend, locks } = this.#settings;
     const removed = new Set<string>();
+    const remove = (digest: string, ctx: RequestContext | undefined): Promise<void> =>
+      locks.run(digest, async () => {
+        // A writer may have committed it since: asked again while nobody can.
+        if (store.view((tx) => isReferenced(tx, digest))) return;
+        await backend.delete(digest, ctx).catch(ignoreNotFound);
+        removed.add(digest);
+      });
     const wanted = store.view(referencedDigests);
     for (const ctx of this.#askedFor(backend)) {
-      for await (const { digest } of backend.list(ctx)) {
+      let removals: Promise<void>[] = [];
+      for await (const digest of digestsOf(backend, ctx)) {
         if (wanted.has(digest)) continue;
-        await locks.run(digest, async () => {
-          // A writer may have committed it since: asked again while nobody can.
-          if (store.view((tx) => isReferenced(tx, digest))) return;
-          await backend.delete(digest, ctx).catch(ignoreNotFound);
-          removed.add(digest);
-        });
+        removals.push(remove(digest, ctx));
+        if (removals.length < sideBySide) continue;
+        await allEnded(removals);
+        removals = [];
       }
+      await allEnded(removals);
     }
     return removed.size;
   }
 
-  async #sweepIngests(): Promise<void> {
+  async #sweepIngests(): Promise<number> {
     const { store, backend } = this.#settings;
+    let removed = 0;
     const found: { ref: string; ctx: RequestContext | undefined }[] = [];
     for (const ctx of this.#askedFor(backend)) {
       for (const { ref } of await backend.listStatuses(ctx)) found.push({ ref, ctx });
@@ -151,15 +165,19 @@ export class Collector {
         // Its writer is still at it: it will be gone, or recorded, by the next collection.
         if (!hasCode(error, Code.NotFound) && !hasCode(error, Code.Unavailable)) throw error;
       });
+      removed++;
     }
+    return removed;
   }
 
   async #sweepSnapshots(snapshotter: MetadataSnapshotter): Promise<number> {
-    const { store, log } = this.#settings;
+    const { store } = this.#settings;
     const { backend } = snapshotter;
-    const present = new Map<string, RequestContext | undefined>();
+    const present = new Map<string, Found>();
     const askedFor = this.#askedFor(backend);
-    for (const ctx of askedFor) for await (const { name } of backend.list(ctx)) present.set(name, ctx);
+    for (const ctx of askedFor) {
+      for await (const { name, parent } of backend.list(ctx)) present.set(name, { parent, ctx });
+    }
     const known = new Set<string>();
     store.view((tx) => {
       for (const namespace of tx.children(keys.namespaces())) {
@@ -169,25 +187,18 @@ export class Collector {
       }
     });
     snapshotter.adopted.clear();
-    let orphans = [...present.keys()].filter((key) => !known.has(key) && !snapshotter.inFlight.has(key));
+    let orphans = leavesFirst(present).filter((key) => !known.has(key) && !snapshotter.inFlight.has(key));
     let removed = 0;
-    // Leaves first: a parent goes in the round after its last child.
+    // In another process they may overtake each other, and then a parent has to be asked for once more.
+    const width = backend.remote ? 1 : sideBySide;
     for (let progress = true; progress && orphans.length > 0; ) {
       const left: string[] = [];
-      for (const key of orphans) {
-        // A lazy-pulling snapshotter's snapshot may have been taken over since.
-        if (snapshotter.adopted.has(key)) continue;
-        snapshotter.leaving.add(key);
-        try {
-          await backend.remove(key, present.get(key));
-          removed++;
-        } catch (error) {
-          if (hasCode(error, Code.FailedPrecondition)) left.push(key);
-          else if (!hasCode(error, Code.NotFound)) {
-            log.warn('snapshot cannot be removed', { error, snapshotter: snapshotter.name, key });
-          }
-        } finally {
-          snapshotter.leaving.delete(key);
+      for (let at = 0; at < orphans.length; at += width) {
+        const some = orphans.slice(at, at + width);
+        const outcomes = await Promise.all(some.map((key) => this.#removeSnapshot(snapshotter, key, present.get(key))));
+        for (const [index, outcome] of outcomes.entries()) {
+          if (outcome === 'removed') removed++;
+          else if (outcome === 'has children') left.push(some[index]!);
         }
       }
       progress = left.length < orphans.length;
@@ -196,6 +207,72 @@ export class Collector {
     for (const ctx of askedFor) await backend.cleanup?.(ctx);
     return removed;
   }
+
+  async #removeSnapshot(
+    snapshotter: MetadataSnapshotter,
+    key: string,
+    found: Found | undefined,
+  ): Promise<'removed' | 'has children' | 'left'> {
+    // A lazy-pulling snapshotter's snapshot may have been taken over since.
+    if (snapshotter.adopted.has(key)) return 'left';
+    const { backend, name } = snapshotter;
+    snapshotter.leaving.add(key);
+    try {
+      // No record names it, and that is on disk: should this not get there, the next collection finds it again.
+      await backend.remove(key, found?.ctx ?? { namespace: '', step: true });
+      return 'removed';
+    } catch (error) {
+      if (hasCode(error, Code.FailedPrecondition)) return 'has children';
+      if (!hasCode(error, Code.NotFound)) {
+        this.#settings.log.warn('snapshot cannot be removed', { error, snapshotter: name, key });
+      }
+      return 'left';
+    } finally {
+      snapshotter.leaving.delete(key);
+    }
+  }
+}
+
+/** A snapshot that a backend has, and for whom it was asked. */
+interface Found {
+  parent: string;
+  ctx: RequestContext | undefined;
+}
+
+/** Removals under way at once. */
+const sideBySide = 32;
+
+/** Each after all that build on it. */
+function leavesFirst(snapshots: ReadonlyMap<string, Found>): string[] {
+  const depths = new Map<string, number>();
+  const depth = (key: string): number => {
+    const chain: string[] = [];
+    let at = key;
+    for (let found = snapshots.get(at); found && !depths.has(at); found = snapshots.get(at)) {
+      // Also where a backend tells of a circle.
+      depths.set(at, 0);
+      chain.push(at);
+      at = found.parent;
+    }
+    let height = depths.get(at) ?? 0;
+    for (const one of chain.reverse()) depths.set(one, ++height);
+    return height;
+  };
+  for (const key of snapshots.keys()) depth(key);
+  return [...snapshots.keys()].sort((a, b) => depths.get(b)! - depths.get(a)!);
+}
+
+async function* digestsOf(backend: ContentBackend, ctx: RequestContext | undefined): AsyncIterable<string> {
+  if (backend.digests) yield* backend.digests(ctx);
+  else for await (const { digest } of backend.list(ctx)) yield digest;
+}
+
+/** What all came to; waits for every one even if one fails, as nothing of a collection may go on after it. */
+async function allEnded<T extends readonly Promise<unknown>[]>(
+  works: T,
+): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
+  await Promise.allSettled(works);
+  return await Promise.all(works);
 }
 
 /** Digests that a record of any namespace names, or an ingest counts on. */

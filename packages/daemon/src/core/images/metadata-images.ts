@@ -125,6 +125,7 @@ export class MetadataImages implements ImageStore {
       tx.afterCommit(() => this.#events.publishMessage(ctx.namespace, '/images/delete', ImageDeleteSchema, { name }));
     }, ctx);
     this.#gc.mutated(true);
+    // A collection's own transaction waits for the disk.
     if (options.synchronous) await this.#gc.collect();
   }
 }

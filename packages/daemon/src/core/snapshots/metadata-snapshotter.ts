@@ -86,6 +86,8 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
   #number = 0;
   #settleTimer: NodeJS.Timeout | undefined;
   #closing = false;
+  /** False: no record has a layer, so nobody need look for one. */
+  #mayBeUnsettled = true;
   /** Removals below that are under way. */
   readonly #drops = new Set<Promise<void>>();
 
@@ -281,6 +283,7 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
     const layer = ctx.step && this.backend.settle ? options.layer : undefined;
     const backendName = this.#newKey(ctx, name);
     this.inFlight.add(backendName);
+    if (layer) this.#mayBeUnsettled = true;
     try {
       await this.backend
         .commit(
@@ -322,7 +325,10 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
       this.inFlight.delete(backendName);
     }
     mutated(false);
-    if (layer) this.settleSoon();
+    if (!layer) return;
+    // Somebody may have looked before the record was there.
+    this.#mayBeUnsettled = true;
+    this.settleSoon();
   }
 
   /** Brings what steps committed to disk, once nothing has been committed for a moment. */
@@ -342,9 +348,12 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
    */
   async settle(): Promise<boolean> {
     clearTimeout(this.#settleTimer);
-    if (!this.backend.settle) return false;
+    if (!this.backend.settle || !this.#mayBeUnsettled) return false;
+    const all = this.#unsettled();
+    this.#mayBeUnsettled = all.length > 0;
+    if (all.length === 0) return false;
     const suspects = new Set(this.backend.suspects?.());
-    const unsettled = this.#unsettled().filter(({ record }) => !suspects.has(record.backendKey));
+    const unsettled = all.filter(({ record }) => !suspects.has(record.backendKey));
     if (unsettled.length === 0) return false;
     await this.backend.settle();
     await this.#settings.store.update(

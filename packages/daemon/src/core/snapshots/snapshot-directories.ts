@@ -92,14 +92,8 @@ export class SnapshotDirectories {
     // One look at records and calls under way, after the listing: a directory is in one of them unless it is garbage.
     const used = storage.ids();
     const garbage = found.filter((id) => !used.has(id) && !this.#busy.has(id));
-    const failures: unknown[] = [];
-    for (const id of garbage) {
-      try {
-        await this.remove(id);
-      } catch (reason) {
-        failures.push(reason);
-      }
-    }
+    const outcomes = await Promise.allSettled(garbage.map((id) => this.remove(id)));
+    const failures = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as unknown] : []));
     if (failures.length > 0) {
       const first = (failures[0] as Error).message;
       throw new AggregateError(failures, `cannot delete ${failures.length} snapshot directories: ${first}`);

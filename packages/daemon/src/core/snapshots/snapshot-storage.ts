@@ -293,13 +293,16 @@ export class SnapshotStorage {
   }
 
   /** Answers the id whose directory is now nobody's. @throws FailedPrecondition if other snapshots build on it. */
-  async remove(key: string): Promise<number> {
-    const id = await this.#store.update((tx) => {
-      const row = mustHave(tx, key);
-      if (hasChildren(tx, key)) throw failedPrecondition('cannot remove snapshot with child: failed precondition');
-      drop(tx, key, row);
-      return row.id;
-    });
+  async remove(key: string, step = false): Promise<number> {
+    const id = await this.#store.update(
+      (tx) => {
+        const row = mustHave(tx, key);
+        if (hasChildren(tx, key)) throw failedPrecondition('cannot remove snapshot with child: failed precondition');
+        drop(tx, key, row);
+        return row.id;
+      },
+      { step },
+    );
     for (const names of [this.#unsynced, this.#suspects]) if (names.get(key) === id) names.delete(key);
     this.#doubtful.delete(id);
     return id;

@@ -74,20 +74,25 @@ export class LocalContent implements ContentBackend, WriterHome {
   }
 
   async *list(): AsyncIterable<BlobInfo> {
+    for await (const digest of this.digests()) {
+      try {
+        yield await this.#info(digest, this.#blobPath(digest));
+      } catch (reason) {
+        if (!isMissing((reason as Error).cause)) throw reason; // Deleted meanwhile.
+      }
+    }
+  }
+
+  async *digests(): AsyncIterable<string> {
     for (const algorithm of digestAlgorithms) {
-      const dir = path.join(this.#root, 'blobs', algorithm);
-      for (const name of (await namesIn(dir)).sort()) {
+      for (const name of (await namesIn(path.join(this.#root, 'blobs', algorithm))).sort()) {
         const digest = `${algorithm}:${name}`;
         try {
           parseDigest(digest);
         } catch {
           continue; // Not a blob: nothing of ours has such a name.
         }
-        try {
-          yield await this.#info(digest, path.join(dir, name));
-        } catch (reason) {
-          if (!isMissing((reason as Error).cause)) throw reason; // Deleted meanwhile.
-        }
+        yield digest;
       }
     }
   }

@@ -152,8 +152,8 @@ export class OverlaySnapshotter implements Snapshotter {
     await this.#restore();
   }
 
-  async remove(key: string): Promise<void> {
-    const id = await this.#storage.remove(key);
+  async remove(key: string, ctx?: RequestContext): Promise<void> {
+    const id = await this.#storage.remove(key, ctx?.step);
     if (this.#options.syncRemove) await this.#directories.remove(id);
   }
 
