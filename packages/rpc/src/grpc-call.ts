@@ -1,11 +1,13 @@
 // One call on the server's side of gRPC: a stream of HTTP/2 read as messages, and answered with messages and a status.
-import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
 import { canceled, deadlineExceeded, internal, StatusError, unimplemented } from '@gantry/api';
 import { BufferPool } from './buffer-pool.ts';
 import type { BoundMethod, Dispatcher, Responder } from './dispatcher.ts';
-import { checkSendSize, FrameReader, frame, writeFrame } from './grpc-frames.ts';
+import { checkSendSize, FrameReader, frame, framePrefix, isOneMessage, prefixSize } from './grpc-frames.ts';
 import { statusTrailers } from './grpc-status.ts';
 import { leaseHeader, namespaceHeader } from './headers.ts';
+import { encodeHeaders } from './http2/hpack-encoding.ts';
+import type { RequestHeaders } from './http2/request-headers.ts';
+import type { ServerStream, StreamReceiver } from './http2/server-stream.ts';
 import { MessageQueue } from './message-queue.ts';
 import { ServerCall } from './server-call.ts';
 import type { Metadata } from './service.ts';
@@ -21,7 +23,11 @@ const pooledFrom = 64 << 10;
 const transportHeaders = new Set(['te', 'content-type', 'grpc-timeout', 'grpc-encoding', 'grpc-accept-encoding']);
 
 const answerHeaders = { ':status': 200, 'content-type': 'application/grpc' } as const;
-const withTrailers = { waitForTrailers: true, sendDate: false } as unknown as { waitForTrailers: true };
+// Of nearly every call.
+const answerBlock = encodeHeaders(answerHeaders);
+const successBlock = encodeHeaders(statusTrailers(undefined));
+/** Up to here one copy is cheaper than another piece. */
+const copyLimit = 4 << 10;
 
 /** What a call needs of its server. */
 export interface CallHost {
@@ -33,12 +39,13 @@ export interface CallHost {
 }
 
 /** A call from its headers to its trailers; also where the dispatcher puts its answers. */
-export class GrpcCall extends ServerCall implements Responder {
+export class GrpcCall extends ServerCall implements Responder, StreamReceiver {
   readonly transport = 'grpc';
   readonly #host: CallHost;
   readonly #bound: BoundMethod;
-  readonly #stream: ServerHttp2Stream;
-  readonly #headers: IncomingHttpHeaders;
+  readonly #stream: ServerStream;
+  readonly #headers: RequestHeaders;
+  #reader: FrameReader | undefined;
   /** The only message of a method that takes one. */
   #request: Uint8Array | undefined;
   /** The messages of a method that takes a stream. */
@@ -54,7 +61,7 @@ export class GrpcCall extends ServerCall implements Responder {
   #resume: (() => void) | undefined;
   #flushed: (() => void) | undefined;
 
-  constructor(host: CallHost, bound: BoundMethod, stream: ServerHttp2Stream, headers: IncomingHttpHeaders) {
+  constructor(host: CallHost, bound: BoundMethod, stream: ServerStream, headers: RequestHeaders) {
     super(bound.service, bound.desc);
     this.#host = host;
     this.#bound = bound;
@@ -64,23 +71,20 @@ export class GrpcCall extends ServerCall implements Responder {
 
   /** Reads the request; the handler runs as soon as it can. */
   start(): void {
-    const stream = this.#stream;
-    const gone = () => this.#gone();
-    stream.on('aborted', gone);
-    stream.on('close', gone);
-    const timeout = this.#headers['grpc-timeout'];
-    if (typeof timeout === 'string' && !this.#startClock(timeout)) return;
+    this.#stream.receiver = this;
+    const timeout = this.#headers.get('grpc-timeout');
+    if (timeout !== undefined && !this.#startClock(timeout)) return;
     if (this.kind === 'client_streaming' || this.kind === 'bidi_streaming') this.#readMany();
-    else this.#readOne();
   }
 
   get metadata(): Metadata {
     if (!this.#metadata) {
-      const map = new Map<string, readonly string[]>();
-      for (const [name, value] of Object.entries(this.#headers)) {
-        if (value === undefined || name.startsWith(':') || name.endsWith('-bin') || transportHeaders.has(name))
-          continue;
-        map.set(name, typeof value === 'string' ? [value] : value);
+      const map = new Map<string, string[]>();
+      for (const [name, value] of this.#headers.entries) {
+        if (name.endsWith('-bin') || transportHeaders.has(name)) continue;
+        const values = map.get(name);
+        if (values) values.push(value);
+        else map.set(name, [value]);
       }
       this.#metadata = map;
     }
@@ -88,16 +92,16 @@ export class GrpcCall extends ServerCall implements Responder {
   }
 
   get namespace(): string | undefined {
-    return this.#headers[namespaceHeader] as string | undefined;
+    return this.#headers.get(namespaceHeader);
   }
 
   get lease(): string | undefined {
-    return this.#headers[leaseHeader] as string | undefined;
+    return this.#headers.get(leaseHeader);
   }
 
   sendHeaders(headers: Record<string, string>): void {
-    if (this.#headersSent || this.#statusSent || this.#stream.destroyed) return;
-    this.#respond({ ...answerHeaders, ...headers });
+    if (this.#headersSent || this.#statusSent) return;
+    this.#respond(encodeHeaders({ ...answerHeaders, ...headers }));
   }
 
   send(head: Uint8Array, tail?: Uint8Array): Promise<void> | undefined {
@@ -107,14 +111,22 @@ export class GrpcCall extends ServerCall implements Responder {
       this.#answer = { head, tail };
       return undefined;
     }
-    if (this.#statusSent || this.#stream.destroyed || this.cancelReason) return undefined;
-    if (!this.#headersSent) this.#respond(answerHeaders);
+    const stream = this.#stream;
+    if (this.#statusSent || !stream.open || this.cancelReason) return undefined;
+    if (!this.#headersSent) this.#respond(answerBlock);
     this.#waiting += length;
-    writeFrame(this.#stream, head, tail, () => {
+    const written = () => {
       this.#waiting -= length;
       if (this.#waiting < highWater) this.#wake();
       if (this.#waiting === 0) this.#flushed?.();
-    });
+    };
+    if (length <= copyLimit) stream.write(frame(head, tail), written);
+    else {
+      // A large one goes out from where it is.
+      const prefix = framePrefix(length);
+      stream.write(tail ? Buffer.concat([prefix, head]) : prefix);
+      stream.write(tail ?? head, written);
+    }
     if (this.#waiting < highWater) return undefined;
     return new Promise((resolve) => {
       this.#resume = resolve;
@@ -141,9 +153,28 @@ export class GrpcCall extends ServerCall implements Responder {
     if (!this.#running) this.#host.finished(this);
   }
 
-  #respond(headers: Record<string, string | number>): void {
+  body(piece: Buffer): void {
+    if (this.#statusSent) return;
+    try {
+      if (this.#reader) this.#reader.push(piece);
+      else if (isOneMessage(piece) && this.#request === undefined) this.#request = piece.subarray(prefixSize);
+      else this.#readInPieces(piece);
+    } catch (reason) {
+      this.break(StatusError.from(reason));
+    }
+  }
+
+  complete(): void {
+    if (this.#statusSent) return;
+    if (this.#reader?.partial) this.break(internal('unexpected EOF'));
+    else if (this.#requests) this.#requests.end();
+    else if (this.#request) this.#run(this.#request);
+    else this.break(internal('grpc: no message for a method that takes one'));
+  }
+
+  #respond(block: Uint8Array): void {
     this.#headersSent = true;
-    this.#stream.respond(headers, withTrailers);
+    this.#stream.respond(block);
   }
 
   #sendStatus(error: StatusError | undefined): void {
@@ -151,36 +182,24 @@ export class GrpcCall extends ServerCall implements Responder {
     if (this.#statusSent) return;
     this.#statusSent = true;
     const stream = this.#stream;
-    if (stream.destroyed || stream.closed) return;
     const answer = this.#answer;
-    const trailers = statusTrailers(error);
-    if (!this.#headersSent && (error || !answer)) {
-      stream.respond({ ...answerHeaders, ...trailers }, { endStream: true });
-      this.#letGo();
+    if (!error && answer && !this.#headersSent) {
+      const { head, tail } = answer;
+      const prefix = framePrefix(head.length + (tail?.length ?? 0));
+      stream.answer(answerBlock, tail ? [prefix, head, tail] : [prefix, head], successBlock);
       return;
     }
-    if (!this.#headersSent) this.#respond(answerHeaders);
-    stream.once('wantTrailers', () => {
-      stream.sendTrailers(trailers);
-      this.#letGo();
-    });
-    if (!error && answer) stream.end(frame(answer.head, answer.tail));
-    else stream.end();
-  }
-
-  /** A caller that has its status may still be sending: it is told that nobody reads on. */
-  #letGo(): void {
-    const stream = this.#stream;
-    if (stream.readableEnded) return;
-    stream.resume();
-    // A turn later, when the trailers are on their way: a reset overtakes what still waits.
-    setImmediate(() => {
-      if (!stream.readableEnded && !stream.destroyed) stream.close(constants.NGHTTP2_NO_ERROR);
-    });
+    const trailers = statusTrailers(error);
+    if (!this.#headersSent) {
+      stream.respond(encodeHeaders({ ...answerHeaders, ...trailers }), true);
+      return;
+    }
+    if (!error && answer) stream.write(frame(answer.head, answer.tail));
+    stream.end(error ? encodeHeaders(trailers) : successBlock);
   }
 
   /** The stream is over, or broke. */
-  #gone(): void {
+  gone(): void {
     this.#wake();
     clearTimeout(this.#deadline);
     if (this.#statusSent) return;
@@ -213,15 +232,13 @@ export class GrpcCall extends ServerCall implements Responder {
     this.#host.dispatcher.run(this, this.#bound, input, this);
   }
 
-  #readOne(): void {
-    const reader = new FrameReader(this.#host.maxReceiveBytes, (message) => {
+  /** For the only message of a method that takes one, when it is not one piece. */
+  #readInPieces(piece: Buffer): void {
+    this.#reader = new FrameReader(this.#host.maxReceiveBytes, (message) => {
       if (this.#request) throw internal('grpc: more than one message for a method that takes one');
       this.#request = message;
     });
-    this.#pipe(reader, () => {
-      if (this.#request) this.#run(this.#request);
-      else this.break(internal('grpc: no message for a method that takes one'));
-    });
+    this.#reader.push(piece);
   }
 
   /** The queue holds back the peer while the handler is slower. */
@@ -240,7 +257,7 @@ export class GrpcCall extends ServerCall implements Responder {
       }
     };
     const { borrows } = this.#bound;
-    const reader = new FrameReader(this.#host.maxReceiveBytes, take, borrows ? pooled : undefined);
+    this.#reader = new FrameReader(this.#host.maxReceiveBytes, take, borrows ? pooled : undefined);
     let last: Uint8Array | undefined;
     queue.onTake = (message) => {
       if (borrows) {
@@ -258,26 +275,7 @@ export class GrpcCall extends ServerCall implements Responder {
       queued = Number.NEGATIVE_INFINITY;
       stream.resume();
     };
-    this.#pipe(reader, () => queue.end());
     this.#run(queue);
-  }
-
-  #pipe(reader: FrameReader, end: () => void): void {
-    const stream = this.#stream;
-    stream.on('data', (chunk: Buffer) => {
-      if (this.#statusSent) return;
-      try {
-        reader.push(chunk);
-      } catch (reason) {
-        this.break(StatusError.from(reason));
-      }
-    });
-    stream.on('end', () => {
-      if (this.#statusSent) return;
-      if (stream.aborted) this.#gone();
-      else if (reader.partial) this.break(internal('unexpected EOF'));
-      else end();
-    });
   }
 }
 
@@ -287,16 +285,15 @@ function pooled(length: number): Buffer {
 }
 
 /** Answers a stream that is no call of ours: a status and nothing else. */
-export function refuse(stream: ServerHttp2Stream, error: StatusError): void {
-  stream.respond({ ...answerHeaders, ...statusTrailers(error) }, { endStream: true });
-  stream.resume();
+export function refuse(stream: ServerStream, error: StatusError): void {
+  stream.respond(encodeHeaders({ ...answerHeaders, ...statusTrailers(error) }), true);
 }
 
 /** Why a request cannot be taken, if it cannot. */
-export function wrongEncoding(headers: IncomingHttpHeaders): StatusError | undefined {
-  const encoding = headers['grpc-encoding'];
+export function wrongEncoding(headers: RequestHeaders): StatusError | undefined {
+  const encoding = headers.get('grpc-encoding');
   if (encoding === undefined || encoding === 'identity') return undefined;
-  return unimplemented(`grpc: Decompressor is not installed for grpc-encoding "${String(encoding)}"`);
+  return unimplemented(`grpc: Decompressor is not installed for grpc-encoding "${encoding}"`);
 }
 
 const units: Record<string, number> = { H: 3_600_000, M: 60_000, S: 1000, m: 1, u: 1e-3, n: 1e-6 };

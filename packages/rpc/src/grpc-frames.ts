@@ -2,7 +2,7 @@
 import type { Writable } from 'node:stream';
 import { internal, resourceExhausted, unimplemented } from '@gantry/api';
 
-const prefixSize = 5;
+export const prefixSize = 5;
 /** Up to here one copy is cheaper than another write. */
 const copyLimit = 32 << 10;
 
@@ -76,6 +76,19 @@ export class FrameReader {
   }
 }
 
+/** Whether the bytes are one whole message, uncompressed. The size of a piece of the wire bounds it. */
+export function isOneMessage(piece: Buffer): boolean {
+  return piece.length >= prefixSize && piece[0] === 0 && piece.readUInt32BE(1) === piece.length - prefixSize;
+}
+
+/** What stands before a message of so many bytes. */
+export function framePrefix(length: number): Buffer {
+  const bytes = Buffer.allocUnsafe(prefixSize);
+  bytes[0] = 0;
+  bytes.writeUInt32BE(length, 1);
+  return bytes;
+}
+
 /** The bytes of one message with its prefix. `tail` continues `head`. */
 export function frame(head: Uint8Array, tail?: Uint8Array): Buffer {
   const length = head.length + (tail?.length ?? 0);
@@ -96,11 +109,8 @@ export function writeFrame(
 ): boolean {
   const length = head.length + (tail?.length ?? 0);
   if (length <= copyLimit) return stream.write(frame(head, tail), written);
-  const prefix = Buffer.allocUnsafe(prefixSize);
-  prefix[0] = 0;
-  prefix.writeUInt32BE(length, 1);
   stream.cork();
-  stream.write(prefix);
+  stream.write(framePrefix(length));
   if (tail) stream.write(head);
   const room = stream.write(tail ?? head, written);
   stream.uncork();

@@ -1,10 +1,13 @@
-import http2, { type IncomingHttpHeaders, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
 import net, { type Socket } from 'node:net';
 import tls from 'node:tls';
 import type { DescService } from '@bufbuild/protobuf';
 import { StatusError, unavailable } from '@gantry/api';
 import { Dispatcher } from './dispatcher.ts';
 import { type CallHost, GrpcCall, refuse, wrongEncoding } from './grpc-call.ts';
+import { encodeHeaders } from './http2/hpack-encoding.ts';
+import type { RequestHeaders } from './http2/request-headers.ts';
+import { ServerConnection } from './http2/server-connection.ts';
+import type { ServerStream } from './http2/server-stream.ts';
 import type { ServerOptions } from './server-call.ts';
 import type { Implementation, ServiceRegistrar } from './service.ts';
 import { listening, listenUnix, type SocketPermissions, type UnixAddress } from './unix-listener.ts';
@@ -29,30 +32,20 @@ export interface TlsOptions {
 }
 
 const defaultLimit = 16 << 20;
-/** Bytes that a client may send ahead on one stream, and on all streams of a connection. */
-const streamWindow = 2 << 20;
-const connectionWindow = 8 << 20;
 /** How long a connection gets to send out the last answers when the server closes. */
 const farewellMs = 200;
 
-const sessionOptions: http2.ServerOptions = {
-  settings: { initialWindowSize: streamWindow, enablePush: false },
-  // Megabytes. Node refuses streams over it; what one stream holds is bounded by its window and the size of messages.
-  maxSessionMemory: 4096,
-  // Clients may cancel many calls at once, as when they end.
-  streamResetBurst: 10_000,
-  streamResetRate: 1000,
-};
-
 /**
- * A gRPC server on Node's HTTP/2. It owns its sockets, so that owner and mode of a unix socket are right from its first moment
+ * A gRPC server. It owns its sockets, so that owner and mode of a unix socket are right from its first moment
  * and a bound socket can be taken over from a service manager. Messages are not compressed, as containerd's are not.
  */
 export class GrpcServer implements ServiceRegistrar {
   readonly #dispatcher: Dispatcher;
   readonly #listeners = new Set<net.Server>();
-  readonly #sessions = new Set<ServerHttp2Session>();
+  readonly #connections = new Set<ServerConnection>();
   readonly #calls = new Set<GrpcCall>();
+  /** Told when a connection that is asked to end has ended. */
+  readonly #farewells = new WeakMap<ServerConnection, () => void>();
   readonly #options: GrpcServerOptions;
   readonly #host: CallHost;
   #idle: (() => void) | undefined;
@@ -114,25 +107,27 @@ export class GrpcServer implements ServiceRegistrar {
       socket.destroy();
       return;
     }
-    socket.on('error', () => {}); // A peer that resets is told by 'close'; its calls are cancelled there.
     socket.setNoDelay?.(true);
-    const session = http2.performServerHandshake(socket, sessionOptions);
-    this.#sessions.add(session);
-    session.setLocalWindowSize(connectionWindow);
-    session.on('close', () => this.#sessions.delete(session));
-    session.on('error', (error: NodeJS.ErrnoException) => {
-      // A client that ends without waiting is nothing to tell of.
-      if (error.code !== 'ECONNRESET' && error.code !== 'EPIPE')
-        this.#options.logger?.warn('connection failed', { error });
+    const connection: ServerConnection = new ServerConnection(socket, {
+      stream: (stream, headers) => this.#answer(stream, headers),
+      closed: () => {
+        this.#connections.delete(connection);
+        this.#farewells.get(connection)?.();
+      },
+      failed: (error: NodeJS.ErrnoException) => {
+        // A client that ends without waiting is nothing to tell of.
+        if (error.code !== 'ECONNRESET' && error.code !== 'EPIPE')
+          this.#options.logger?.warn('connection failed', { error });
+      },
     });
-    session.on('stream', (stream, headers) => this.#answer(stream, headers));
+    this.#connections.add(connection);
   }
 
   /** Stops listening and taking calls, lets those in flight run for at most `graceMs`, then breaks them. */
   async close(graceMs = 0): Promise<void> {
     this.#closing = true;
     const closed = [...this.#listeners].map((server) => new Promise<void>((done) => server.close(() => done())));
-    for (const session of this.#sessions) if (!session.destroyed) session.goaway();
+    for (const connection of this.#connections) connection.goAway();
     if (this.#calls.size > 0 && graceMs > 0) {
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, graceMs);
@@ -143,7 +138,7 @@ export class GrpcServer implements ServiceRegistrar {
       });
     }
     for (const call of this.#calls) call.break(unavailable('server is shutting down'));
-    await Promise.all([...this.#sessions].map(farewell));
+    await Promise.all([...this.#connections].map((connection) => this.#farewell(connection)));
     await Promise.all(closed);
   }
 
@@ -178,17 +173,28 @@ export class GrpcServer implements ServiceRegistrar {
     return server;
   }
 
-  #answer(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
-    stream.on('error', () => {}); // Told by 'close', where the call is cancelled.
-    if (headers[':method'] !== 'POST' || !headers['content-type']?.startsWith('application/grpc')) {
-      stream.respond({ ':status': headers[':method'] === 'POST' ? 415 : 405 }, { endStream: true });
-      stream.resume();
+  /** Lets a connection send what it has, for a moment, and ends it. */
+  #farewell(connection: ServerConnection): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => connection.destroy(), farewellMs);
+      this.#farewells.set(connection, () => {
+        clearTimeout(timer);
+        resolve();
+      });
+      connection.close();
+    });
+  }
+
+  #answer(stream: ServerStream, headers: RequestHeaders): void {
+    const post = headers.method === 'POST';
+    if (!post || !headers.get('content-type')?.startsWith('application/grpc')) {
+      stream.respond(encodeHeaders({ ':status': post ? 415 : 405 }), true);
       return;
     }
     try {
       const wrong = wrongEncoding(headers);
       if (wrong) throw wrong;
-      const [, service = '', method = ''] = headers[':path']?.split('/') ?? [];
+      const [, service = '', method = ''] = headers.path.split('/');
       const call = new GrpcCall(this.#host, this.#dispatcher.find(service, method), stream, headers);
       this.#calls.add(call);
       call.start();
@@ -196,17 +202,4 @@ export class GrpcServer implements ServiceRegistrar {
       refuse(stream, StatusError.from(reason));
     }
   }
-}
-
-/** Lets a connection send what it has, for a moment, and ends it. */
-function farewell(session: ServerHttp2Session): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(() => session.destroy(), farewellMs);
-    session.once('close', () => {
-      clearTimeout(timer);
-      resolve();
-    });
-    if (session.destroyed) resolve();
-    else session.close();
-  });
 }
