@@ -1,7 +1,16 @@
 import { randomBytes } from 'node:crypto';
 import net from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Code, failedPrecondition, hasCode, jsonAny, StatusError, TypeUrl, unknown } from '@gantry/api';
+import {
+  Code,
+  deadlineExceeded,
+  failedPrecondition,
+  hasCode,
+  jsonAny,
+  StatusError,
+  TypeUrl,
+  unknown,
+} from '@gantry/api';
 import { ContainerState } from '@gantry/api/gen/cri/v1/api_pb.js';
 import type { Task } from '@gantry/daemon/core/tasks/task-runtime.ts';
 import { removeAllBeneath } from '@gantry/mount';
@@ -22,11 +31,15 @@ export interface ExecOptions {
   resize?: AsyncIterable<{ width: number; height: number }> | undefined;
   /** The process is killed when it aborts. */
   signal?: AbortSignal | undefined;
+  /** How long the process may run once it has been started, milliseconds; then it is killed. 0: for as long as it likes. */
+  timeoutMs?: number;
   /** How long output is waited for after the process has ended, milliseconds; 0: for as long as somebody holds it. */
   drainMs?: number;
 }
 
 const SIGKILL = 9;
+/** Milliseconds that a timer of Node's can wait: 25 days. */
+const longestTimer = 2 ** 31 - 1;
 
 /** A container that runs. @throws FailedPrecondition for one that does not */
 export function runningContainer(cri: Cri, id: string): CriContainer {
@@ -38,7 +51,7 @@ export function runningContainer(cri: Cri, id: string): CriContainer {
   return container;
 }
 
-/** Runs a further process in a container to its end; answers its exit code. */
+/** Runs a further process in a container to its end; answers its exit code. @throws DeadlineExceeded after `timeoutMs` */
 export async function execProcess(cri: Cri, container: CriContainer, options: ExecOptions): Promise<number> {
   const { id } = container;
   const ctx = criContext();
@@ -104,7 +117,7 @@ async function runToEnd(
     options.signal?.addEventListener('abort', kill, { once: true });
     if (options.signal?.aborted) kill();
     if (options.resize) void follow(task, execId, options.resize);
-    const { exitStatus } = await task.wait(execId);
+    const { exitStatus } = await endWithin(options.timeoutMs ?? 0, task.wait(execId), kill);
     await drain(execId, outputs, options.drainMs ?? 0, options.signal);
     return exitStatus;
   } finally {
@@ -114,6 +127,19 @@ async function runToEnd(
       if (!hasCode(error, Code.NotFound)) cri.log.warn('exec cannot be removed', { error, id: task.id });
     });
   }
+}
+
+/** Waits for the end of a process, which is killed when it takes too long. What its children hold of its output is not waited for then. */
+async function endWithin<T>(timeoutMs: number, ended: Promise<T>, kill: () => void): Promise<T> {
+  if (timeoutMs === 0 || timeoutMs > longestTimer) return await ended;
+  let late = false;
+  const timer = setTimeout(() => {
+    late = true;
+    kill();
+  }, timeoutMs);
+  const end = await ended.finally(() => clearTimeout(timer));
+  if (late) throw deadlineExceeded(`timeout ${timeoutMs / 1000}s exceeded: context deadline exceeded`);
+  return end;
 }
 
 async function drain(

@@ -1,4 +1,4 @@
-import { deadlineExceeded, StatusError } from '@gantry/api';
+import { StatusError } from '@gantry/api';
 import type { ExecSyncRequest } from '@gantry/api/gen/cri/v1/api_pb.js';
 import type { Cri } from '../cri.ts';
 import { execProcess, runningContainer } from '../run/exec-process.ts';
@@ -14,8 +14,6 @@ export async function execSync(
 ): Promise<{ stdout: Uint8Array; stderr: Uint8Array; exitCode: number }> {
   const { containerId, cmd } = request;
   const container = runningContainer(cri, containerId);
-  const timeoutMs = Number(request.timeout) * 1000;
-  const timer = timeoutMs > 0 ? AbortSignal.timeout(timeoutMs) : undefined;
   const stdout = new Kept();
   const stderr = new Kept();
   const ended = execProcess(cri, container, {
@@ -23,17 +21,13 @@ export async function execSync(
     terminal: false,
     stdout: (bytes) => stdout.add(bytes),
     stderr: (bytes) => stderr.add(bytes),
-    signal: timer ? AbortSignal.any([signal, timer]) : signal,
+    signal,
+    timeoutMs: Math.max(0, Number(request.timeout) * 1000),
     drainMs: cri.config.runtime.drain_exec_sync_io_timeout,
   });
   const exitCode = await ended.catch((error: unknown) => {
     throw StatusError.wrap(error, 'failed to exec in container');
   });
-  if (timer?.aborted) {
-    throw deadlineExceeded(
-      `failed to exec in container: timeout ${timeoutMs / 1000}s exceeded: context deadline exceeded`,
-    );
-  }
   return { stdout: stdout.bytes(), stderr: stderr.bytes(), exitCode };
 }
 
