@@ -167,6 +167,17 @@ test('a long overlay, read-only, for the length of a function', { skip: root }, 
   assert.deepEqual(readdirSync(join(dir, 'temporary')), []);
 });
 
+test('a volatile overlay, for the length of a function, can be mounted again', { skip: root }, async (t) => {
+  const dir = await place(t);
+  const [lower] = layers(dir, 1);
+  for (const name of ['upper', 'work', 'merged']) mkdirSync(join(dir, name));
+  const directories = [`lowerdir=${lower}`, `upperdir=${dir}/upper`, `workdir=${dir}/work`];
+  const mount: Mount = { type: 'overlay', source: 'overlay', options: ['volatile', ...directories] };
+  await room.withTempMount([mount], join(dir, 'temporary'), async (path) => writeFileSync(join(path, 'new'), 'x'));
+  await room.mountAll([mount], join(dir, 'merged'));
+  assert.equal(readFileSync(join(dir, 'merged/new'), 'utf8'), 'x');
+});
+
 test('idmapped binds and overlays', { skip: root }, async (t) => {
   const dir = await place(t);
   if (!(await room.supportsIdmappedMounts(dir))) return t.skip('tmpfs cannot be idmapped on this kernel');

@@ -8,6 +8,16 @@ import { mountAll, unmountRecursive } from './perform.ts';
 const prefix = 'gantry-mount-';
 
 /**
+ * An overlay without what makes the kernel refuse its directories to the next mount: `volatile` leaves a mark there, so that a
+ * snapshot of which it is an option can be mounted once.
+ */
+function durable(mount: Mount): Mount {
+  const { type, options } = mount;
+  if (!type.endsWith('overlay') || !options.includes('volatile')) return mount;
+  return { ...mount, options: options.filter((option) => option !== 'volatile') };
+}
+
+/**
  * Performs mounts on a fresh directory in `tempDir` and calls `fn` with its path; afterwards always unmounts and removes it, by rmdir
  * only, so that a mount that stays is never emptied. With no mounts `fn` gets an empty directory.
  */
@@ -19,7 +29,7 @@ export async function withTempMount<T>(
   await mkdir(tempDir, { recursive: true });
   const root = await mkdtemp(join(tempDir, prefix));
   try {
-    await mountAll(mounts, root);
+    await mountAll(mounts.map(durable), root);
     return await fn(root);
   } finally {
     await release(root);
