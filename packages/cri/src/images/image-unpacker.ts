@@ -7,6 +7,8 @@ import { nodeKeyPayloads } from '@gantry/daemon/core/diff/node-keys.ts';
 import type { RequestContext } from '@gantry/daemon/core/request-context.ts';
 import type { NamespacedSnapshotter, SnapshotterRegistry } from '@gantry/daemon/core/snapshots/snapshot-service.ts';
 import { applyWith } from '@gantry/daemon/plugins/transfer-local/apply-with.ts';
+import { inheritedLabels } from '@gantry/daemon/plugins/transfer-local/chain-unpack.ts';
+import { annotateForSnapshotter } from '@gantry/daemon/plugins/transfer-local/image-walk.ts';
 import { chainIds } from '@gantry/oci';
 import type { CriImage } from './cri-image.ts';
 
@@ -17,7 +19,16 @@ export class ImageUnpacker {
   readonly #differs: ReadonlyMap<string, Differ>;
   readonly #locks = new KeyedLock();
 
-  constructor(content: ContentStore, snapshotters: SnapshotterRegistry, differs: ReadonlyMap<string, Differ>) {
+  readonly #annotate: boolean;
+
+  /** @param annotate snapshots are labelled with what remote snapshotters want to know, as those of a pull are */
+  constructor(
+    content: ContentStore,
+    snapshotters: SnapshotterRegistry,
+    differs: ReadonlyMap<string, Differ>,
+    annotate: boolean,
+  ) {
+    this.#annotate = annotate;
     this.#content = content;
     this.#snapshotters = snapshotters;
     this.#differs = differs;
@@ -40,11 +51,15 @@ export class ImageUnpacker {
   async #unpack(ctx: RequestContext, snapshotter: NamespacedSnapshotter, image: CriImage): Promise<void> {
     const diffIds = image.config.rootfs?.diff_ids ?? [];
     const chain = chainIds(diffIds);
-    for (const [index, layer] of image.layers.entries()) {
+    const name = image.tags[0] ?? image.digests[0] ?? image.id;
+    const layers = this.#annotate
+      ? annotateForSnapshotter(image.layers, { name, manifest: image.manifest })
+      : image.layers;
+    for (const [index, layer] of layers.entries()) {
       const chainId = chain[index]!;
       if (await isThere(ctx, snapshotter, chainId)) continue;
       const key = `extract-cri-${randomUUID()} ${chainId}`;
-      const labels = { 'containerd.io/snapshot.ref': chainId };
+      const labels = { ...inheritedLabels(layer), 'containerd.io/snapshot.ref': chainId };
       const mounts = await snapshotter.prepare(ctx, key, chain[index - 1] ?? '', { labels });
       try {
         const payloads = { processorPayloads: nodeKeyPayloads(layer) };

@@ -323,7 +323,7 @@ function asUpperDirectories(mounts: readonly Mount[]): Mount[] {
 }
 
 /** A layer's annotations for snapshotters become labels. */
-function inheritedLabels(layer: Descriptor): Record<string, string> {
+export function inheritedLabels(layer: Descriptor): Record<string, string> {
   const entries = Object.entries(layer.annotations ?? {});
   return Object.fromEntries(
     entries.filter(([key]) => key === 'containerd.io/snapshot.ref' || key.startsWith('containerd.io/snapshot/')),
