@@ -8,6 +8,7 @@ import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { after, before, describe, test } from 'node:test';
 import { CriLab, crictl } from '../lib/cri-lab.ts';
+import { bin } from '../lib/daemon.ts';
 import { buildImage, busyboxLayer } from '../lib/images.ts';
 import { eventually, freePort, run } from '../lib/processes.ts';
 import { makeTempDir, mountsBeneath } from '../lib/temp-dir.ts';
@@ -210,11 +211,33 @@ stats_collect_period = '1s'
     );
     const part = await start(mounts('data'));
     assert.equal(await inside(part, 'cat /volume/kept'), 'from the image');
-    assert.match(await refused(mounts('../..')), /is not relative, or path escapes from parent/);
-    assert.match(await refused(mounts('nowhere')), /does not exist in the image/);
+    assert.match(await refused(mounts('../..')), /path escapes from parent/);
+    assert.match(await refused(mounts('nowhere')), /no such file or directory/);
+    assert.match(await refused(mounts('data/kept')), /ImageVolumeMountFailed: .*only directory subpath is supported/);
+    assert.match(await refused(mounts('away')), /path escapes from parent/);
     const missing = { mounts: [{ container_path: '/volume', image: { image: 'nowhere:1' } }] };
     assert.match(await refused(missing), /not found/);
     await lab.ok('rm', '-f', whole, part);
+  });
+
+  test('an image is one mount for all of a pod, volatile, and gone with the pod', async () => {
+    const where = await otherPod('image-volumes', {});
+    const volume = { mounts: [{ container_path: '/volume', image: { image: 'volumes:1' }, readonly: true }] };
+    const first = await start(volume, where);
+    await lab.ok('rm', '-f', first);
+    const id = await start(volume, where);
+    assert.equal(await inside(id, 'cat /volume/data/kept'), 'from the image');
+    const mounts = mountsBeneath(path.join(lab.daemon.state, 'io.containerd.grpc.v1.cri/image-volumes', where.id));
+    assert.equal(mounts.length, 1, mounts.join());
+    const snapshots = async () => {
+      const { stdout } = await run(bin.ctr, ['-a', lab.daemon.address, '-n', 'k8s.io', 'snapshots', 'ls']);
+      return stdout.split('\n').filter((line) => line.startsWith(mounts[0]!));
+    };
+    assert.match((await snapshots()).join(), /Active/);
+    await lab.ok('stopp', where.id);
+    assert.deepEqual(await snapshots(), []);
+    assert.deepEqual(mountsBeneath(mounts[0]!), []);
+    await lab.ok('rmp', where.id);
   });
 
   test('artifacts as volumes: files by their titles, and nothing beside them', async () => {

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { TestDaemon } from './daemon.ts';
 import { buildImage, busyboxLayer } from './images.ts';
@@ -17,6 +17,8 @@ export interface LabNetwork {
   hostPorts?: boolean;
   /** More keys of the daemon's table for CNI. */
   settings?: string;
+  /** Where is noted which addresses are given out; default beneath the lab's directory. */
+  ipamDirectory?: string;
   /** Where plugins are besides Debian's. */
   plugins?: string;
 }
@@ -65,7 +67,7 @@ ${network.settings ?? ''}
     );
     const ipam = {
       type: 'host-local',
-      dataDir: `${this.directory}/ipam`,
+      dataDir: this.network.ipamDirectory ?? `${this.directory}/ipam`,
       ranges: [[{ subnet: this.network.subnet }]],
       routes: [{ dst: '0.0.0.0/0' }],
     };
@@ -158,8 +160,9 @@ ${network.settings ?? ''}
   }
 }
 
-/** What a volume begins with. */
+/** What a volume begins with, and a link that leads out of the image. */
 function dataLayer(directory: string): void {
   mkdirSync(path.join(directory, 'data'));
+  symlinkSync('/data', path.join(directory, 'away'));
   writeFileSync(path.join(directory, 'data/kept'), 'from the image\n', { mode: 0o600 });
 }

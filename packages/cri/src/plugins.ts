@@ -93,7 +93,7 @@ export const criImagesPlugin = definePlugin({
     const differs = context.all(PluginTypes.Differ) as ReadonlyMap<string, Differ>;
     return {
       images,
-      unpacker: new ImageUnpacker(content, snapshotters, differs),
+      unpacker: new ImageUnpacker(content, snapshotters, differs, !context.config.disable_snapshot_annotations),
       userFiles: new ImageUserFiles(snapshotters, mounts, context.daemon.temp),
       config: context.config,
     };
@@ -258,7 +258,6 @@ export const criGrpcPlugin = definePlugin({
         unpacker,
         content,
         snapshotters,
-        snapshotter: config.snapshotter,
         state: runtime.state,
       }),
       roots: new ContainerRoots({

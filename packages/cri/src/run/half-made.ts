@@ -26,8 +26,6 @@ export async function takeDownUnfinished(cri: Cri, pods: readonly PodSandbox[]):
   );
 }
 
-const imageVolume = /^image-volume-([0-9a-f]{64})-\d+$/;
-
 /** Leases of pods that are gone go; snapshots that others hold for a container that came to nothing do. */
 export async function sweepLeases(cri: Cri): Promise<void> {
   const ctx = criContext();
@@ -41,8 +39,7 @@ export async function sweepLeases(cri: Cri): Promise<void> {
     }
     for (const { id, type } of await leases.listResources(ctx, lease)) {
       const [kind, snapshotter = ''] = type.split('/');
-      const owner = imageVolume.exec(id)?.[1] ?? id;
-      if (kind !== 'snapshots' || !/^[0-9a-f]{64}$/.test(owner) || known(owner)) continue;
+      if (kind !== 'snapshots' || !/^[0-9a-f]{64}$/.test(id) || known(id)) continue;
       try {
         await cri.snapshotters.get(ctx, snapshotter).remove(ctx, id);
       } catch (error) {

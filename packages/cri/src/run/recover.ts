@@ -184,7 +184,7 @@ async function finishLog(cri: Cri, container: CriContainer): Promise<void> {
 /** Directories of what was being made, or removed, when the daemon was killed. */
 async function sweepDirectories(cri: Cri): Promise<void> {
   for (const id of await cri.imageVolumes.owners()) {
-    if (!cri.containers.find(id)) await cri.imageVolumes.release(id);
+    if (!cri.sandboxes.find(id)) await cri.imageVolumes.release(id, undefined);
   }
   for (const [base, known] of [
     ['sandboxes', new Set(cri.sandboxes.list().map(({ id }) => id))],

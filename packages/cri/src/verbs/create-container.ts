@@ -83,14 +83,14 @@ export async function createContainer(
 
   const options = config.linux?.securityContext?.namespaceOptions;
   const snapshotter = cri.snapshotters.get(ctx, snapshotterName);
-  undoing('image volumes', () => cri.imageVolumes.release(id));
   undoing('snapshot', () => snapshotter.remove(quiet, id));
   const podLabel = sandbox.metadata.processLabel;
   const labels = cri.selinux.labels(config.linux?.securityContext?.selinuxOptions, podLabel);
   if (labels.process !== podLabel) undoing('label', () => cri.selinux.release(labels.process));
   const makeSpec = async () => {
     const ids = podIdMapping(options?.usernsOptions);
-    const asked = await askedMounts(await cri.imageVolumes.resolve(ctx, config.mounts, { id, sandboxId: sandbox.id }));
+    const volumeOwner = { sandboxId: sandbox.id, snapshotter: snapshotterName, userNamespace: options?.usernsOptions };
+    const asked = await askedMounts(await cri.imageVolumes.resolve(ctx, config.mounts, volumeOwner));
     const volumes = cri.config.runtime.ignore_image_defined_volumes
       ? []
       : imageVolumes(image.config, config.mounts, root, ids);

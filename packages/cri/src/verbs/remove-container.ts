@@ -54,11 +54,7 @@ async function remove(cri: Cri, container: CriContainer): Promise<void> {
   } catch (error) {
     if (!hasCode(error, Code.NotFound)) throw error;
   }
-  await together(
-    cri.imageVolumes.release(id),
-    removeAllBeneath(dirs.containerState(cri, id)),
-    removeAllBeneath(dirs.containerRoot(cri, id)),
-  );
+  await together(removeAllBeneath(dirs.containerState(cri, id)), removeAllBeneath(dirs.containerRoot(cri, id)));
   cri.containers.delete(id);
   if (metadata.processLabel !== sandbox?.metadata.processLabel) cri.selinux.release(metadata.processLabel);
   cri.containerNames.release(metadata.name, id);

@@ -34,6 +34,8 @@ export async function stopSandbox(cri: Cri, sandbox: PodSandbox): Promise<void> 
     }
     await sandbox.exited;
     await cri.hooks.stopPodSandbox(sandbox).catch((error) => cri.log.warn('hook', { error, id }));
+    const handler = cri.handlers.forPod(sandbox.metadata.config, sandbox.metadata.runtimeHandler);
+    await cri.imageVolumes.release(id, handler.snapshotter || cri.config.images.snapshotter);
     await disconnect(cri, sandbox);
   });
 }
@@ -56,7 +58,13 @@ async function disconnect(cri: Cri, { metadata }: PodSandbox): Promise<void> {
   if (netnsPath === '') return;
   // A namespace that is gone was taken down before, or by a restart of the machine: then plugins free addresses only.
   const alive = netnsAlive(netnsPath);
-  await cri.network.tearDown({ id, netnsPath: alive ? netnsPath : '', config, runtimeHandler, result });
+  await cri.network
+    .tearDown({ id, netnsPath: alive ? netnsPath : '', config, runtimeHandler, result })
+    .catch((error) => {
+      if (result) throw error;
+      // It never had a network. What its plugins hold nevertheless is noted, and freed when the daemon starts again.
+      cri.log.warn('network of a pod that was never connected cannot be taken down', { error, id });
+    });
   await removeNetns(netnsPath);
   metadata.cniResult = undefined;
 }
