@@ -1,6 +1,7 @@
 /** The one recursive delete: by directory descriptors that cannot cross into a mount or follow a link, however the tree changes. */
 import { basename, dirname, resolve } from 'node:path';
 import { setImmediate as yieldLoop } from 'node:timers/promises';
+import { isMainThread } from 'node:worker_threads';
 import {
   AT,
   AT_FDCWD,
@@ -14,9 +15,14 @@ import {
   readdirSome,
   renameat2,
   unlinkat,
+  unlinkatAsync,
 } from '@gantry/sys';
 
 const descend = RESOLVE.NO_XDEV | RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS;
+/** A call in another thread costs more than most removals: in a worker, which may wait, they are made at once. */
+const remove: (fd: number, name: string | Buffer, flags?: number) => Promise<void> | void = isMainThread
+  ? unlinkatAsync
+  : unlinkat;
 /** Directories held open at once: deeper ones are moved up to the top first, since names can nest without end. */
 const deepest = 64;
 /** Milliseconds of work before others on this thread get their turn. */
@@ -45,13 +51,13 @@ export async function removeAllBeneath(path: string, options: { keep?: boolean }
     const name = basename(full);
     const top = openDirectory(parent, name);
     if (top === undefined) return;
-    if (top === 'file') return unlink(parent, name);
+    if (top === 'file') return await unlink(parent, name);
     try {
       await empty(top, 0, { top, moved: 0, turnEnds: performance.now() + slice });
     } finally {
       close(top);
     }
-    if (!options.keep) unlinkat(parent, name, AT.REMOVEDIR);
+    if (!options.keep) await remove(parent, name, AT.REMOVEDIR);
   } catch (error) {
     if (error instanceof Error) error.message = `remove ${full}: ${error.message}`;
     throw error;
@@ -70,9 +76,9 @@ function openDirectory(parent: number, name: string | Buffer): number | 'file' |
   }
 }
 
-function unlink(parent: number, name: string | Buffer): void {
+async function unlink(parent: number, name: string | Buffer): Promise<void> {
   try {
-    unlinkat(parent, name);
+    await remove(parent, name);
   } catch (error) {
     if (!hasErrno(error, 'ENOENT')) throw error;
   }
@@ -93,7 +99,7 @@ async function empty(fd: number, depth: number, walk: Walk): Promise<void> {
             walk.turnEnds = performance.now() + slice;
           }
           // Type 0: this filesystem does not tell.
-          if (entry.type !== 4 && entry.type !== 0) unlink(fd, entry.name);
+          if (entry.type !== 4 && entry.type !== 0) await unlink(fd, entry.name);
           else await removeEntry(fd, entry.name, depth, walk);
         }
       }
@@ -108,7 +114,7 @@ async function empty(fd: number, depth: number, walk: Walk): Promise<void> {
 async function removeEntry(fd: number, name: Buffer, depth: number, walk: Walk): Promise<void> {
   const child = openDirectory(fd, name);
   if (child === undefined) return;
-  if (child === 'file') return unlink(fd, name);
+  if (child === 'file') return await unlink(fd, name);
   try {
     if (depth >= deepest) return moveUp(fd, name, walk);
     await empty(child, depth + 1, walk);
@@ -116,7 +122,7 @@ async function removeEntry(fd: number, name: Buffer, depth: number, walk: Walk):
     close(child);
   }
   try {
-    unlinkat(fd, name, AT.REMOVEDIR);
+    await remove(fd, name, AT.REMOVEDIR);
   } catch (error) {
     if (!hasErrno(error, 'ENOENT')) throw error;
   }

@@ -130,6 +130,11 @@ export function unlinkat(fd: number, name: Path, flags = 0): void {
   check('unlinkat', unlinkatCall(fd, cstring(name), flags), name);
 }
 
+/** The same off the main thread: a filesystem that is mounted with `discard` answers when the disk has discarded the blocks. */
+export async function unlinkatAsync(fd: number, name: Path, flags = 0): Promise<void> {
+  await unlinkatCall.wait('unlinkat', name, fd, cstring(name), flags);
+}
+
 export function symlinkat(target: Path, fd: number, name: Path): void {
   check('symlinkat', symlinkatCall(cstring(target), fd, cstring(name)), name);
 }

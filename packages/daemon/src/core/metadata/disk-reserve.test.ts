@@ -174,3 +174,33 @@ for (const [kind, mount] of Object.entries(filesystems)) {
     }
   });
 }
+
+test('what is in reserve has been written, so that a sync of it writes no extents', {
+  skip: missing('ext4') || (spawnSync('filefrag', ['-V']).error ? 'no filefrag' : false),
+}, async () => {
+  const directory = mkdtempSync(path.join(os.tmpdir(), 'gantry-reserve-'));
+  const disk = path.join(directory, 'disk');
+  mkdirSync(disk);
+  filesystems['ext4']!(disk, path.join(directory, 'image'));
+  try {
+    const file = path.join(disk, 'meta.lmdb');
+    const store = await LmdbStore.open({ path: file });
+    // The first update is the store's own, of its version.
+    const before = unwritten(file);
+    await store.update((tx) => tx.put(['record', 'large'], 'x'.repeat(800_000)));
+    await store.close();
+    const after = await LmdbStore.open({ path: file });
+    assert.deepEqual([before, unwritten(file)], [0, 0]);
+    await after.close();
+  } finally {
+    execFileSync('umount', ['-l', disk]);
+    rmSync(directory, { recursive: true, force: true });
+  }
+});
+
+/** How many extents of a file are allocated only. */
+function unwritten(file: string): number {
+  const found = execFileSync('filefrag', ['-v', '-s', file], { encoding: 'utf8' });
+  assert.match(found, /\d+ extents? found/);
+  return found.match(/unwritten/g)?.length ?? 0;
+}

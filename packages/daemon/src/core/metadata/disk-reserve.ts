@@ -1,4 +1,5 @@
 import { closeSync, fstatSync, openSync, statSync, write, writeSync } from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { resourceExhausted } from '@gantry/api';
 import { FS_MAGIC, fallocate, fallocateAsync, hasErrno, ioctlAsync, statfs } from '@gantry/sys';
@@ -46,11 +47,17 @@ const writeAsync = promisify(write);
  * aborts, or never answers), so an update is refused before it is given to lmdb. Half of the reserve is kept for updates that
  * add nothing, so that a full disk can be emptied. It is renewed ahead of time, off the main thread.
  *
- * The blocks are allocated and not written (fallocate), so that ext4, XFS and tmpfs need no space for writing there later; for
- * btrfs the file is made without copy-on-write. Where there is no fallocate, zeros are appended, which cannot hit what lmdb has written.
+ * The blocks are allocated (fallocate), so that ext4, XFS and tmpfs need no space for writing there later; for btrfs the file is made
+ * without copy-on-write. Where there is no fallocate, zeros are appended, which cannot hit what lmdb has written.
+ *
+ * Allocated blocks are then written as well: a block's first write changes the file's extents, so that lmdb's fdatasync has to write these
+ * too, which takes several times as long as a sync of blocks that were written before.
  */
 export class DiskReserve {
+  /** Writes to its end only. */
   readonly #fd: number;
+  /** Writes where it is told to. */
+  readonly #anywhere: number;
   readonly #size: number;
   /** Writes below this offset need no space of the filesystem. */
   #allocated: number;
@@ -67,6 +74,7 @@ export class DiskReserve {
 
   private constructor(fd: number, size: number, allocated: number, appends: boolean) {
     this.#fd = fd;
+    this.#anywhere = openSync(`/proc/self/fd/${fd}`, 'r+');
     this.#size = size;
     this.#allocated = allocated;
     this.#appends = appends;
@@ -100,6 +108,12 @@ export class DiskReserve {
   /** Once lmdb has opened the file. `look` is cheap, and tells what is committed. */
   async watch(look: () => DatabaseShape): Promise<void> {
     this.#look = look;
+    this.#refresh();
+    // lmdb writes nothing yet. A write that fails leaves the blocks as they are: allocated.
+    for (let at = this.#used(); at < this.#allocated && !this.#appends; at += zeros.length)
+      await writeAsync(this.#anywhere, zeros, 0, Math.min(zeros.length, this.#allocated - at), at).catch(
+        () => undefined,
+      );
     await this.renew();
   }
 
@@ -152,6 +166,7 @@ export class DiskReserve {
   /** Once lmdb has closed it. */
   async close(): Promise<void> {
     await this.stop();
+    closeSync(this.#anywhere);
     closeSync(this.#fd);
   }
 
@@ -169,14 +184,31 @@ export class DiskReserve {
         if (step < smallestStep) return;
         continue;
       }
-      // It may have grown meanwhile, in the middle of a large transaction.
-      if (!this.#appends) this.#allocated = Math.max(this.#allocated, offset + step);
+      if (!this.#appends) await this.#count(offset + step);
       if (this.#closed) return;
       this.#refresh();
       step = this.#full ? Math.min(step, this.#missing()) : this.#missing();
       if (this.#missing() <= 0) this.#full = false;
     }
     if (this.#missing() <= 0) this.#full = false;
+  }
+
+  /** Takes blocks up to this offset into account, written. It may be past it already, grown in the middle of a large transaction. */
+  async #count(end: number): Promise<void> {
+    while (this.#allocated < end) {
+      const length = Math.min(zeros.length, end - this.#allocated);
+      this.#refresh();
+      // Far from where lmdb may be writing at this moment, and in the same turn as it is counted, so that lmdb does not come here meanwhile.
+      if (!this.#closed && this.#left() >= this.#wanted() / 4) {
+        try {
+          writeSync(this.#anywhere, zeros, 0, length, this.#allocated);
+        } catch {
+          // They are allocated all the same.
+        }
+      }
+      this.#allocated += length;
+      await setImmediate();
+    }
   }
 
   #growNow(): boolean {
