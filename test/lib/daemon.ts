@@ -85,15 +85,19 @@ ${this.nri}${this.#extraConfig}
     child.stderr.pipe(log, { end: false });
     this.#child = child;
     const closed = once(child, 'close');
-    await eventually('gantryd listens', async () => {
-      if (child.exitCode !== null || child.signalCode !== null) {
-        // Its last words may be on their way yet.
-        await closed;
-        await new Promise((resolve) => log.write('', resolve));
-        throw new Error(`gantryd ended with ${child.exitCode ?? child.signalCode}:\n${this.log().slice(-4000)}`);
-      }
-      return (await answers(this.address)) ? true : undefined;
-    });
+    await eventually(
+      'gantryd listens',
+      async () => {
+        if (child.exitCode !== null || child.signalCode !== null) {
+          // Its last words may be on their way yet.
+          await closed;
+          await new Promise((resolve) => log.write('', resolve));
+          throw new Error(`gantryd ended with ${child.exitCode ?? child.signalCode}:\n${this.log().slice(-4000)}`);
+        }
+        return (await answers(this.address)) ? true : undefined;
+      },
+      60_000,
+    );
   }
 
   async kill(): Promise<void> {

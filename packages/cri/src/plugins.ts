@@ -152,6 +152,9 @@ export const podSandboxControllerPlugin = definePlugin({
   },
 });
 
+/** How long the kubelet may take to listen for events again after a start of the daemon. */
+const firstSubscriberMs = 60_000;
+
 /** `io.containerd.grpc.v1.cri`: runtime.v1.RuntimeService and ImageService. */
 export const criGrpcPlugin = definePlugin({
   type: PluginTypes.Grpc,
@@ -284,6 +287,7 @@ export const criGrpcPlugin = definePlugin({
       closing.abort();
       pods.close();
     });
+    events.keepForFirst(firstSubscriberMs);
     const unfinished = await recover(cri, (metadata) => pods.recover({ namespace: 'k8s.io' }, metadata));
     const known = new Set(cri.sandboxes.list().map(({ id }) => id));
     void cri.network.sweep(known).catch((error) => context.log.warn('networks of pods that are gone', { error }));

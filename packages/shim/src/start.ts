@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { isFree, tryLock } from './abstract-lock.ts';
 import { readStartParameters, type StartParameters, writeBootstrapResult } from './bootstrap.ts';
 import { reserve } from './control-client.ts';
+import { endUnreachable } from './end-unreachable.ts';
 import type { ShimFlags } from './flags.ts';
 import {
   annotatedGroup,
@@ -16,7 +17,7 @@ import {
 } from './grouping.ts';
 
 /** How long another `start` may take to bring the group's server up before this one gives up. */
-const startTimeoutMs = 15_000;
+const startTimeoutMs = 20_000;
 
 /**
  * The `start` action: prints where the group's shim serves, after starting it if no live one answers there. It imports little,
@@ -58,7 +59,7 @@ export function readStdin(): Buffer {
 
 async function startServer(flags: ShimFlags, parameters: StartParameters, paths: GroupPaths): Promise<void> {
   mkdirSync(path.dirname(paths.socket), { recursive: true, mode: 0o711 });
-  const deadline = Date.now() + startTimeoutMs;
+  const deadline = performance.now() + startTimeoutMs;
   for (;;) {
     const lock = await tryLock(paths.lock);
     try {
@@ -66,14 +67,16 @@ async function startServer(flags: ShimFlags, parameters: StartParameters, paths:
       const found = await reserve(paths.control, parameters.namespace, flags.id);
       if (found === 'reserved') return;
       // A starter that was killed may have left a server that is still coming up: it is waited for, not doubled.
-      if (lock && found === 'absent' && (await isFree(paths.serving))) {
+      if (lock && found === 'absent' && !(await isFree(paths.serving))) await endUnreachable(paths);
+      else if (lock && found === 'absent') {
         for (const stale of [paths.socket, paths.control, paths.watch]) rmSync(stale, { force: true });
         if (await launch(flags, parameters, paths)) return;
       }
     } finally {
       lock?.close();
     }
-    if (Date.now() > deadline) throw new Error(`no shim came up at ${paths.socket} in ${startTimeoutMs / 1000} s`);
+    if (performance.now() > deadline)
+      throw new Error(`no shim came up at ${paths.socket} in ${startTimeoutMs / 1000} s`);
     await sleep(5);
   }
 }

@@ -3,6 +3,7 @@ import { mkdir, readdir } from 'node:fs/promises';
 import { Code, hasCode, now } from '@gantry/api';
 import { ContainerState } from '@gantry/api/gen/cri/v1/api_pb.js';
 import type { Container } from '@gantry/daemon/core/containers/container-store.ts';
+import type { Sandbox } from '@gantry/daemon/core/sandboxes/sandbox-store.ts';
 import type { Task, TaskIo } from '@gantry/daemon/core/tasks/task-runtime.ts';
 import { removeAllBeneath, unmountRecursive } from '@gantry/mount';
 import { parseJson, type RuntimeSpec } from '@gantry/oci';
@@ -18,6 +19,8 @@ import { removeOneContainer } from '../verbs/remove-container.ts';
 import { bridge, containerFifos, logStateDirectory, openContainerIo } from './container-io.ts';
 import { noteExit, removeTask, watchContainer, watchSandbox } from './exit-watch.ts';
 import { sweepLeases } from './half-made.ts';
+import { endLeftProcesses, ranOutOfMemory } from './left-cgroup.ts';
+import { endOwnerless } from './ownerless.ts';
 import { isStreamUrl } from './stream-bridge.ts';
 
 /** What an earlier daemon left is found again, from records, status files and tasks. Answers the pods that it was still making. */
@@ -27,36 +30,52 @@ export async function recover(
 ): Promise<PodSandbox[]> {
   const ctx = criContext();
   const unfinished: PodSandbox[] = [];
-  for (const record of await cri.records.sandboxes.list(ctx)) {
-    const metadata = readSandboxExtension(record.extensions[Extension.sandbox]);
-    if (!metadata) continue;
-    try {
-      if (record.sandboxer === 'podsandbox') await recoverSandbox(metadata);
-      const sandbox = newSandbox(metadata, record.sandboxer, nanosOf(record.createdAt));
-      cri.sandboxes.set(record.id, sandbox);
-      cri.selinux.reserve(metadata.processLabel);
-      // Its client was not answered, and makes it anew under the same name: it is never ready, whatever runs of it.
-      if (record.extensions[Extension.unfinished]) {
-        unfinished.push(sandbox);
-        continue;
-      }
-      cri.sandboxNames.reserve(metadata.name, record.id);
-      await findSandbox(cri, sandbox);
-    } catch (error) {
-      cri.log.error('pod sandbox cannot be loaded', { error, id: record.id });
-    }
-  }
-  const records = await cri.records.containers.list(ctx, [`labels."${CriLabel.containerKind}"==container`]);
+  // All at once: states of tasks are asked for together then.
   await Promise.all(
-    records.map((record) =>
-      loadContainer(cri, record).catch((error) =>
-        cri.log.error('container cannot be loaded', { error, id: record.id }),
+    (await cri.records.sandboxes.list(ctx)).map((record) =>
+      loadSandbox(cri, record, recoverSandbox, unfinished).catch((error) =>
+        cri.log.error('pod sandbox cannot be loaded', { error, id: record.id }),
       ),
     ),
   );
+  const records = await cri.records.containers.list(ctx);
+  await Promise.all(
+    records
+      .filter(({ labels }) => labels[CriLabel.containerKind] === 'container')
+      .map((record) =>
+        loadContainer(cri, record).catch((error) => {
+          cri.log.error('container cannot be loaded', { error, id: record.id });
+          // What was known of it may be true no longer.
+          const container = cri.containers.find(record.id);
+          if (container && stateOf(container.status) !== ContainerState.CONTAINER_EXITED)
+            container.status = { ...container.status, unknown: true };
+        }),
+      ),
+  );
   await sweepDirectories(cri);
   await sweepLeases(cri);
+  void endOwnerless(cri, new Set(records.map(({ id }) => id))).catch((error) =>
+    cri.log.error('tasks that no record knows', { error }),
+  );
   return unfinished;
+}
+
+async function loadSandbox(
+  cri: Cri,
+  record: Sandbox,
+  recoverSandbox: (metadata: PodSandbox['metadata']) => Promise<void>,
+  unfinished: PodSandbox[],
+): Promise<void> {
+  const metadata = readSandboxExtension(record.extensions[Extension.sandbox]);
+  if (!metadata) return;
+  const sandbox = newSandbox(metadata, record.sandboxer, nanosOf(record.createdAt));
+  cri.sandboxes.set(record.id, sandbox);
+  cri.selinux.reserve(metadata.processLabel);
+  // Its client was not answered, and makes it anew under the same name: it is never ready, whatever runs of it.
+  if (record.extensions[Extension.unfinished]) unfinished.push(sandbox);
+  else cri.sandboxNames.reserve(metadata.name, record.id);
+  if (record.sandboxer === 'podsandbox') await recoverSandbox(metadata);
+  if (!record.extensions[Extension.unfinished]) await findSandbox(cri, sandbox);
 }
 
 function newSandbox(metadata: PodSandbox['metadata'], sandboxer: string, createdAt: bigint): PodSandbox {
@@ -90,10 +109,11 @@ async function loadContainer(cri: Cri, record: Container): Promise<void> {
   const { id } = record;
   const root = dirs.containerRoot(cri, id);
   const kept = await readStatus(root);
+  const spec = record.spec && parseJson<RuntimeSpec>(record.spec.value);
   const container: CriContainer = {
     id,
     metadata,
-    user: record.spec && parseJson<RuntimeSpec>(record.spec.value).process?.user,
+    user: spec?.process?.user,
     status: kept ?? newStatus(nanosOf(record.createdAt)),
     exited: Promise.resolve(),
   };
@@ -110,7 +130,10 @@ async function loadContainer(cri: Cri, record: Container): Promise<void> {
     const started = stateOf(container.status) === ContainerState.CONTAINER_RUNNING;
     // The status is the last that is made of a container: nobody was answered yet.
     if (!kept && existsSync(root) && !existsSync(statusFile(root))) await removeOneContainer(cri, container);
-    else if (!kept || started) await noteLost(cri, container);
+    else if (!kept || started) {
+      await endLeftProcesses(id, spec, cri.log);
+      await noteLost(cri, container);
+    }
     return;
   }
   const state = await task.state('');
@@ -124,6 +147,10 @@ async function loadContainer(cri: Cri, record: Container): Promise<void> {
     return;
   }
   await follow(cri, container, state);
+  // The event of it may come later than that of its end, or have come to an earlier daemon.
+  const limited = spec?.linux?.resources?.memory?.limit !== undefined;
+  if ((limited || state.status === Running.stopped) && (await ranOutOfMemory(id, spec)))
+    container.status = { ...container.status, reason: 'OOMKilled' };
   if (state.status !== Running.stopped && container.status.startedAt === 0n) {
     container.status = { ...container.status, pid: state.pid, startedAt: nanosOf(now()) };
     await writeStatus(dirs.containerRoot(cri, id), container.status);

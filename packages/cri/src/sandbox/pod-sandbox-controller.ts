@@ -16,7 +16,7 @@ import type { SandboxInput } from '@gantry/daemon/core/sandboxes/sandbox-store.t
 import type { SnapshotterRegistry } from '@gantry/daemon/core/snapshots/snapshot-service.ts';
 import type { Task, TaskRuntime } from '@gantry/daemon/core/tasks/task-runtime.ts';
 import { mountAll, removeAllBeneath, unmountAll } from '@gantry/mount';
-import { defaultPlatform, type Platform } from '@gantry/oci';
+import { defaultPlatform, type Platform, parseJson, type RuntimeSpec } from '@gantry/oci';
 import { hasErrno, MNT } from '@gantry/sys';
 import type { ImagesConfig } from '../config/images-config.ts';
 import type { RuntimeConfig } from '../config/runtime-config.ts';
@@ -25,6 +25,7 @@ import type { ImageUnpacker } from '../images/image-unpacker.ts';
 import type { ImageUserFiles } from '../images/user-files.ts';
 import { Extension } from '../labels.ts';
 import { removeTask, waitForEnd } from '../run/exit-watch.ts';
+import { endLeftProcesses } from '../run/left-cgroup.ts';
 import type { RuntimeHandlers } from '../run/runtime-handlers.ts';
 import type { Selinux } from '../selinux/selinux.ts';
 import { readSandboxExtension, type SandboxMetadata } from '../store/pod-sandbox.ts';
@@ -161,11 +162,15 @@ export class PodSandboxController implements SandboxController {
     const { containers, tasks, log } = this.#options;
     const { id } = metadata;
     let task: Task;
+    let spec: RuntimeSpec | undefined;
     try {
-      entry.createdAt = (await containers.get(ctx, id)).createdAt;
+      const record = await containers.get(ctx, id);
+      entry.createdAt = record.createdAt;
+      spec = record.spec && parseJson<RuntimeSpec>(record.spec.value);
       task = tasks.get(ctx, id);
     } catch (error) {
       if (!hasCode(error, Code.NotFound)) throw error;
+      await endLeftProcesses(id, spec, log);
       entry.settle({ exitStatus: 255, exitedAt: now() });
       return;
     }

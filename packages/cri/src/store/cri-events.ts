@@ -11,18 +11,33 @@ export class CriEvents {
   /** Events that a subscriber was too slow for. */
   dropped = 0;
   readonly #subscribers = new Set<(event: ContainerEvent) => void>();
+  /** What happened before anybody could subscribe. */
+  #kept: ContainerEvent[] | undefined;
 
   get wanted(): boolean {
-    return this.#subscribers.size > 0;
+    return this.#subscribers.size > 0 || this.#kept !== undefined;
   }
 
   publish(event: ContainerEvent): void {
     for (const subscriber of this.#subscribers) subscriber(event);
+    if (this.#kept && this.#kept.length < longestQueue) this.#kept.push(event);
   }
 
-  /** From now on, until the signal aborts. */
+  /**
+   * From now on events are kept for the first subscriber, but not longer than so many milliseconds: of what ended while no daemon was
+   * there nobody else would tell.
+   */
+  keepForFirst(forMs: number): void {
+    this.#kept = [];
+    setTimeout(() => {
+      this.#kept = undefined;
+    }, forMs).unref();
+  }
+
+  /** From now on, and what was kept for it, until the signal aborts. */
   subscribe(signal: AbortSignal): AsyncIterable<ContainerEvent> {
-    const queue: ContainerEvent[] = [];
+    const queue: ContainerEvent[] = this.#kept ?? [];
+    this.#kept = undefined;
     let wake: (() => void) | undefined;
     const subscriber = (event: ContainerEvent): void => {
       if (queue.push(event) > longestQueue) {

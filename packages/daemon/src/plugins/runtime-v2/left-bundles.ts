@@ -37,6 +37,33 @@ export function attachLeft(group: ShimGroup, bundle: Bundle, bootstrap: string):
   });
 }
 
+/** How often a shim that does not answer is replaced by another before what lives in it is given up. */
+const replacementsMax = 4;
+
+/**
+ * Asks a shim something within the time. One of ours that is there and does not answer is replaced: its containers live without it. A
+ * machine that is too busy is no better with another process, so each has twice the time of the one before.
+ */
+export async function askLeft<T>(
+  group: ShimGroup,
+  connection: ShimConnection,
+  timeoutMs: number,
+  ask: (timeoutMs: number) => Promise<T>,
+): Promise<T> {
+  let current = connection;
+  for (let replaced = 0; ; ) {
+    try {
+      return await ask(timeoutMs * 2 ** replaced);
+    } catch (error) {
+      if (current.downgrade(error)) continue;
+      if (!group.runtime.own || !hasCode(error, Code.DeadlineExceeded) || replaced >= replacementsMax) throw error;
+      await group.replace(current);
+      current = await group.connection();
+      replaced += 1;
+    }
+  }
+}
+
 /**
  * What `reach` answers; undefined if the shim does not answer, and what was left with it is cleaned up then. Other people's shims
  * have their time; ours is started again if need be, and takes as long as it takes.

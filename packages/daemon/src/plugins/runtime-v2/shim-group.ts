@@ -8,6 +8,7 @@ import type { Logger } from '../../core/log/logger.ts';
 import { type Bootstrap, formatBootstrap } from './bootstrap.ts';
 import { type Bundle, shimBundle, writeBundleFile } from './bundle.ts';
 import { removeDeadGroup } from './dead-socket.ts';
+import { listenerAt } from './listener.ts';
 import type { RuntimePath } from './runtime-path.ts';
 import { type ShimEnvironment, startShim } from './shim-command.ts';
 import { ShimConnection } from './shim-connection.ts';
@@ -125,6 +126,26 @@ export class ShimGroup {
       throw error;
     });
     return this.#connection;
+  }
+
+  /**
+   * Ends a shim of ours that is there and answers nothing: its containers live without it, and with its connection's end the next one is
+   * started, which adopts them. Returns when it is gone.
+   */
+  async replace(mute: ShimConnection): Promise<void> {
+    if (!mute.open) return;
+    const { log } = this.#settings;
+    const { address } = mute.bootstrap;
+    try {
+      const pid = await listenerAt(address);
+      if (!mute.open) return;
+      log.warn('shim does not answer and is replaced', { shim: address, pid, tasks: this.members.size });
+      process.kill(pid, 'SIGKILL');
+    } catch (error) {
+      // Others of its tasks were faster.
+      if (mute.open) throw error;
+    }
+    await mute.closed;
   }
 
   add(member: GroupMember): void {

@@ -5,6 +5,7 @@ import type { ShimConnection } from './shim-connection.ts';
 interface Question {
   id: string;
   answer(state: StateResponse | undefined): void;
+  fail(error: unknown): void;
 }
 
 /** So many states fit one message of ttrpc with room to spare: four megabytes. */
@@ -26,10 +27,13 @@ export class StateBatch {
     this.#connection = connection;
   }
 
-  /** @returns undefined if the task has to be asked for alone: nobody else asked, or it is not there, or something is wrong */
+  /**
+   * @returns undefined if the task has to be asked for alone: nobody else asked, or it is not there, or something is wrong
+   * @throws StatusError DeadlineExceeded
+   */
   ask(id: string, timeoutMs: number | undefined): Promise<StateResponse | undefined> {
-    return new Promise((answer) => {
-      if (this.#questions.push({ id, answer }) === 1) queueMicrotask(() => void this.#flush(timeoutMs));
+    return new Promise((answer, fail) => {
+      if (this.#questions.push({ id, answer, fail }) === 1) queueMicrotask(() => void this.#flush(timeoutMs));
     });
   }
 
@@ -51,6 +55,8 @@ export class StateBatch {
       }
     } catch (error) {
       this.#unknown = hasCode(error, Code.Unimplemented);
+      // Alone they would take the same time once more.
+      if (hasCode(error, Code.DeadlineExceeded)) for (const { fail } of questions) fail(error);
     } finally {
       for (const { id, answer } of questions) answer(states.get(id));
     }

@@ -27,7 +27,7 @@ import {
   writeBundleFile,
 } from './bundle.ts';
 import { type GroupFile, readGroupFile, writeGroupFile } from './group-file.ts';
-import { attachLeft, loadBundles, removeLeftSocket, unlessLost } from './left-bundles.ts';
+import { askLeft, attachLeft, loadBundles, removeLeftSocket, unlessLost } from './left-bundles.ts';
 import { RootfsMounts } from './rootfs-mounts.ts';
 import type { RuntimePath } from './runtime-path.ts';
 import { deleteByShim, shimInfo } from './shim-command.ts';
@@ -273,14 +273,8 @@ export class TaskManager implements TaskRuntime {
 
   /** Connects to the shim that a task was left with and asks how the task is. */
   async #reach(task: ShimTask, bootstrap: string): Promise<ProcessState> {
-    const { loadTimeoutMs } = this.#groups.shims;
     const connection = await attachLeft(task.group, task.files, bootstrap);
-    try {
-      return await task.state('', loadTimeoutMs);
-    } catch (error) {
-      if (!connection.downgrade(error)) throw error;
-      return await task.state('', loadTimeoutMs);
-    }
+    return askLeft(task.group, connection, this.#groups.shims.loadTimeoutMs, (timeoutMs) => task.state('', timeoutMs));
   }
 
   async pluginInfo(request: Any | undefined): Promise<Any> {

@@ -23,7 +23,7 @@ import {
   writeBundleFile,
 } from '../runtime-v2/bundle.ts';
 import { readGroupFile, writeGroupFile } from '../runtime-v2/group-file.ts';
-import { attachLeft, loadBundles, removeLeftSocket, unlessLost } from '../runtime-v2/left-bundles.ts';
+import { askLeft, attachLeft, loadBundles, removeLeftSocket, unlessLost } from '../runtime-v2/left-bundles.ts';
 import type { RuntimePath } from '../runtime-v2/runtime-path.ts';
 import { deleteByShim } from '../runtime-v2/shim-command.ts';
 import type { ShimConnection } from '../runtime-v2/shim-connection.ts';
@@ -318,9 +318,9 @@ export class ShimSandboxController implements SandboxController {
   /** Connects to the shim that a sandbox was left with and asks whether the sandbox is there. */
   async #reach(sandbox: ShimSandbox, bootstrap: string | undefined): Promise<void> {
     if (bootstrap === undefined) throw notFound(`sandbox ${sandbox.id} was not made yet`);
-    await attachLeft(sandbox.group, sandbox.files, bootstrap);
-    await sandbox.ask((client, options) =>
-      client.sandboxStatus({ sandboxId: sandbox.id }, { ...options, timeoutMs: this.#groups.shims.loadTimeoutMs }),
+    const connection = await attachLeft(sandbox.group, sandbox.files, bootstrap);
+    await askLeft(sandbox.group, connection, this.#groups.shims.loadTimeoutMs, (timeoutMs) =>
+      sandbox.ask((client, options) => client.sandboxStatus({ sandboxId: sandbox.id }, { ...options, timeoutMs })),
     );
   }
 }
