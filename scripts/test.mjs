@@ -113,12 +113,18 @@ function installPrograms() {
   }
 }
 
-/** NRI plugins of others: one on the reference's stub, and those of nydus, whose module cannot be installed from outside. */
+/** NRI plugins of others: two on the reference's stub, one of its samples, and those of nydus, whose module cannot be installed from outside. */
 function compileNriPlugins(bin, go) {
   const nydus = 'github.com/containerd/nydus-snapshotter';
   compileInScratch(bin, go, 'nri-stub-plugin', 'github.com/containerd/nri@v0.12.0', '.', {
     source: 'test/lib/nri-plugin/main.go',
   });
+  compileInScratch(bin, go, 'nri-json-plugin', 'github.com/containerd/nri@v0.12.0', '.', {
+    source: 'test/lib/nri-json-plugin/main.go',
+  });
+  // The one sample of the reference that is no module of its own, in the last version where it is none.
+  const adjuster = 'github.com/containerd/nri/plugins/ulimit-adjuster';
+  compileInScratch(bin, go, 'ulimit-adjuster', 'github.com/containerd/nri@v0.4.0', adjuster);
   compileInScratch(bin, go, 'nri-plugin.wasm', 'github.com/containerd/nri@v0.12.0', '.', {
     source: 'test/lib/nri-wasm-plugin/main.go',
     env: { GOOS: 'wasip1', GOARCH: 'wasm' },

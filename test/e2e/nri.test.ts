@@ -10,6 +10,7 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  rmSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
@@ -28,6 +29,8 @@ const samples = path.resolve('packages/nri/samples');
 const goPlugin = path.resolve('.cache/go-bin/nri-stub-plugin');
 const nydus = path.resolve('.cache/go-bin/prefetchfiles-nri-plugin');
 const optimizer = path.resolve('.cache/go-bin/optimizer-nri-plugin');
+const adjuster = path.resolve('.cache/go-bin/ulimit-adjuster');
+const noAdjuster = existsSync(adjuster) ? false : 'the reference’s ulimit-adjuster is not in .cache/go-bin';
 const noOptimizer = existsSync(optimizer) ? false : 'nydus’s optimizer-nri-plugin is not in .cache/go-bin';
 const noNydus = existsSync(nydus) ? false : 'nydus’s prefetchfiles-nri-plugin is not in .cache/go-bin';
 const noGo = existsSync(goPlugin)
@@ -473,5 +476,22 @@ exec sleep 1000
     await lab.ok('stop', id);
     await eventually('its server is ended', () => (servers() === '' ? true : undefined), patience);
     await lab.ok('rm', id);
+  });
+
+  test('the reference’s own ulimit-adjuster, of NRI 0.4, installed', { skip: noAdjuster }, async () => {
+    const file = path.join(temp.path, 'nri/plugins/21-ulimit-adjuster');
+    copyFileSync(adjuster, file);
+    await lab.daemon.stop();
+    await lab.daemon.start();
+    const config = lab.pod('limited', {
+      annotations: {
+        'ulimits.nri.containerd.io/container.limited':
+          '[{type: nofile, hard: 4096, soft: 1111}, {type: RLIMIT_CORE, hard: 0}]',
+      },
+    });
+    const limited = await lab.ok('runp', config);
+    const container = lab.container('limited', ['sh', '-c', 'ulimit -n; ulimit -Hn; ulimit -c']);
+    assert.equal(await output(await lab.ok('create', limited, container, config)), '1111\n4096\n0');
+    rmSync(file);
   });
 });

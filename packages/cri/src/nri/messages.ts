@@ -12,11 +12,10 @@ import {
   SecurityProfileSchema,
 } from '@gantry/api/gen/nri/v1alpha1/api_pb.js';
 import { containerFromSpec } from '@gantry/nri/runtime/from-spec.ts';
-import { fromSpecResources } from '@gantry/nri/runtime/spec-resources.ts';
-import { parseJson, type RuntimeSpec } from '@gantry/oci';
+import { fromSpecResources, toSpecResources } from '@gantry/nri/runtime/spec-resources.ts';
+import { parseJson, type RuntimeSpec, type SpecResources } from '@gantry/oci';
 import { type Cri, criContext } from '../cri.ts';
 import { CriLabel } from '../labels.ts';
-import { specResources } from '../spec/resources.ts';
 import { stateOf } from '../store/container-status.ts';
 import type { CriContainer } from '../store/cri-container.ts';
 import type { PodSandbox } from '../store/pod-sandbox.ts';
@@ -34,8 +33,44 @@ async function keptSpec(cri: Cri, id: string): Promise<RuntimeSpec> {
   }
 }
 
+/** What the kubelet asks for. As under containerd what it does not say is 0, and there: plugins in Go look into it. */
 export function toldLimits(limits: LinuxContainerResources | undefined): LinuxResources {
-  return limits ? fromSpecResources(specResources(limits, true, true)) : create(LinuxResourcesSchema);
+  if (!limits) return create(LinuxResourcesSchema);
+  const { memoryLimitInBytes, memorySwapLimitInBytes, hugepageLimits, unified } = limits;
+  return create(LinuxResourcesSchema, {
+    memory: {
+      limit: { value: memoryLimitInBytes },
+      ...(memorySwapLimitInBytes !== 0n && { swap: { value: memorySwapLimitInBytes } }),
+    },
+    cpu: {
+      shares: { value: BigInt.asUintN(64, limits.cpuShares) },
+      quota: { value: limits.cpuQuota },
+      period: { value: BigInt.asUintN(64, limits.cpuPeriod) },
+      cpus: limits.cpusetCpus,
+      mems: limits.cpusetMems,
+    },
+    hugepageLimits: hugepageLimits.map(({ pageSize, limit }) => ({ pageSize, limit })),
+    unified: { ...unified },
+  });
+}
+
+/** Limits that plugins want of a container that is there: devices are given when it is made, and 0 is no word on a limit, as in CRI. */
+export function wantedLimits(resources: LinuxResources): SpecResources {
+  const { devices: _, cpu, memory, ...limits } = toSpecResources(resources);
+  const said = <T extends object>(table: T | undefined, names: readonly (keyof T)[]): T | undefined =>
+    table &&
+    (Object.fromEntries(
+      Object.entries(table).filter(([name, value]) => value !== 0 || !names.includes(name as keyof T)),
+    ) as T);
+  const wantedCpu = said(cpu, ['shares', 'quota', 'period']);
+  const wantedMemory = said(memory, ['limit']);
+  // What was left of swap beyond the memory goes by the old limit.
+  if (wantedMemory?.limit !== undefined) wantedMemory.swap ??= wantedMemory.limit;
+  return {
+    ...limits,
+    ...(wantedCpu && { cpu: wantedCpu }),
+    ...(wantedMemory && { memory: wantedMemory }),
+  };
 }
 
 export async function podMessage(cri: Cri, { id, metadata, status }: PodSandbox): Promise<PodMessage> {
@@ -47,7 +82,7 @@ export async function podMessage(cri: Cri, { id, metadata, status }: PodSandbox)
     name: config.metadata?.name ?? '',
     uid: config.metadata?.uid ?? '',
     namespace: config.metadata?.namespace ?? '',
-    labels: { ...config.labels, [CriLabel.containerKind]: 'sandbox' },
+    labels: { ...config.labels, [CriLabel.containerKind]: 'sandbox', ...runtimeLabel(cri, runtimeHandler) },
     annotations: { ...config.annotations, ...annotations },
     runtimeHandler,
     linux: {
@@ -64,6 +99,16 @@ export async function podMessage(cri: Cri, { id, metadata, status }: PodSandbox)
   });
 }
 
+/** As containerd tells it; its own labels do not have it. */
+function runtimeLabel(cri: Cri, handler: string): { oci_runtime_type?: string } {
+  try {
+    return { oci_runtime_type: cri.handlers.get(handler).runtime_type };
+  } catch {
+    // The configuration may have changed since the pod was made.
+    return {};
+  }
+}
+
 const states = {
   [CriState.CONTAINER_CREATED]: ContainerState.CONTAINER_CREATED,
   [CriState.CONTAINER_RUNNING]: ContainerState.CONTAINER_RUNNING,
@@ -71,8 +116,13 @@ const states = {
   [CriState.CONTAINER_UNKNOWN]: ContainerState.CONTAINER_UNKNOWN,
 } as const;
 
-/** @param given its specification, of one that is not kept yet */
-export async function containerMessage(cri: Cri, container: CriContainer, given?: RuntimeSpec): Promise<Container> {
+/** @param given its specification, of one that is not kept yet; `pid` the process of one that has just ended */
+export async function containerMessage(
+  cri: Cri,
+  container: CriContainer,
+  given?: RuntimeSpec,
+  pid?: number,
+): Promise<Container> {
   const { id, metadata, status } = container;
   const { config, sandboxId } = metadata;
   const spec = given ?? (await keptSpec(cri, id));
@@ -84,7 +134,7 @@ export async function containerMessage(cri: Cri, container: CriContainer, given?
     state: states[stateOf(status)],
     labels: { ...config.labels, [CriLabel.containerKind]: 'container' },
     annotations: { ...spec.annotations, ...config.annotations },
-    pid: status.starting ? await startingPid(cri, id) : status.pid,
+    pid: pid ?? (status.starting ? await startingPid(cri, id) : status.pid),
     createdAt: status.createdAt,
     startedAt: status.startedAt,
     finishedAt: status.finishedAt,

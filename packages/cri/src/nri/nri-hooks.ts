@@ -6,7 +6,6 @@ import { warnOf } from '@gantry/daemon/core/warnings/deprecations.ts';
 import { applyAdjustment } from '@gantry/nri/runtime/apply-adjustment.ts';
 import type { Consequences } from '@gantry/nri/runtime/nri-events.ts';
 import { NriHost, type NriSettings, type NriState } from '@gantry/nri/runtime/nri-host.ts';
-import { fromSpecResources, toSpecResources } from '@gantry/nri/runtime/spec-resources.ts';
 import type { RuntimeSpec, SpecResources } from '@gantry/oci';
 import type { Cri } from '../cri.ts';
 import { applyNamedClass } from '../spec/classes.ts';
@@ -16,7 +15,7 @@ import type { CriContainer } from '../store/cri-container.ts';
 import type { PodSandbox } from '../store/pod-sandbox.ts';
 import { stopRunningContainer } from '../verbs/stop-container.ts';
 import { setLimits } from '../verbs/update-container-resources.ts';
-import { containerMessage, podMessage, toldLimits } from './messages.ts';
+import { containerMessage, podMessage, toldLimits, wantedLimits } from './messages.ts';
 import type { PodHooks } from './pod-hooks.ts';
 
 interface Making {
@@ -24,6 +23,8 @@ interface Making {
   container: CriContainer;
   spec: RuntimeSpec;
 }
+
+const notCreated = 'failed to create containerd container';
 
 /** Plugins of the Node Resource Interface take part in the life of pods and containers. */
 export class NriHooks implements PodHooks {
@@ -66,7 +67,7 @@ export class NriHooks implements PodHooks {
       await this.#tellOfPod('runPodSandbox', Event.RUN_POD_SANDBOX, sandbox);
     } catch (error) {
       await this.undoRunPodSandbox(sandbox);
-      throw error;
+      throw StatusError.wrap(error, 'NRI RunPodSandbox failed');
     }
   }
 
@@ -107,7 +108,11 @@ export class NriHooks implements PodHooks {
     const cri = this.#cri();
     try {
       const pod = await podMessage(cri, sandbox);
-      const { adjustment, ...others } = await events.createContainer(pod, await containerMessage(cri, container, spec));
+      const { adjustment, ...others } = await events
+        .createContainer(pod, await containerMessage(cri, container, spec))
+        .catch((error) => {
+          throw StatusError.wrap(error, `${notCreated}: failed to get NRI adjustment for container`);
+        });
       const adjusted = structuredClone(spec);
       const rules = { classes: cri.classes, settings: cri.config.runtime.containerd };
       await applyAdjustment(adjusted, adjustment, {
@@ -115,12 +120,14 @@ export class NriHooks implements PodHooks {
         mergeResources: (base, over) => this.#merge(base, over),
         applyBlockIoClass: (target, name) => applyNamedClass('blockio', target, name, rules),
         applyRdtClass: (target, name) => applyNamedClass('rdt', target, name, rules),
+      }).catch((error) => {
+        throw StatusError.wrap(error, `${notCreated}: failed to NRI-adjust container Spec`);
       });
       Object.assign(spec, adjusted);
       await this.#carryOut(others);
     } catch (error) {
       await this.undoCreateContainer(sandbox, container);
-      throw StatusError.wrap(error, 'failed to get NRI adjustment for container');
+      throw error;
     }
   }
 
@@ -141,24 +148,35 @@ export class NriHooks implements PodHooks {
     await this.#tellOfContainer('postCreateContainer', Event.POST_CREATE_CONTAINER, sandbox, container);
   }
 
-  startContainer(sandbox: PodSandbox, container: CriContainer): Promise<void> {
-    return this.#tellOfContainer('startContainer', Event.START_CONTAINER, sandbox, container);
+  async startContainer(sandbox: PodSandbox, container: CriContainer): Promise<void> {
+    try {
+      await this.#tellOfContainer('startContainer', Event.START_CONTAINER, sandbox, container);
+    } catch (error) {
+      throw StatusError.wrap(error, 'NRI container start failed');
+    }
   }
 
   postStartContainer(sandbox: PodSandbox, container: CriContainer): Promise<void> {
     return this.#tellOfContainer('postStartContainer', Event.POST_START_CONTAINER, sandbox, container);
   }
 
-  async updateContainer(sandbox: PodSandbox, container: CriContainer, resources: SpecResources): Promise<void> {
+  async updateContainer(
+    sandbox: PodSandbox,
+    container: CriContainer,
+    resources: SpecResources,
+    asked: LinuxContainerResources,
+  ): Promise<void> {
     const { events } = this.#host;
     if (!events.wanted(Event.UPDATE_CONTAINER)) return;
     const cri = this.#cri();
     const pod = await podMessage(cri, sandbox);
     const message = await containerMessage(cri, container);
-    const { resources: wanted, ...others } = await events.updateContainer(pod, message, fromSpecResources(resources));
-    // Devices are given when a container is made.
-    const { devices: _, ...limits } = toSpecResources(wanted);
-    Object.assign(resources, this.#merge(resources, limits));
+    const { resources: wanted, ...others } = await events
+      .updateContainer(pod, message, toldLimits(asked))
+      .catch((error) => {
+        throw StatusError.wrap(error, 'NRI container update failed');
+      });
+    Object.assign(resources, this.#merge(resources, wantedLimits(wanted)));
     await this.#carryOut(others);
   }
 
@@ -166,8 +184,8 @@ export class NriHooks implements PodHooks {
     return this.#tellOfContainer('postUpdateContainer', Event.POST_UPDATE_CONTAINER, sandbox, container);
   }
 
-  stopContainer(sandbox: PodSandbox, container: CriContainer): Promise<void> {
-    return this.#stopped(sandbox, container);
+  stopContainer(sandbox: PodSandbox, container: CriContainer, pid: number): Promise<void> {
+    return this.#stopped(sandbox, container, undefined, pid);
   }
 
   async removeContainer(sandbox: PodSandbox, container: CriContainer): Promise<void> {
@@ -184,13 +202,13 @@ export class NriHooks implements PodHooks {
     return true;
   }
 
-  async #stopped(sandbox: PodSandbox, container: CriContainer, spec?: RuntimeSpec): Promise<void> {
+  async #stopped(sandbox: PodSandbox, container: CriContainer, spec?: RuntimeSpec, pid?: number): Promise<void> {
     if (!this.#endsNow(container.id)) return;
     const { events } = this.#host;
     if (!events.wanted(Event.STOP_CONTAINER)) return;
     const cri = this.#cri();
     const pod = await podMessage(cri, sandbox);
-    await this.#carryOut(await events.stopContainer(pod, await containerMessage(cri, container, spec)));
+    await this.#carryOut(await events.stopContainer(pod, await containerMessage(cri, container, spec, pid)));
   }
 
   async #tellOfPod(
@@ -257,7 +275,7 @@ export class NriHooks implements PodHooks {
       try {
         const container = cri.containers.find(id);
         if (!container) throw notFound(`container "${id}" in k8s.io: not found`);
-        const { devices: _, ...limits } = toSpecResources(linux?.resources ?? toldLimits(undefined));
+        const limits = wantedLimits(linux?.resources ?? toldLimits(undefined));
         await setLimits(cri, container, this.#merge({}, limits));
       } catch (error) {
         this.#log.warn('NRI: limits of a container cannot be set', { error, id });

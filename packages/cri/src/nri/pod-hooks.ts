@@ -26,15 +26,16 @@ export interface PodHooks {
   postCreateContainer(sandbox: PodSandbox, container: CriContainer): Promise<void>;
   startContainer(sandbox: PodSandbox, container: CriContainer): Promise<void>;
   postStartContainer(sandbox: PodSandbox, container: CriContainer): Promise<void>;
-  /** May change the resources (of the OCI specification) that it is given. */
+  /** May change the resources (of the OCI specification) that it is given. @param asked what the kubelet has said */
   updateContainer(
     sandbox: PodSandbox,
     container: CriContainer,
     resources: NonNullable<NonNullable<RuntimeSpec['linux']>['resources']>,
+    asked: LinuxContainerResources,
   ): Promise<void>;
   postUpdateContainer(sandbox: PodSandbox, container: CriContainer): Promise<void>;
-  /** Also when it ended by itself. */
-  stopContainer(sandbox: PodSandbox, container: CriContainer): Promise<void>;
+  /** Also when it ended by itself. @param pid of the process that it was, 0 if there was none */
+  stopContainer(sandbox: PodSandbox, container: CriContainer, pid: number): Promise<void>;
   removeContainer(sandbox: PodSandbox, container: CriContainer): Promise<void>;
 }
 

@@ -64,6 +64,7 @@ export async function noteExit(cri: Cri, container: CriContainer, exitCode: numb
     const reason = container.status.reason || (exitCode === 0 ? 'Completed' : 'Error');
     return { ...container.status, pid: 0, exitCode, finishedAt: at, reason, unknown: false };
   };
+  const { pid } = container.status;
   // Once its task is gone nobody can be asked how it ended.
   const kept = ended();
   await keepStatus(cri, container.id, kept);
@@ -86,7 +87,7 @@ export async function noteExit(cri: Cri, container: CriContainer, exitCode: numb
   container.status = ended();
   if (container.status.reason !== kept.reason) await keepStatus(cri, container.id, container.status);
   const sandbox = cri.sandboxes.find(container.metadata.sandboxId);
-  if (sandbox) await cri.hooks.stopContainer(sandbox, container).catch((error) => cri.log.warn('hook', { error }));
+  if (sandbox) await cri.hooks.stopContainer(sandbox, container, pid).catch((error) => cri.log.warn('hook', { error }));
   publishContainerEvent(cri, container.id, container.metadata.sandboxId, ContainerEventType.CONTAINER_STOPPED_EVENT);
 }
 

@@ -34,7 +34,7 @@ async function update(cri: Cri, container: CriContainer, request: UpdateContaine
   const asked = request.linux ?? create(LinuxContainerResourcesSchema);
   requireHugepages(cri.machine, asked);
   const changes = specResources(asked, cri.machine.swap, cri.machine.hugepages);
-  await cri.hooks.updateContainer(sandbox, container, changes);
+  await cri.hooks.updateContainer(sandbox, container, changes, asked);
   await setLimits(cri, container, changes, asked, request.annotations);
   await cri.hooks.postUpdateContainer(sandbox, container).catch((error) => cri.log.warn('hook', { error, id }));
 }

@@ -21,6 +21,7 @@ import { Owners } from './owners.ts';
 const tools: AdjustmentTools = {
   injectCdi: async (spec, devices) => {
     spec.annotations = { ...spec.annotations, cdi: devices.join() };
+    spec.process = { ...spec.process! };
   },
   mergeResources: (base, over) => ({ ...base, ...over }),
   applyBlockIoClass: (spec, name) => {
@@ -133,7 +134,7 @@ test('every kind of change reaches the specification', async () => {
   });
   assert.deepEqual(
     spec.mounts?.map(({ destination }) => destination),
-    ['/proc', '/old', '/data', '/data/inner'],
+    ['/data', '/old', '/proc', '/data/inner'],
   );
   assert.deepEqual(spec.process, {
     user: { uid: 1, gid: 2, additionalGids: [3] },
@@ -224,7 +225,7 @@ test('hooks are everybody’s, and validators see whose', () => {
   assert.equal(owners.message.owners['c']?.simple[Field.OciHooks], '10-one,20-two');
 });
 
-test('what is removed is gone, whoever set it, and may be set anew by who removed it', async () => {
+test('what is removed is gone, whoever set it, and may be set anew', async () => {
   const spec = await adjusted(
     (adjust) => adjust.annotate('a', 'first').env('NEW', 'first').args('first').device(deviceX(1n)),
     (adjust) =>
@@ -257,14 +258,23 @@ test('what is removed is gone, whoever set it, and may be set anew by who remove
 
 const deviceX = (major: bigint) => ({ path: '/dev/x', type: 'c', major });
 
+test('what one has removed another may set; limits of processes survive devices by name', async () => {
+  const spec = await adjusted(
+    (adjust) => adjust.removeEnv('OLD').cdiDevice('vendor.com/class=one').rlimit('RLIMIT_CORE', 4),
+    (adjust) => adjust.env('OLD', '2'),
+  );
+  assert.ok(spec.process?.env?.includes('OLD=2'));
+  assert.deepEqual(spec.process?.rlimits?.at(-1), { type: 'RLIMIT_CORE', hard: 4, soft: 4 });
+});
+
 test('mistakes are refused', async () => {
   await assert.rejects(
     adjusted((adjust) => adjust.device({ path: '/dev/x', type: 'z', major: 1n, minor: 1n })),
     /invalid type "z"/,
   );
   await assert.rejects(
-    adjusted((adjust) => adjust.mount({ destination: 'relative' })),
-    /not absolute/,
+    adjusted((adjust) => adjust.namespace('nothing')),
+    /unrecognized namespace "nothing"/,
   );
 });
 

@@ -5,6 +5,7 @@ import {
   IOPrioClass,
   type LinuxContainerAdjustment,
   type LinuxDevice,
+  type LinuxNamespace,
   type LinuxRdt,
   LinuxSchedulerFlag,
   LinuxSchedulerPolicy,
@@ -47,9 +48,10 @@ export async function applyAdjustment(
   tools: AdjustmentTools,
 ): Promise<void> {
   const { annotations, env, args, hooks, CDIDevices, linux, mounts, rlimits } = adjustment;
-  spec.annotations = changed(spec.annotations, annotations, (value) => value);
+  if (!isEmpty(annotations)) spec.annotations = changed(spec.annotations, annotations, (value) => value);
   const process = processOf(spec);
-  const names = new Map(env.map(({ key, value }) => [withoutMark(key), isRemoval(key) ? undefined : value]));
+  const named = env.filter(({ key }) => withoutMark(key) !== '');
+  const names = new Map(named.map(({ key, value }) => [withoutMark(key), isRemoval(key) ? undefined : value]));
   if (names.size > 0) process.env = changedEnv(process.env ?? [], names);
   if (args.length > 0) process.args = [...args];
   for (const kind of hookKinds) {
@@ -67,9 +69,13 @@ export async function applyAdjustment(
   if (mounts.length > 0) applyMounts(spec, mounts);
   for (const { type, hard, soft } of rlimits) {
     const limit = { type, hard: specNumber(hard), soft: specNumber(soft) };
-    process.rlimits = [...(process.rlimits ?? []).filter((other) => other.type !== type), limit];
+    // Not that of above: devices by name may have put another in its place.
+    const target = processOf(spec);
+    target.rlimits = [...(target.rlimits ?? []).filter((other) => other.type !== type), limit];
   }
 }
+
+const isEmpty = (table: object): boolean => Object.keys(table).length === 0;
 
 /** A table after changes, some of which are removals. */
 function changed<T, V>(
@@ -132,13 +138,9 @@ function applyLinux(spec: RuntimeSpec, asked: LinuxContainerAdjustment, tools: A
     }
   }
   if (asked.seccompPolicy) linux.seccomp = toSpecSeccomp(asked.seccompPolicy);
-  for (const { type, path } of asked.namespaces) {
-    const kind = withoutMark(type) as SpecNamespace['type'];
-    const others = (linux.namespaces ?? []).filter((namespace) => namespace.type !== kind);
-    linux.namespaces = isRemoval(type) ? others : [...others, { type: kind, ...(path !== '' && { path }) }];
-  }
-  linux.sysctl = changed(linux.sysctl, asked.sysctl, (value) => value);
-  if (Object.keys(asked.netDevices).length > 0) {
+  for (const namespace of asked.namespaces) applyNamespace(linux, namespace);
+  if (!isEmpty(asked.sysctl)) linux.sysctl = changed(linux.sysctl, asked.sysctl, (value) => value);
+  if (!isEmpty(asked.netDevices)) {
     linux.netDevices = changed(linux.netDevices, asked.netDevices, ({ name }) => (name === '' ? {} : { name }));
   }
   if (asked.memoryPolicy) {
@@ -151,6 +153,8 @@ function applyLinux(spec: RuntimeSpec, asked: LinuxContainerAdjustment, tools: A
   }
   if (asked.resources) {
     const { devices = [], ...limits } = toSpecResources(asked.resources);
+    // Nought is no word on it, as in CRI.
+    if (limits.memory?.limit === 0) delete limits.memory.limit;
     // Without a word on swap there is none beyond the memory.
     if (limits.memory?.limit !== undefined) limits.memory.swap ??= limits.memory.limit;
     // A negative number stands for no limit.
@@ -164,13 +168,26 @@ function applyLinux(spec: RuntimeSpec, asked: LinuxContainerAdjustment, tools: A
   if (asked.rdt) applyRdt(linux, asked.rdt);
 }
 
+const namespaceTypes: readonly string[] = ['pid', 'network', 'mount', 'ipc', 'uts', 'user', 'cgroup', 'time'];
+
+/** Each keeps its place. */
+function applyNamespace(linux: SpecLinux, { type, path }: LinuxNamespace): void {
+  const kind = withoutMark(type) as SpecNamespace['type'];
+  if (!namespaceTypes.includes(kind)) throw invalidArgument(`unrecognized namespace ${JSON.stringify(kind)}`);
+  const namespace = { type: kind, ...(path !== '' && { path }) };
+  const present = linux.namespaces ?? [];
+  const at = present.findIndex((other) => other.type === kind);
+  if (isRemoval(type)) linux.namespaces = present.filter((other) => other.type !== kind);
+  else linux.namespaces = at < 0 ? [...present, namespace] : present.with(at, namespace);
+}
+
 const deviceTypes = { c: 'c', b: 'b', u: 'u', p: 'p' } as const;
 
 function applyDevice(spec: RuntimeSpec, linux: SpecLinux, device: LinuxDevice): void {
   const path = withoutMark(device.path);
   const others = (linux.devices ?? []).filter((present) => present.path !== path);
   if (isRemoval(device.path)) {
-    linux.devices = others;
+    if (linux.devices) linux.devices = others;
     return;
   }
   const type = deviceTypes[device.type as keyof typeof deviceTypes];
@@ -203,19 +220,21 @@ function toSpecSeccomp(policy: LinuxSeccomp): SpecSeccomp {
     ...(flags.length > 0 && { flags: [...flags] }),
     ...(listenerPath !== '' && { listenerPath }),
     ...(listenerMetadata !== '' && { listenerMetadata }),
-    syscalls: syscalls.map(({ names, action, errnoRet, args }) => ({
-      names: [...names],
-      action,
-      ...(errnoRet && { errnoRet: errnoRet.value }),
-      ...(args.length > 0 && {
-        args: args.map(({ index, value, valueTwo, op }) => ({
-          index,
-          value: specNumber(value),
-          valueTwo: specNumber(valueTwo),
-          op,
-        })),
-      }),
-    })),
+    ...(syscalls.length > 0 && {
+      syscalls: syscalls.map(({ names, action, errnoRet, args }) => ({
+        names: [...names],
+        action,
+        ...(errnoRet && { errnoRet: errnoRet.value }),
+        ...(args.length > 0 && {
+          args: args.map(({ index, value, valueTwo, op }) => ({
+            index,
+            value: specNumber(value),
+            valueTwo: specNumber(valueTwo),
+            op,
+          })),
+        }),
+      })),
+    }),
   };
 }
 

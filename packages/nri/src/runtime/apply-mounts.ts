@@ -1,5 +1,4 @@
 import { readFileSync } from 'node:fs';
-import path from 'node:path';
 import { invalidArgument } from '@gantry/api';
 import type { Mount } from '@gantry/api/gen/nri/v1alpha1/api_pb.js';
 import { linuxOf, type RuntimeSpec } from '@gantry/oci';
@@ -13,7 +12,6 @@ export function applyMounts(spec: RuntimeSpec, asked: readonly Mount[]): void {
     const place = withoutMark(destination);
     mounts = mounts.filter((present) => present.destination !== place);
     if (isRemoval(destination)) continue;
-    if (!path.isAbsolute(place)) throw invalidArgument(`mount destination ${JSON.stringify(place)} is not absolute`);
     const propagation = options.findLast((option) => ['rprivate', 'rshared', 'rslave'].includes(option));
     if (propagation === 'rshared' || propagation === 'rslave') propagate(spec, source, propagation);
     mounts.push({
@@ -23,8 +21,11 @@ export function applyMounts(spec: RuntimeSpec, asked: readonly Mount[]): void {
       ...(options.length > 0 && { options: [...options] }),
     });
   }
-  spec.mounts = inOrderOfDepth(mounts);
+  // Those of one depth by name: the order that plugins' authors find under containerd.
+  spec.mounts = inOrderOfDepth(mounts.toSorted((one, other) => compare(one.destination, other.destination)));
 }
+
+const compare = (one: string, other: string): number => (one < other ? -1 : one > other ? 1 : 0);
 
 /** What is to come through has to be shared on the host, and the container's root must let it. */
 function propagate(spec: RuntimeSpec, source: string, propagation: 'rshared' | 'rslave'): void {

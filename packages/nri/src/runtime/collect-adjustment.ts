@@ -30,7 +30,11 @@ const hookKinds = ['prestart', 'createRuntime', 'createContainer', 'startContain
  */
 export class AdjustmentCollector {
   readonly container: Container;
-  readonly adjustment: ContainerAdjustment = create(ContainerAdjustmentSchema, { linux: { resources: {} } });
+  readonly adjustment: ContainerAdjustment = create(ContainerAdjustmentSchema, {
+    // There also if empty: validators in Go look into them.
+    hooks: {},
+    linux: { resources: { memory: {}, cpu: {} } },
+  });
   readonly #owners: Owners;
   readonly #linux: LinuxContainer;
   readonly #resources: LinuxResources;

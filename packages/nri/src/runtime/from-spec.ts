@@ -7,8 +7,9 @@ import {
   LinuxContainerSchema,
   LinuxSchedulerFlag,
   LinuxSchedulerPolicy,
+  LinuxSeccompSchema,
 } from '@gantry/api/gen/nri/v1alpha1/api_pb.js';
-import type { RuntimeSpec } from '@gantry/oci';
+import type { RuntimeSpec, SpecSeccomp } from '@gantry/oci';
 import { wireNumber } from './spec-numbers.ts';
 import { fromSpecResources } from './spec-resources.ts';
 
@@ -36,23 +37,21 @@ export function containerFromSpec(spec: RuntimeSpec, more: ContainerInit): Conta
       user: { uid: process.user.uid, gid: process.user.gid, additionalGids: process.user.additionalGids ?? [] },
     }),
   });
-  const told = Object.entries(hooks).filter(([, list]) => list.length > 0);
-  if (told.length > 0) {
-    container.hooks = create(
-      HooksSchema,
-      Object.fromEntries(
-        told.map(([kind, list]) => [
-          kind,
-          list.map(({ path, args = [], env = [], timeout }) => ({
-            path,
-            args,
-            env,
-            ...(timeout !== undefined && { timeout: { value: BigInt(timeout) } }),
-          })),
-        ]),
-      ),
-    );
-  }
+  // There also if empty: plugins in Go look into it.
+  container.hooks = create(
+    HooksSchema,
+    Object.fromEntries(
+      Object.entries(hooks).map(([kind, list]) => [
+        kind,
+        list.map(({ path, args = [], env = [], timeout }) => ({
+          path,
+          args,
+          env,
+          ...(timeout !== undefined && { timeout: { value: BigInt(timeout) } }),
+        })),
+      ]),
+    ),
+  );
   container.linux = linuxFromSpec(spec);
   return container;
 }
@@ -95,6 +94,7 @@ function linuxFromSpec({ linux = {}, process }: RuntimeSpec) {
         period: wireNumber(scheduler.period ?? 0),
       },
     }),
+    ...(linux.seccomp && { seccompPolicy: seccompFromSpec(linux.seccomp) }),
     ...(intelRdt && {
       rdt: {
         ...(intelRdt.closID !== undefined && { closId: { value: intelRdt.closID } }),
@@ -102,5 +102,28 @@ function linuxFromSpec({ linux = {}, process }: RuntimeSpec) {
         ...(intelRdt.enableMonitoring !== undefined && { enableMonitoring: { value: intelRdt.enableMonitoring } }),
       },
     }),
+  });
+}
+
+function seccompFromSpec(policy: SpecSeccomp) {
+  const { defaultAction, defaultErrnoRet, architectures = [], flags = [], syscalls = [] } = policy;
+  return create(LinuxSeccompSchema, {
+    defaultAction,
+    ...(defaultErrnoRet !== undefined && { defaultErrno: { value: defaultErrnoRet } }),
+    architectures,
+    flags,
+    listenerPath: policy.listenerPath ?? '',
+    listenerMetadata: policy.listenerMetadata ?? '',
+    syscalls: syscalls.map(({ names, action, errnoRet, args = [] }) => ({
+      names,
+      action,
+      ...(errnoRet !== undefined && { errnoRet: { value: errnoRet } }),
+      args: args.map(({ index, value, valueTwo = 0, op }) => ({
+        index,
+        value: wireNumber(value),
+        valueTwo: wireNumber(valueTwo),
+        op,
+      })),
+    })),
   });
 }

@@ -88,6 +88,8 @@ export class NriEvents {
       const collector = new AdjustmentCollector(container, owners);
       const others = new UpdateCollector(owners, container.id);
       const present = [...this.#plugins];
+      // One that ends before it is asked has not allowed it.
+      const validators = this.#takingPart(Event.VALIDATE_CONTAINER_ADJUSTMENT);
       for (const plugin of this.#takingPart(Event.CREATE_CONTAINER)) {
         const answer = await plugin.ask(Event.CREATE_CONTAINER, (client, options) =>
           client.createContainer({ pod, container: collector.container }, options),
@@ -98,7 +100,7 @@ export class NriEvents {
       }
       const { adjustment } = collector;
       const { updates, evictions } = others;
-      await this.#validate(pod, original, adjustment, updates, owners, present);
+      await this.#validate(pod, original, adjustment, updates, owners, present, validators);
       return { adjustment, updates, evictions };
     });
   }
@@ -149,9 +151,9 @@ export class NriEvents {
     update: ContainerUpdate[],
     owners: Owners,
     present: readonly PluginLink[],
+    validators: readonly PluginLink[],
   ): Promise<void> {
     const event = Event.VALIDATE_CONTAINER_ADJUSTMENT;
-    const validators = this.#takingPart(event);
     if (validators.length === 0 && !this.#validator.enable) return;
     const request = create(ValidateContainerAdjustmentRequestSchema, {
       pod,

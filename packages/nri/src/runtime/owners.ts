@@ -6,7 +6,7 @@ import {
   type OwningPlugins,
   OwningPluginsSchema,
 } from '@gantry/api/gen/nri/v1alpha1/api_pb.js';
-import { isRemoval, removalMark, withoutMark } from './removal-marks.ts';
+import { isRemoval, removalMark } from './removal-marks.ts';
 
 /** Which plugin has set what of which container, so that no two set the same. */
 export class Owners {
@@ -17,17 +17,15 @@ export class Owners {
   claim(container: string, field: Field, plugin: string, key?: string): void {
     const owners = this.#of(container);
     const other = key === undefined ? owners.simple[field] : owners.compound[field]?.owners[key];
-    // What a plugin has cleared is its own to set.
-    if (other !== undefined && !(isRemoval(other) && withoutMark(other) === plugin)) {
+    // What one has cleared the next may set, whoever that is.
+    if (other !== undefined && !isRemoval(other)) {
       const what = `${Field[field]} ${key ?? ''}`;
-      throw invalidArgument(
-        `plugins ${JSON.stringify(plugin)} and ${JSON.stringify(withoutMark(other))} both tried to set ${what}`,
-      );
+      throw invalidArgument(`plugins ${JSON.stringify(plugin)} and ${JSON.stringify(other)} both tried to set ${what}`);
     }
     this.#set(owners, field, key, plugin);
   }
 
-  /** A plugin removes what others have set, and may set it anew. */
+  /** A plugin removes what others have set. */
   clear(container: string, field: Field, plugin: string, key?: string): void {
     this.#set(this.#of(container), field, key, removalMark(plugin));
   }
