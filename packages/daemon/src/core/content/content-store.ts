@@ -46,6 +46,8 @@ export interface CommitOptions {
 export interface ContentWriter {
   /** A local file that holds what has been written so far, for others to read along; absent for remote stores. */
   readonly path?: string | undefined;
+  /** What has been written so far, where that is in memory; it changes with the next write. */
+  readonly bytes?: Uint8Array | undefined;
   status(): IngestStatus;
   /** Digest of all bytes up to the offset. */
   digest(): Promise<string>;
@@ -89,6 +91,11 @@ export interface ContentStore {
   status(ctx: RequestContext, ref: string): Promise<IngestStatus>;
   listStatuses(ctx: RequestContext, filters?: string[]): Promise<IngestStatus[]>;
   writer(ctx: RequestContext, options: WriterOptions): Promise<ContentWriter>;
+  /**
+   * A writer that keeps a small blob in memory until its commit: no ingest is recorded, so nobody else sees it come, and it cannot be
+   * resumed. undefined where `writer` is to be asked: the blob is not small, is there or has been begun; its digest or size is not known.
+   */
+  wholeWriter?(ctx: RequestContext, options: WriterOptions): Promise<ContentWriter | undefined>;
   abort(ctx: RequestContext, ref: string): Promise<void>;
   /** @throws NotFound if the namespace does not have it. */
   reader(ctx: RequestContext, digest: string): Promise<ContentReader>;
@@ -114,6 +121,8 @@ export interface ContentBackend {
   status(ref: string, ctx?: RequestContext): Promise<IngestStatus>;
   listStatuses(ctx?: RequestContext): Promise<IngestStatus[]>;
   writer(options: WriterOptions, ctx?: RequestContext): Promise<BackendWriter>;
+  /** Makes a small blob visible, durably, in one step; it being there already is well. The bytes have been checked. */
+  put?(digest: string, bytes: Uint8Array, ctx?: RequestContext): Promise<void>;
   abort(ref: string, ctx?: RequestContext): Promise<void>;
   reader(digest: string, ctx?: RequestContext): Promise<ContentReader>;
 }

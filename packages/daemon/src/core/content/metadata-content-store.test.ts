@@ -56,6 +56,62 @@ describe('namespaced content', () => {
     assert.deepEqual(meta.topics(), ['a /content/create', 'a /content/delete']);
   });
 
+  test('of a small blob is recorded when it is whole, and held by the lease from then on', 'shared', async (meta) => {
+    await meta.leases.create(a, { id: 'l', labels: {} });
+    const leased = contextOf('a', 'l');
+    const open = async () =>
+      (await meta.content.wholeWriter(leased, { ref: 'r', size: 5, expected: digest })) ?? assert.fail('no writer');
+    const broken = await open();
+    await broken.write(Buffer.from('hal'));
+    await assert.rejects(
+      broken.write(bytes),
+      withCode(Code.FailedPrecondition, /^unexpected commit size 8, expected 5/),
+    );
+    await broken.write(Buffer.from('lo'));
+    await assert.rejects(broken.commit({ size: 5 }), withCode(Code.FailedPrecondition, /^unexpected commit digest/));
+    const short = await open();
+    await short.write(Buffer.from('hel'));
+    await assert.rejects(short.commit(), withCode(Code.FailedPrecondition, /^unexpected commit size 3, expected 5/));
+    assert.deepEqual([await meta.content.listStatuses(a), meta.backend.blobs.size, meta.events], [[], 0, []]);
+
+    const [writer, other] = [await open(), await open()];
+    for (const one of [writer, other]) {
+      await one.write(Buffer.from('hel'));
+      await one.write(Buffer.from('lo'));
+    }
+    const outcomes = await Promise.allSettled([
+      writer.commit({ labels: { k: 'v' } }),
+      other.commit(),
+      // It must not take the bytes before their record is there.
+      meta.gc.collect(),
+    ]);
+    assert.deepEqual(
+      outcomes.map(({ status }) => status),
+      ['fulfilled', 'rejected', 'fulfilled'],
+    );
+    assert.ok(hasCode((outcomes[1] as PromiseRejectedResult).reason, Code.AlreadyExists));
+    assert.deepEqual((await meta.content.info(a, digest)).labels, { k: 'v' });
+    assert.equal(await text(meta), 'hello');
+    await meta.gc.collect();
+    assert.deepEqual(await meta.digests('a'), [digest]);
+    await meta.leases.delete(a, 'l');
+    await meta.gc.collect();
+    assert.deepEqual([await meta.digests('a'), meta.backend.blobs.size], [[], 0]);
+  });
+
+  test('has no such writer for what is there, was begun, is large or not known', 'isolated', async (meta) => {
+    const writer = (options: object, ctx = a) => meta.content.wholeWriter(ctx, { ref: 'r', ...options });
+    const known = { size: 5, expected: digest };
+    assert.equal(await writer({ size: 5 }), undefined);
+    assert.equal(await writer({ expected: digest }), undefined);
+    assert.equal(await writer({ size: 1 << 20, expected: digest }), undefined);
+    assert.ok(await writer(known));
+    await (await meta.content.writer(a, { ref: 'r', ...known })).close();
+    assert.equal(await writer(known), undefined);
+    await meta.blob(b, 'hello');
+    assert.equal(await writer({ ...known, ref: 'other' }), undefined);
+  });
+
   test('is not seen by another namespace', 'shared', async (meta) => {
     await meta.blob(a, 'hello');
     await assert.rejects(meta.content.info(b, digest), withCode(Code.NotFound));

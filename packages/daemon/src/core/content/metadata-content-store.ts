@@ -24,6 +24,10 @@ import type {
   WriterOptions,
 } from './content-store.ts';
 import type { KeyedLock } from './keyed-lock.ts';
+import { WholeWriter } from './whole-writer.ts';
+
+/** Bytes of blobs that are kept in memory until they are whole. */
+const wholeLimit = 64 << 10;
 
 /** The label of a namespace whose content others may share under the `isolated` policy. */
 const shareableLabel = 'containerd.io/namespace.shareable';
@@ -149,6 +153,23 @@ export class MetadataContentStore implements ContentStore {
     const open = (): Promise<BackendWriter> => backend.writer({ ref: record.backendRef, size: record.total }, ctx);
     const inner = record.shared ? undefined : await open();
     return new NamespacedWriter(this.#settings, ctx, options.ref, record, inner, open);
+  }
+
+  async wholeWriter(ctx: RequestContext, options: WriterOptions): Promise<ContentWriter | undefined> {
+    const { store, backend, locks } = this.#settings;
+    const { ref, size = 0, expected = '' } = options;
+    if (!backend.put || expected === '' || size <= 0 || size > wholeLimit) return undefined;
+    validateDigest(expected);
+    const begun = store.view(
+      (tx) => tx.has(keys.blob(ctx.namespace, expected)) || tx.has(keys.ingest(ctx.namespace, ref)),
+    );
+    if (begun || (await this.#presentSize(ctx, expected)) !== undefined) return undefined;
+    const commit = (bytes: Uint8Array, labels: Record<string, string>): Promise<ContentInfo> =>
+      locks.run(expected, async () => {
+        await backend.put!(expected, bytes, ctx);
+        return await recordBlob(this.#settings, ctx, expected, bytes.length, labels);
+      });
+    return new WholeWriter({ ref, size, expected }, commit);
   }
 
   /** Bytes of a blob in the backend, in whatever namespace; undefined if it is not there. */
@@ -291,35 +312,14 @@ class NamespacedWriter implements ContentWriter {
   }
 
   async #commitLocked(digest: string, options: CommitOptions): Promise<ContentInfo> {
-    const { store, backend, namespaces, events, mutated } = this.#settings;
+    const { backend } = this.#settings;
     const ctx = this.#ctx;
     const size = await this.#commitBytes(digest, options);
     try {
-      return await store
-        .update((tx) => {
-          tx.remove(keys.ingest(ctx.namespace, this.#ref));
-          removeFromLease(tx, ctx, ResourceType.ingest, this.#ref);
-          addToLease(tx, ctx, ResourceType.content, digest);
-          const key = keys.blob(ctx.namespace, digest);
-          if (tx.has(key)) return undefined;
-          namespaces.ensure(tx, ctx.namespace);
-          const at = now();
-          const record: BlobRecord = { size, createdAt: at, updatedAt: at, labels: options.labels ?? {} };
-          tx.put(key, record);
-          tx.afterCommit(() =>
-            events.publishMessage(ctx.namespace, '/content/create', ContentCreateSchema, {
-              digest,
-              size: BigInt(size),
-            }),
-          );
-          return { digest, ...record };
-        }, ctx)
-        .then((info) => {
-          // The ingest has ended either way; that the blob was there already is for the caller to know.
-          if (!info) throw alreadyExists(`content ${digest}: already exists`);
-          mutated(false);
-          return info;
-        });
+      return await recordBlob(this.#settings, ctx, digest, size, options.labels ?? {}, (tx) => {
+        tx.remove(keys.ingest(ctx.namespace, this.#ref));
+        removeFromLease(tx, ctx, ResourceType.ingest, this.#ref);
+      });
     } finally {
       if (!this.#inner) await backend.abort(this.#record.backendRef, ctx).catch(ignoreNotFound);
     }
@@ -355,6 +355,38 @@ class NamespacedWriter implements ContentWriter {
   async close(): Promise<void> {
     await this.#inner?.close();
   }
+}
+
+/**
+ * Records a blob that the backend has. `first` is done in the same transaction, whether it is new or not.
+ * @throws AlreadyExists if the namespace has it, which the lease holds from now on
+ */
+async function recordBlob(
+  { store, namespaces, events, mutated }: MetadataContentSettings,
+  ctx: RequestContext,
+  digest: string,
+  size: number,
+  labels: Record<string, string>,
+  first?: (tx: WriteTransaction) => void,
+): Promise<ContentInfo> {
+  const info = await store.update((tx) => {
+    first?.(tx);
+    addToLease(tx, ctx, ResourceType.content, digest);
+    const key = keys.blob(ctx.namespace, digest);
+    if (tx.has(key)) return undefined;
+    namespaces.ensure(tx, ctx.namespace);
+    const at = now();
+    const record: BlobRecord = { size, createdAt: at, updatedAt: at, labels };
+    tx.put(key, record);
+    tx.afterCommit(() =>
+      events.publishMessage(ctx.namespace, '/content/create', ContentCreateSchema, { digest, size: BigInt(size) }),
+    );
+    return { digest, ...record };
+  }, ctx);
+  // The ingest has ended either way; that the blob was there already is for the caller to know.
+  if (!info) throw alreadyExists(`content ${digest}: already exists`);
+  mutated(false);
+  return info;
 }
 
 function isShareable(tx: ReadTransaction, digest: string): boolean {

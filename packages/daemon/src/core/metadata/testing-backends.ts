@@ -82,6 +82,12 @@ export class MemoryContent implements ContentBackend {
     };
   }
 
+  async put(digest: string, bytes: Uint8Array): Promise<void> {
+    await turn();
+    this.blobs.set(digest, { bytes: Buffer.from(bytes), at: now() });
+    await turn();
+  }
+
   async abort(ref: string): Promise<void> {
     const ingest = this.ingests.get(ref);
     if (!ingest) throw notFound(`reference ${ref}: not found`);

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, rmdir, stat, truncate, unlink, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { formatTime, fromMillis, now, parseTime, type Time } from '@gantry/api';
 
@@ -17,6 +17,9 @@ export interface IngestRecord {
 export function isMissing(reason: unknown): boolean {
   return (reason as NodeJS.ErrnoException | undefined)?.code === 'ENOENT';
 }
+
+/** What an ingest consists of besides `data`, which has mostly become a blob, and `synced`, which few have. */
+const files = ['ref', 'startedat', 'updatedat', 'total'];
 
 function directoryName(ref: string): string {
   return createHash('sha256').update(ref).digest('hex');
@@ -43,8 +46,13 @@ export class IngestFiles {
 
   /** Lays out a new, empty ingest over whatever half of one is there. `data` comes last: without it there is no ingest. */
   async create(ref: string, total: number): Promise<IngestRecord> {
-    await rm(this.dir, { recursive: true, force: true });
-    await mkdir(this.dir, { recursive: true, mode: 0o755 });
+    try {
+      await mkdir(this.dir, { mode: 0o755 });
+    } catch {
+      // Half of one, or no folder for it.
+      await rm(this.dir, { recursive: true, force: true });
+      await mkdir(this.dir, { recursive: true, mode: 0o755 });
+    }
     const at = now();
     const text = formatTime(at);
     try {
@@ -67,8 +75,9 @@ export class IngestFiles {
   /** Undefined if there is no whole ingest here: after a power cut, its files may be there and empty. */
   async read(): Promise<IngestRecord | undefined> {
     try {
-      const [ref, data, total, startedAt, updatedAt] = await Promise.all([
-        readFile(path.join(this.dir, 'ref'), 'utf8'),
+      // Without this one, and mostly there is none, the others need not be looked for.
+      const ref = await readFile(path.join(this.dir, 'ref'), 'utf8');
+      const [data, total, startedAt, updatedAt] = await Promise.all([
         stat(this.data),
         this.#get('total'),
         this.#get('startedat'),
@@ -124,8 +133,14 @@ export class IngestFiles {
     else if (synced < size) await truncate(this.data, synced);
   }
 
-  remove(): Promise<void> {
-    return rm(this.dir, { recursive: true, force: true });
+  /** By name what is usually there: to look would take longer than to delete. */
+  async remove(): Promise<void> {
+    await Promise.allSettled(files.map((name) => unlink(path.join(this.dir, name))));
+    try {
+      await rmdir(this.dir);
+    } catch (reason) {
+      if (!isMissing(reason)) await rm(this.dir, { recursive: true, force: true });
+    }
   }
 
   async #get(name: string): Promise<string | undefined> {

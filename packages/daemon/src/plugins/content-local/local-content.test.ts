@@ -44,6 +44,21 @@ describe('local content on disk', () => {
     await rm(root, { recursive: true });
   });
 
+  it('puts small blobs read-only, and sweeps what was not named yet', async () => {
+    const root = await directory();
+    const store = await LocalContent.open(root);
+    const digest = `sha256:${createHash('sha256').update('put').digest('hex')}`;
+    await store.put(digest, Buffer.from('put'));
+    assert.equal((await stat(path.join(root, 'blobs', ...digest.split(':')))).mode & 0o777, 0o444);
+    assert.deepEqual(await readdir(path.join(root, 'new')), []);
+    await assert.rejects(store.put('sha256:../../x', Buffer.from('x')));
+    assert.deepEqual(await readdir(path.join(root, 'new')), []);
+    await writeFile(path.join(root, 'new', '7'), 'of a killed daemon');
+    await LocalContent.open(root);
+    assert.deepEqual(await readdir(path.join(root, 'new')), []);
+    await rm(root, { recursive: true });
+  });
+
   it('sweeps halves of ingests when opened', async () => {
     const root = await directory();
     const half = path.join(root, 'ingest', 'a'.repeat(64));

@@ -5,6 +5,7 @@ import {
   readdir,
   readFile,
   rename,
+  rm,
   stat,
   unlink,
   utimes,
@@ -46,6 +47,7 @@ export class LocalContent implements ContentBackend, WriterHome {
   readonly #blobs = new KeyedLock();
   readonly #small = new SmallBlobs();
   readonly #writers = new Map<string, { writer: LocalWriter; unlock: () => void }>();
+  #lastNew = 0;
 
   private constructor(root: string) {
     this.#root = root;
@@ -58,6 +60,9 @@ export class LocalContent implements ContentBackend, WriterHome {
   static async open(root: string, boot = ''): Promise<LocalContent> {
     await mkdir(path.join(root, 'ingest'), { recursive: true, mode: 0o755 });
     await mkdir(path.join(root, 'blobs'), { recursive: true, mode: 0o755 });
+    // Blobs that are put in one step, until they have their names.
+    await rm(path.join(root, 'new'), { recursive: true, force: true });
+    await mkdir(path.join(root, 'new'), { mode: 0o700 });
     const store = new LocalContent(root);
     const note = path.join(root, 'boot');
     const sameBoot = (await contentOf(note)) === boot;
@@ -197,25 +202,48 @@ export class LocalContent implements ContentBackend, WriterHome {
     }
   }
 
+  async put(digest: string, bytes: Uint8Array): Promise<void> {
+    const temp = path.join(this.#root, 'new', String(++this.#lastNew));
+    try {
+      await writeFile(temp, bytes, { mode: 0o444, flag: 'wx', flush: true });
+      await this.#blobs.run(digest, () => this.#show(temp, this.#blobPath(digest)));
+    } catch (reason) {
+      await rm(temp, { force: true });
+      throw reason;
+    }
+    if (bytes.length <= smallBlob) this.#small.add(digest, Uint8Array.from(bytes));
+  }
+
+  /** Gives a file whose bytes are on disk a blob's name, durably. */
+  async #show(file: string, target: string): Promise<void> {
+    const dir = path.dirname(target);
+    try {
+      await rename(file, target);
+    } catch (reason) {
+      if (!isMissing(reason)) throw reason;
+      // The first blob of its algorithm, most likely.
+      if ((await mkdir(dir, { recursive: true, mode: 0o755 })) !== undefined) await this.#sync.sync(path.dirname(dir));
+      await rename(file, target);
+    }
+    await this.#sync.sync(dir);
+  }
+
   async publish(digest: string, ingest: IngestFiles, status: IngestStatus): Promise<void> {
     const target = this.#blobPath(digest);
-    const dir = path.dirname(target);
     await this.#blobs.run(digest, async () => {
       if (await this.#exists(digest)) {
         await ingest.remove();
         throw alreadyExists(`content ${digest}: already exists`);
       }
-      if ((await mkdir(dir, { recursive: true, mode: 0o755 })) !== undefined) await this.#sync.sync(path.dirname(dir));
       // The blob's times are those of the write, as containerd has them.
       try {
         await utimes(ingest.data, toMillis(status.updatedAt) / 1000, toMillis(status.updatedAt) / 1000);
-        await rename(ingest.data, target);
+        await this.#show(ingest.data, target);
       } catch (reason) {
         if (isMissing(reason))
           throw notFound(`ingest ref ${JSON.stringify(status.ref)} was aborted: not found`, reason);
         throw reason;
       }
-      await this.#sync.sync(dir);
     });
     await ingest.remove();
   }

@@ -16,6 +16,8 @@ export interface FetchRequest {
   descriptor: Descriptor;
   /** Of the blob, if it was not there before. */
   labels: Record<string, string>;
+  /** Further ones, by what is in it; called where that is at hand. */
+  labelsOf?: (bytes: Uint8Array) => Record<string, string>;
   /** Opens the blob's bytes from an offset on. */
   open: (offset: number, signal: AbortSignal | undefined) => BlobSource;
   /** Waits for a place among the daemon's downloads; held only while bytes come, not while they are made durable. */
@@ -103,9 +105,11 @@ async function readAlong(request: FetchRequest, writer: ContentWriter): Promise<
   return file;
 }
 
-async function commit(writer: ContentWriter, { descriptor, labels }: FetchRequest): Promise<boolean> {
+async function commit(writer: ContentWriter, { descriptor, labels, labelsOf }: FetchRequest): Promise<boolean> {
+  const { bytes } = writer;
+  const all = bytes?.length === descriptor.size && labelsOf ? { ...labels, ...labelsOf(bytes) } : labels;
   try {
-    await writer.commit({ size: descriptor.size, expected: descriptor.digest, labels });
+    await writer.commit({ size: descriptor.size, expected: descriptor.digest, labels: all });
     return true;
   } catch (error) {
     if (hasCode(error, Code.AlreadyExists)) return false;
@@ -124,6 +128,8 @@ async function dropIngest(ctx: RequestContext, content: ContentStore, ref: strin
 /** Waits while another transfer, or a client, holds the ref; it may well bring the same blob. */
 async function openWriter(ctx: RequestContext, content: ContentStore, descriptor: Descriptor): Promise<ContentWriter> {
   const options = { ref: refKey(descriptor), size: descriptor.size, expected: descriptor.digest };
+  const whole = await content.wholeWriter?.(ctx, options);
+  if (whole) return whole;
   for (let wait = 16; ; wait = Math.min(wait * 2, 1000)) {
     try {
       return await content.writer(ctx, options);

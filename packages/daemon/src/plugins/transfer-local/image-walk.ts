@@ -72,6 +72,15 @@ export async function labelledChildren(
   return children;
 }
 
+/** The labels for the children that a document names; none where it cannot be read, as whoever goes on to them will tell. */
+export function childLabelsIn(descriptor: Descriptor, bytes: Uint8Array): Record<string, string> {
+  try {
+    return childLabels(childrenOf(descriptor, bytes));
+  } catch {
+    return {};
+  }
+}
+
 async function labelChildren(
   ctx: RequestContext,
   content: ContentStore,
@@ -80,13 +89,14 @@ async function labelChildren(
 ): Promise<void> {
   const labels = childLabels(children);
   const keys = Object.keys(labels);
-  if (keys.length > 0) {
-    await content.update(
-      ctx,
-      { digest, labels },
-      keys.map((key) => `labels.${key}`),
-    );
-  }
+  if (keys.length === 0) return;
+  const present = (await content.info(ctx, digest)).labels;
+  if (keys.every((key) => present[key] === labels[key])) return;
+  await content.update(
+    ctx,
+    { digest, labels },
+    keys.map((key) => `labels.${key}`),
+  );
 }
 
 /** Of a blob's children, those to go on to, best platform first where there is a limit. */

@@ -1,5 +1,5 @@
 import { invalidArgument, type SpanAttributes, StatusError, traced } from '@gantry/api';
-import { type Descriptor, isLayerType, isManifestType, MediaType } from '@gantry/oci';
+import { type Descriptor, isIndexType, isLayerType, isManifestType, MediaType } from '@gantry/oci';
 import type { BlobSource, RangeOptions, RegistryClient } from '@gantry/registry';
 import type { RequestContext } from '../../core/request-context.ts';
 import type { TransferOptions } from '../../core/transfer/transferrer.ts';
@@ -12,6 +12,7 @@ import type { BlobArrival, GrowingFile } from './growing-file.ts';
 import {
   annotateForSnapshotter,
   checkDepth,
+  childLabelsIn,
   labelledChildren,
   type Selection,
   selectChildren,
@@ -239,6 +240,7 @@ class ImagePull {
           content,
           descriptor,
           labels: source === undefined ? {} : { [key]: source },
+          ...(hasChildren(descriptor) && { labelsOf: (bytes: Uint8Array) => childLabelsIn(descriptor, bytes) }),
           open: (offset, signal) => this.#read(descriptor, offset, signal),
           download: (copy) => this.#limits.transfers.run(() => this.#limits.all.run(copy, signal), signal),
           onProgress: (bytes) => this.#tracker.update(descriptor, bytes),
@@ -272,6 +274,10 @@ class ImagePull {
     if (value === undefined) return;
     await this.#env.content.update(this.#ctx, { digest, labels: { [key]: value } }, [`labels.${key}`]);
   }
+}
+
+function hasChildren({ mediaType }: Descriptor): boolean {
+  return isManifestType(mediaType) || isIndexType(mediaType);
 }
 
 function inlined(bytes: Uint8Array): BlobSource {
