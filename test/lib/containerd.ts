@@ -42,12 +42,12 @@ export class TestContainerd {
     mkdirSync(this.directory, { recursive: true });
     const config = path.join(this.directory, 'config.toml');
     // Its Kubernetes part and NRI are on for who configures them.
-    const off = [...disabled, ...(this.#config.includes('io.containerd.grpc.v1.cri') ? [] : kubernetes)].filter(
-      (name) => name !== nri || !this.#config.includes(nri),
-    );
+    const cri = kubernetes.some((name) => this.#config.includes(name));
+    const off = [...disabled, ...(cri ? [] : kubernetes)].filter((name) => name !== nri || !this.#config.includes(nri));
+    // The two plugins that CRI is now are named in version 3 first.
     writeFileSync(
       config,
-      `version = 2
+      `version = ${this.#config.includes('io.containerd.cri.v1') ? 3 : 2}
 root = '${this.directory}/root'
 state = '${this.directory}/state'
 disabled_plugins = [${off.map((name) => `'${name}'`).join(', ')}]

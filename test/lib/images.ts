@@ -22,6 +22,7 @@ export interface ImageConfigInput {
   Env?: string[];
   User?: string;
   WorkingDir?: string;
+  StopSignal?: string;
   Volumes?: Record<string, object>;
 }
 

@@ -10,7 +10,7 @@ import { type Mount, withTempMount } from '@gantry/mount';
 import type { ImageConfig, SpecIdMapping } from '@gantry/oci';
 import { AT_FDCWD, close, hasErrno, O, openat, openInRoot } from '@gantry/sys';
 import { withImageRoot } from '../images/user-files.ts';
-import type { ContainerMount } from '../spec/container-mounts.ts';
+import { type ContainerMount, pointOfMount } from '../spec/container-mounts.ts';
 
 /** Volumes that an image declares: directories of the container's own on the host, with what the image has there. */
 
@@ -21,7 +21,7 @@ export function imageVolumes(
   root: string,
   ids: { uid: SpecIdMapping; gid: SpecIdMapping } | undefined,
 ): ContainerMount[] {
-  const taken = new Set(asked.map(({ containerPath }) => path.normalize(`/${containerPath}`)));
+  const taken = new Set(asked.map(({ containerPath }) => pointOfMount(containerPath)));
   return Object.keys(image.config?.Volumes ?? {})
     .map((volume) => path.join('/', volume))
     .filter((volume) => !taken.has(volume))

@@ -56,7 +56,13 @@ export class ImageVolumes {
         mounts.push(mount);
         continue;
       }
-      if (mount.hostPath !== '') throw invalidArgument('image volume mount with a host path: invalid argument');
+      const refuse = (what: string): never => {
+        throw invalidArgument(
+          `ImageVolumeMountFailed: ${what} while mount image: ${JSON.stringify(mount.containerPath)}`,
+        );
+      };
+      if (mount.hostPath !== '') refuse('hostpath must be empty');
+      if (!mount.readonly) refuse('readonly must be true');
       try {
         mounts.push(create(MountSchema, { ...mount, ...(await this.#source(ctx, mount, owner)), readonly: true }));
       } catch (error) {

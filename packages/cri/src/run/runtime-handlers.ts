@@ -1,11 +1,12 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
-import { invalidArgument, packAny } from '@gantry/api';
+import { invalidArgument, packAny, unpackAny } from '@gantry/api';
 import type { PodSandboxConfig } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { OptionsSchema as RuncOptionsSchema } from '@gantry/api/gen/types/runc/options/oci_pb.js';
 import { OptionsSchema } from '@gantry/api/gen/types/runtimeoptions/v1/api_pb.js';
 import type { RuntimeConfig, RuntimeHandlerConfig } from '../config/runtime-config.ts';
 import { CriAnnotation } from '../labels.ts';
 import type { Selinux } from '../selinux/selinux.ts';
+import { toJson } from '../wire-json.ts';
 
 /** Names under which runc's options are understood. */
 const runcTypes = new Set(['io.containerd.runc.v2', 'io.containerd.gantry.v1', '']);
@@ -73,6 +74,12 @@ export class RuntimeHandlers {
     return { ...found, name, snapshotter: found.snapshotter || (this.#platforms[name]?.snapshotter ?? '') };
   }
 
+  /** The handler of a pod that is there; undefined if it is not configured any more. */
+  find(config: PodSandboxConfig, handler: string): RuntimeHandler | undefined {
+    const name = config.annotations[CriAnnotation.untrustedWorkload] === 'true' ? 'untrusted' : handler;
+    return this.has(name) ? this.get(name) : undefined;
+  }
+
   /** The handler of a new pod: what it asks for, or `untrusted` by annotation. @throws InvalidArgument */
   forPod(config: PodSandboxConfig, handler: string): RuntimeHandler {
     if (config.annotations[CriAnnotation.untrustedWorkload] !== 'true') return this.get(handler);
@@ -133,6 +140,15 @@ export function runtimeOptions({ name, runtime_type: type, options }: RuntimeHan
     configPath: text('ConfigPath'),
     configBody: Buffer.from(text('ConfigBody'), 'utf8'),
   });
+}
+
+/** Options as they are told to who asks for everything: the fields of their message; null for none. */
+export function toldOptions(handler: RuntimeHandler): object | null {
+  const options = Object.keys(handler.options ?? {}).length > 0 ? runtimeOptions(handler) : undefined;
+  if (!options) return null;
+  return isRuncRuntime(handler.runtime_type)
+    ? toJson(RuncOptionsSchema, unpackAny(RuncOptionsSchema, options))
+    : toJson(OptionsSchema, unpackAny(OptionsSchema, options));
 }
 
 /** Whether the runtime makes cgroups through systemd. */

@@ -1,6 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import type { Any } from '@bufbuild/protobuf/wkt';
-import { Code, hasCode, jsonAny, TypeUrl } from '@gantry/api';
+import { Code, hasCode, jsonAny, StatusError, TypeUrl } from '@gantry/api';
 import { NamespaceMode } from '@gantry/api/gen/cri/v1/api_pb.js';
 import type { RequestContext } from '@gantry/daemon/core/request-context.ts';
 import type { NamespacedSnapshotter } from '@gantry/daemon/core/snapshots/snapshot-service.ts';
@@ -114,14 +114,18 @@ export async function createPause(
       extensions: { [Extension.sandbox]: sandboxExtension(metadata) },
       sandboxId: id,
     }),
-    tasks.create(ctx, id, {
-      spec,
-      rootfs,
-      io: { stdin: '', stdout: '', stderr: '', terminal: false },
-      runtime: runtimeName(handler),
-      runtimeOptions: runtimeOptions(handler),
-      sandboxId: id,
-    }),
+    tasks
+      .create(ctx, id, {
+        spec,
+        rootfs,
+        io: { stdin: '', stdout: '', stderr: '', terminal: false },
+        runtime: runtimeName(handler),
+        runtimeOptions: runtimeOptions(handler),
+        sandboxId: id,
+      })
+      .catch((error: unknown) => {
+        throw StatusError.wrap(error, 'failed to create containerd task');
+      }),
   );
   undo.move();
   return task;

@@ -1,4 +1,5 @@
 import { readFile, writeFile } from 'node:fs/promises';
+import { hostname as hostHostname } from 'node:os';
 import path from 'node:path';
 import type { PodSandboxConfig } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { hasErrno } from '@gantry/sys';
@@ -14,22 +15,22 @@ async function readHost(file: string): Promise<string> {
   }
 }
 
-/** A resolv.conf; undefined if nothing is said of names. */
+/** A resolv.conf; undefined if nothing is said of names. Who says that there are none gets an empty one. */
 export function resolvConf(dns: PodSandboxConfig['dnsConfig']): string | undefined {
   if (!dns) return undefined;
   const lines: string[] = [];
   if (dns.searches.length > 0) lines.push(`search ${dns.searches.join(' ')}`);
   if (dns.servers.length > 0) lines.push(dns.servers.map((server) => `nameserver ${server}`).join('\n'));
   if (dns.options.length > 0) lines.push(`options ${dns.options.join(' ')}`);
-  return lines.length === 0 ? undefined : `${lines.join('\n')}\n`;
+  return lines.map((line) => `${line}\n`).join('');
 }
 
-/** Writes hostname, hosts and resolv.conf into the sandbox's directory. */
+/** Writes hostname, hosts and resolv.conf into the sandbox's directory. @param hostname '' for the machine's */
 export async function writeEtcFiles(directory: string, config: PodSandboxConfig, hostname: string): Promise<void> {
   const write = (name: string, text: string): Promise<void> =>
     writeFile(path.join(directory, name), text, { mode: 0o644 });
   await Promise.all([
-    write('hostname', `${hostname}\n`),
+    write('hostname', `${hostname || hostHostname()}\n`),
     write('hosts', await readHost('/etc/hosts')),
     write('resolv.conf', resolvConf(config.dnsConfig) ?? (await readHost('/etc/resolv.conf'))),
   ]);

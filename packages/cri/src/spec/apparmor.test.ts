@@ -27,12 +27,15 @@ test('AppArmor is there if the kernel has it on and the parser is installed, and
   assert.equal(hasAppArmor(root, {}), false);
 });
 
-test('without it only a profile of one’s own is insisted on', async () => {
+test('without it who names a profile is refused, be it the default one, and who says nothing has none', async () => {
   assert.equal(await appArmorProfile(undefined, '', false, false), undefined);
-  assert.equal(await appArmorProfile(profile(Type.RuntimeDefault), '', false, false), undefined);
-  assert.equal(await appArmorProfile(undefined, 'runtime/default', false, false), undefined);
-  for (const own of [profile(Type.Localhost, 'localhost/mine'), undefined])
-    await assert.rejects(appArmorProfile(own, own ? '' : 'localhost/mine', false, false), /apparmor is not supported/);
+  assert.equal(await appArmorProfile(profile(Type.Unconfined), '', false, false), undefined);
+  assert.equal(await appArmorProfile(undefined, 'unconfined', false, false), undefined);
+  for (const own of [profile(Type.Localhost, 'localhost/mine'), profile(Type.RuntimeDefault)])
+    await assert.rejects(appArmorProfile(own, '', false, false), /apparmor is not supported/);
+  for (const name of ['localhost/mine', 'runtime/default'])
+    await assert.rejects(appArmorProfile(undefined, name, false, false), /apparmor is not supported/);
+  await assert.rejects(appArmorProfile(undefined, 'mine', false, true), /invalid profile "mine"/);
 });
 
 test('with it, what is privileged or unconfined has none, and one that is not loaded is an error', async () => {

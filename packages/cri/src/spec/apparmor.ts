@@ -33,10 +33,12 @@ export async function appArmorProfile(
   enabled: boolean,
 ): Promise<string | undefined> {
   const type = profile?.profileType ?? typeOfName(oldName);
+  if (SecurityProfile_ProfileType[type] === undefined) throw invalidArgument('unknown apparmor profile type');
   const name = (profile?.localhostRef || oldName).replace(/^localhost\//, '');
   if (!enabled) {
-    // What is only the default is not insisted on.
-    if (type === SecurityProfile_ProfileType.Localhost) throw invalidArgument('apparmor is not supported');
+    // Who asks for none in particular is not refused.
+    const asked = profile !== undefined || oldName !== '';
+    if (asked && type !== SecurityProfile_ProfileType.Unconfined) throw invalidArgument('apparmor is not supported');
     return undefined;
   }
   if (privileged && !profile) return undefined;
@@ -82,7 +84,9 @@ function loadDefault(): Promise<void> {
 
 function typeOfName(name: string): SecurityProfile_ProfileType {
   if (name === '' || name === 'runtime/default') return SecurityProfile_ProfileType.RuntimeDefault;
-  return name === 'unconfined' ? SecurityProfile_ProfileType.Unconfined : SecurityProfile_ProfileType.Localhost;
+  if (name === 'unconfined') return SecurityProfile_ProfileType.Unconfined;
+  if (!name.startsWith('localhost/')) throw invalidArgument(`invalid profile "${name}"`);
+  return SecurityProfile_ProfileType.Localhost;
 }
 
 async function isLoaded(name: string): Promise<boolean> {

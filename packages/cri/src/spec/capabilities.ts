@@ -1,5 +1,4 @@
 import { readFileSync } from 'node:fs';
-import { invalidArgument } from '@gantry/api';
 import type { Capability } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { effectiveCapabilities, knownCapabilities, type RuntimeSpec } from '@gantry/oci';
 
@@ -10,31 +9,38 @@ export function allCapabilities(): string[] {
 
 /**
  * Adds and drops, in this order: everything or nothing where `ALL` says so, then single ones. Ambient ones are inheritable too.
- * @throws InvalidArgument for a name that is none
+ * What is no capability here is left out, as runc does: pods are written for more kernels than this one.
+ * @returns names that are none
  */
-export function applyCapabilities(spec: RuntimeSpec, request: Capability | undefined, privileged: boolean): void {
-  if (!request || !spec.process) return;
-  const add = request.addCapabilities.map(nameOf);
-  const drop = request.dropCapabilities.map(nameOf);
-  const ambient = request.addAmbientCapabilities.map(nameOf);
-  const present = privileged ? allCapabilities() : (spec.process.capabilities?.bounding ?? []);
+export function applyCapabilities(spec: RuntimeSpec, request: Capability | undefined): string[] {
+  if (!request || !spec.process) return [];
+  const strange: string[] = [];
+  const known = (names: readonly string[]): string[] =>
+    names.map(nameOf).filter((name) => {
+      if (name === 'ALL' || knownCapabilities().includes(name)) return true;
+      strange.push(name);
+      return false;
+    });
+  const add = known(request.addCapabilities);
+  const drop = known(request.dropCapabilities);
+  let ambient = known(request.addAmbientCapabilities);
+  const present = spec.process.capabilities?.bounding ?? [];
   let names = add.includes('ALL') ? allCapabilities() : [...present];
   if (drop.includes('ALL')) names = [];
   names = [...new Set([...names, ...add.filter((name) => name !== 'ALL')])];
   names = names.filter((name) => !drop.includes(name));
+  // All that the container has, not all there are.
+  if (ambient.includes('ALL')) ambient = [...new Set([...names, ...ambient.filter((name) => name !== 'ALL')])];
   const bounding = [...new Set([...names, ...ambient])];
   spec.process.capabilities = {
-    bounding,
-    effective: [...bounding],
-    permitted: [...bounding],
+    ...(bounding.length > 0 && { bounding, effective: [...bounding], permitted: [...bounding] }),
     ...(ambient.length > 0 && { inheritable: ambient, ambient }),
   };
+  return strange;
 }
 
 function nameOf(text: string): string {
   const upper = text.toUpperCase();
   if (upper === 'ALL') return 'ALL';
-  const name = upper.startsWith('CAP_') ? upper : `CAP_${upper}`;
-  if (!knownCapabilities().includes(name)) throw invalidArgument(`unknown capability ${JSON.stringify(name)}`);
-  return name;
+  return upper.startsWith('CAP_') ? upper : `CAP_${upper}`;
 }

@@ -1,6 +1,6 @@
 import { lstat, mkdir, readFile, realpath, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { failedPrecondition, invalidArgument } from '@gantry/api';
+import { failedPrecondition, invalidArgument, StatusError } from '@gantry/api';
 import { type Mount, MountPropagation } from '@gantry/api/gen/cri/v1/api_pb.js';
 import type { RuntimeSpec, SpecIdMapping, SpecMount } from '@gantry/oci';
 import { hasErrno, lookupMountAsync } from '@gantry/sys';
@@ -27,7 +27,7 @@ export async function podMounts(
   options: { directory: string; shm: string; readonlyRoot: boolean; ids?: PodIdMapping | undefined },
 ): Promise<ContainerMount[]> {
   const mounts: ContainerMount[] = [];
-  const taken = new Set(asked.map(({ containerPath }) => path.normalize(containerPath).replace(/(.)\/$/, '$1')));
+  const taken = new Set(asked.map(({ containerPath }) => pointOfMount(containerPath)));
   for (const name of ['hostname', 'hosts', 'resolv.conf']) {
     const hostPath = `${options.directory}/${name}`;
     if (taken.has(`/etc/${name}`) || !(await exists(hostPath))) continue;
@@ -67,10 +67,17 @@ export async function askedMounts(asked: readonly Mount[]): Promise<ContainerMou
   for (const mount of asked) {
     const { containerPath, hostPath, readonly, recursiveReadOnly, propagation } = mount;
     if (recursiveReadOnly) {
-      if (!readonly) throw invalidArgument('recursive_read_only can not be true when readonly is false');
+      const at = `(hostPath=${JSON.stringify(hostPath)})`;
+      if (!readonly) throw invalidArgument(`recursive read-only mount conflicts with RW mount ${at}`);
       if (propagation !== MountPropagation.PROPAGATION_PRIVATE) {
-        throw invalidArgument('recursive_read_only requires private propagation');
+        const got = `"${MountPropagation[propagation]}"`;
+        throw invalidArgument(`recursive read-only mount needs private propagation, got ${got} ${at}`);
       }
+    }
+    if (containerPath === '' || containerPath.includes('\0')) {
+      throw invalidArgument(
+        `mount of ${JSON.stringify(hostPath)} at ${JSON.stringify(containerPath)}: invalid argument`,
+      );
     }
     mounts.push({
       containerPath: path.isAbsolute(containerPath) ? containerPath : `/${containerPath}`,
@@ -92,12 +99,20 @@ const mapping = (map: { containerId: number; hostId: number; length: number }): 
   size: map.length,
 });
 
+/** Where in a container a mount is, whatever way its path is written. */
+export function pointOfMount(containerPath: string): string {
+  return path.resolve('/', containerPath);
+}
+
 async function hostPathOf(hostPath: string): Promise<string> {
-  if (hostPath === '') throw invalidArgument('mount without a host path: invalid argument');
+  // Relative to what the daemon happens to run in, it would be nobody's.
+  if (!path.isAbsolute(hostPath) || hostPath.includes('\0')) {
+    throw invalidArgument(`failed to stat ${JSON.stringify(hostPath)}: not an absolute path: invalid argument`);
+  }
   try {
     await stat(hostPath);
   } catch (error) {
-    if (!hasErrno(error, 'ENOENT')) throw error;
+    if (!hasErrno(error, 'ENOENT')) throw StatusError.wrap(error, `failed to stat ${JSON.stringify(hostPath)}`);
     try {
       await mkdir(hostPath, { recursive: true, mode: 0o755 });
     } catch (failure) {
@@ -111,9 +126,9 @@ async function hostPathOf(hostPath: string): Promise<string> {
 export async function applyMounts(spec: RuntimeSpec, mounts: readonly ContainerMount[]): Promise<void> {
   const own: SpecMount[] = [];
   for (const mount of mounts) own.push(await specMount(spec, mount));
-  const covered = new Set(mounts.map(({ containerPath }) => path.normalize(containerPath)));
+  const covered = new Set(mounts.map(({ containerPath }) => pointOfMount(containerPath)));
   const rest = (spec.mounts ?? []).filter(
-    ({ destination }) => ![...covered].some((point) => destination === point || destination.startsWith(`${point}/`)),
+    ({ destination }) => !covered.has(destination) && !(covered.has('/dev') && destination.startsWith('/dev/')),
   );
   const depth = ({ destination }: SpecMount): number => path.normalize(destination).split('/').filter(Boolean).length;
   spec.mounts = [...rest, ...own.sort((a, b) => depth(a) - depth(b))];

@@ -15,7 +15,6 @@ import {
   replaceEnvironment,
   type SpecNamespace,
   type SpecUser,
-  withHostNamespace,
   withNamespace,
   withPrivileged,
 } from '@gantry/oci';
@@ -32,8 +31,8 @@ import { applyMounts, type ContainerMount } from './container-mounts.ts';
 import { applyDevices, applyHostDevices } from './devices.ts';
 import { applyResources, oomScoreAdj, specResources } from './resources.ts';
 import { seccompProfile } from './seccomp.ts';
-import { processUser, type UserFiles } from './user.ts';
-import { applyUserNamespace } from './user-namespace.ts';
+import { groupWithoutUser, processUser, type UserFiles } from './user.ts';
+import { applyUserNamespace, requireSameIds } from './user-namespace.ts';
 
 export interface ContainerSpecInput {
   id: string;
@@ -54,6 +53,8 @@ export interface ContainerSpecInput {
   machine: Omit<Machine, 'unified'>;
   selinux: SelinuxLabels;
   classes: ResourceClasses;
+  /** Told what of the configuration has no effect. */
+  warn?: (message: string) => void;
 }
 
 /** The specification of a container of a pod. @throws InvalidArgument for a configuration that cannot be */
@@ -64,29 +65,28 @@ export async function containerSpec(input: ContainerSpecInput): Promise<RuntimeS
   if (privileged && !sandboxConfig.linux?.securityContext?.privileged) {
     throw invalidArgument('failed to generate spec opts: no privileged container allowed in sandbox');
   }
-  const spec = await baseSpec(handler, id);
+  const spec = await baseSpec(id, handler);
   const linux = spec.linux!;
   const process = spec.process!;
   process.args = processArgs(config, input.image);
   process.cwd = config.workingDir || input.image.config?.WorkingDir || '/';
-  process.env = environment(input);
-  if (config.tty) {
-    process.terminal = true;
-    process.env = replaceEnvironment(process.env, ['TERM=xterm']);
-  }
+  process.env = environment(input, process.env ?? [defaultPath]);
+  process.terminal = config.tty;
+  if (!config.tty) delete process.terminal;
   process.user = userOf(security, input);
-  process.oomScoreAdj = oomScoreAdj(Number(config.linux?.resources?.oomScoreAdj ?? 0), settings.restrict_oom_score_adj);
-  spec.root = { path: 'rootfs', ...(security?.readonlyRootfs && { readonly: true }) };
-  linux.cgroupsPath = cgroupsPath(sandboxConfig.linux?.cgroupParent ?? '', id, handler) ?? linux.cgroupsPath!;
+  const resources = config.linux?.resources;
+  if (resources) process.oomScoreAdj = oomScoreAdj(Number(resources.oomScoreAdj), settings.restrict_oom_score_adj);
+  if (security?.readonlyRootfs) spec.root = { path: 'rootfs', readonly: true };
+  linux.cgroupsPath = cgroupsPath(sandboxConfig.linux?.cgroupParent ?? '', id) ?? linux.cgroupsPath!;
 
   addCgroupMount(spec, privileged || handler.cgroup_writable);
   await applyMounts(spec, input.mounts);
   paths(spec, security, settings);
-  applyCapabilities(spec, security?.capabilities, privileged);
+  const strange = privileged ? [] : applyCapabilities(spec, security?.capabilities);
+  if (strange.length > 0) input.warn?.(`no such capabilities, left out: ${strange.join(', ')}`);
   if (security?.noNewPrivs) process.noNewPrivileges = true;
+  await applyDevices(spec, config.devices, settings.device_ownership_from_security_context ? security : undefined);
   if (privileged) await privilege(spec, handler, security);
-  const owner = settings.device_ownership_from_security_context ? process.user : undefined;
-  await applyDevices(spec, config.devices, owner && { uid: owner.uid, gid: owner.gid });
   namespaces(spec, input);
   const seccomp = await seccompProfile({
     profile: security?.seccomp,
@@ -102,7 +102,6 @@ export async function containerSpec(input: ContainerSpecInput): Promise<RuntimeS
   // Everything is allowed to what is privileged; its files are the pod's all the same.
   if (input.selinux.process !== '' && !privileged) process.selinuxLabel = input.selinux.process;
   if (input.selinux.mount !== '') linux.mountLabel = input.selinux.mount;
-  const resources = config.linux?.resources;
   if (resources) {
     requireHugepages(input.machine, resources);
     applyResources(spec, specResources(resources, input.machine.swap, input.machine.hugepages));
@@ -127,15 +126,13 @@ function processArgs(config: ContainerConfig, image: ImageConfig): string[] {
   return [...command, ...args];
 }
 
-function environment({ config, image, sandboxConfig }: ContainerSpecInput): string[] {
+function environment({ config, image, sandboxConfig }: ContainerSpecInput, present: readonly string[]): string[] {
   const own = config.envs.map(({ key, value }) => `${key}=${Buffer.from(value).toString('utf8')}`);
   const fromImage = image.config?.Env ?? [];
-  const base = fromImage.some((entry) => entry.startsWith('PATH=')) ? fromImage : [defaultPath, ...fromImage];
   const hostname = sandboxConfig.hostname || hostHostname();
-  return [...base, `HOSTNAME=${hostname}`, ...own].reduce<string[]>(
-    (env, entry) => replaceEnvironment(env, [entry]),
-    [],
-  );
+  // What an image says of these goes before what is so by default.
+  const byDefault = [...(config.tty ? ['TERM=xterm'] : []), `HOSTNAME=${hostname}`];
+  return replaceEnvironment(present, [...byDefault, ...fromImage, ...own]);
 }
 
 function userOf(
@@ -145,17 +142,25 @@ function userOf(
   let user = security?.runAsUsername ?? '';
   if (user === '' && security?.runAsUser) user = String(security.runAsUser.value);
   if (security?.runAsGroup) {
-    if (user === '') throw invalidArgument('user group is specified without user');
+    if (user === '') throw groupWithoutUser(security.runAsGroup.value);
     user = `${user}:${security.runAsGroup.value}`;
   }
   return processUser(
     {
       user: user || (image.config?.User ?? ''),
       supplemental: security?.supplementalGroups ?? [],
-      strict: security?.supplementalGroupsPolicy === SupplementalGroupsPolicy.Strict,
+      strict: isStrict(security?.supplementalGroupsPolicy),
     },
     userFiles,
   );
+}
+
+/** @throws InvalidArgument for a policy that nobody knows yet */
+function isStrict(policy = SupplementalGroupsPolicy.Merge): boolean {
+  if (SupplementalGroupsPolicy[policy] === undefined) {
+    throw invalidArgument(`not implemented in this release: SupplementalGroupsPolicy=${policy}`);
+  }
+  return policy === SupplementalGroupsPolicy.Strict;
 }
 
 function addCgroupMount(spec: RuntimeSpec, writable: boolean): void {
@@ -168,8 +173,8 @@ function addCgroupMount(spec: RuntimeSpec, writable: boolean): void {
 function paths(spec: RuntimeSpec, security: LinuxContainerSecurityContext | undefined, settings: RuntimeConfig): void {
   const linux = spec.linux!;
   if (!settings.disable_proc_mount) {
-    linux.maskedPaths = [];
-    linux.readonlyPaths = [];
+    delete linux.maskedPaths;
+    delete linux.readonlyPaths;
   }
   if (security && security.maskedPaths.length > 0) linux.maskedPaths = [...security.maskedPaths];
   if (security && security.readonlyPaths.length > 0) linux.readonlyPaths = [...security.readonlyPaths];
@@ -180,36 +185,25 @@ async function privilege(
   handler: RuntimeHandler,
   security: LinuxContainerSecurityContext | undefined,
 ): Promise<void> {
-  const none = spec.linux?.resources?.devices;
-  const { capabilities } = spec.process!;
+  const few = spec.linux?.resources?.devices;
   withPrivileged(spec, allCapabilities());
-  // What is said of capabilities in particular holds.
-  if (security?.capabilities && capabilities) spec.process!.capabilities = capabilities;
   if (security?.noNewPrivs) spec.process!.noNewPrivileges = true;
   if (!handler.privileged_without_host_devices) await applyHostDevices(spec);
-  else if (!handler.privileged_without_host_devices_all_devices_allowed && none) {
-    spec.linux!.resources!.devices = none;
+  else if (!handler.privileged_without_host_devices_all_devices_allowed && few) {
+    spec.linux!.resources!.devices = few;
   }
 }
 
 function namespaces(spec: RuntimeSpec, input: ContainerSpecInput): void {
-  const { config, sandboxPid, targetPid } = input;
+  const { config, sandboxConfig, sandboxPid, targetPid } = input;
   const options = config.linux?.securityContext?.namespaceOptions;
   const join = (type: SpecNamespace['type'], file: string, pid = sandboxPid): void =>
     withNamespace(spec, { type, path: `/proc/${pid}/ns/${file}` });
-  if (options?.network === NamespaceMode.NODE) {
-    withHostNamespace(spec, 'network');
-    withHostNamespace(spec, 'uts');
-  } else {
-    join('network', 'net');
-    join('uts', 'uts');
-  }
-  if (options?.ipc === NamespaceMode.NODE) withHostNamespace(spec, 'ipc');
-  else join('ipc', 'ipc');
+  // Those of the pod, whatever is asked for: of a pod with the machine's they are that.
+  join('network', 'net');
+  join('uts', 'uts');
+  join('ipc', 'ipc');
   switch (options?.pid) {
-    case NamespaceMode.NODE:
-      withHostNamespace(spec, 'pid');
-      break;
     case NamespaceMode.CONTAINER:
       break;
     case NamespaceMode.TARGET:
@@ -218,11 +212,10 @@ function namespaces(spec: RuntimeSpec, input: ContainerSpecInput): void {
     default:
       join('pid', 'pid');
   }
-  if (options?.usernsOptions) {
-    const before = spec.linux!.namespaces?.length ?? 0;
-    applyUserNamespace(spec, options.usernsOptions, options.network === NamespaceMode.NODE);
-    if ((spec.linux!.namespaces?.length ?? 0) > before) join('user', 'user');
-  }
+  requireSameIds(sandboxConfig.linux?.securityContext?.namespaceOptions?.usernsOptions, options?.usernsOptions);
+  const before = spec.linux!.namespaces?.length ?? 0;
+  applyUserNamespace(spec, options?.usernsOptions, options?.network === NamespaceMode.NODE);
+  if ((spec.linux!.namespaces?.length ?? 0) > before) join('user', 'user');
 }
 
 function annotations({

@@ -1,7 +1,7 @@
 import { readdir, realpath, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { invalidArgument } from '@gantry/api';
-import type { Device } from '@gantry/api/gen/cri/v1/api_pb.js';
+import type { Device, LinuxContainerSecurityContext } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { deviceNumbers, type RuntimeSpec, type SpecDevice, withDevice } from '@gantry/oci';
 import { hasErrno } from '@gantry/sys';
 
@@ -37,12 +37,17 @@ async function devicesAt(file: string): Promise<FoundDevice[]> {
   return found;
 }
 
-/** Those asked for. With `owner` they belong to the container's user. @throws InvalidArgument for what is none */
+/**
+ * Those asked for. @param owner where they belong to the user and group that the configuration names, if they are not root
+ * @throws InvalidArgument for what is none
+ */
 export async function applyDevices(
   spec: RuntimeSpec,
   asked: readonly Device[],
-  owner: { uid: number; gid: number } | undefined,
+  owner: Pick<LinuxContainerSecurityContext, 'runAsUser' | 'runAsGroup'> | undefined,
 ): Promise<void> {
+  const uid = Number(owner?.runAsUser?.value ?? 0);
+  const gid = Number(owner?.runAsGroup?.value ?? 0);
   for (const { containerPath, hostPath, permissions } of asked) {
     let devices: FoundDevice[];
     try {
@@ -53,7 +58,8 @@ export async function applyDevices(
       throw error;
     }
     for (const { relative, device } of devices) {
-      withDevice(spec, { path: path.join(containerPath, relative), ...device, ...owner }, permissions || 'rwm');
+      const own = { ...(uid !== 0 && { uid }), ...(gid !== 0 && { gid }) };
+      withDevice(spec, { path: path.join(containerPath || hostPath, relative), ...device, ...own }, permissions);
     }
   }
 }

@@ -1,10 +1,17 @@
 import { readFileSync } from 'node:fs';
 import { create } from '@bufbuild/protobuf';
+import { invalidArgument } from '@gantry/api';
 import { type LinuxContainerResources, LinuxContainerResourcesSchema } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { type RuntimeSpec, resourcesOf, type SpecResources } from '@gantry/oci';
 
-/** Limits of CRI as the OCI specification has them. What is 0 or '' is not said. */
+/** Limits of CRI as the OCI specification has them. What is 0 or '' is not said. @throws InvalidArgument for what can be no number of its kind */
 export function specResources(linux: LinuxContainerResources, hasSwap: boolean, hasHugepages: boolean): SpecResources {
+  for (const [name, value] of [
+    ['cpu_period', linux.cpuPeriod],
+    ['cpu_shares', linux.cpuShares],
+  ] as const) {
+    if (value < 0n) throw invalidArgument(`${name} ${value} is negative: invalid argument`);
+  }
   const cpu: NonNullable<SpecResources['cpu']> = {};
   if (linux.cpuPeriod !== 0n) cpu.period = Number(linux.cpuPeriod);
   if (linux.cpuQuota !== 0n) cpu.quota = Number(linux.cpuQuota);
@@ -19,8 +26,8 @@ export function specResources(linux: LinuxContainerResources, hasSwap: boolean, 
   }
   if (linux.memorySwapLimitInBytes !== 0n && hasSwap) memory.swap = Number(linux.memorySwapLimitInBytes);
   return {
-    ...(Object.keys(cpu).length > 0 && { cpu }),
-    ...(Object.keys(memory).length > 0 && { memory }),
+    cpu,
+    memory,
     ...(hasHugepages &&
       linux.hugepageLimits.length > 0 && {
         hugepageLimits: linux.hugepageLimits.map(({ pageSize, limit }) => ({ pageSize, limit: Number(limit) })),
@@ -58,8 +65,7 @@ export function toldResources(
   before: LinuxContainerResources | undefined,
   asked: LinuxContainerResources | undefined,
 ): LinuxContainerResources {
-  const { cpu, memory } = spec.linux?.resources ?? {};
-  const hugepages = asked && asked.hugepageLimits.length > 0 ? asked.hugepageLimits : before?.hugepageLimits;
+  const { cpu, memory, hugepageLimits } = spec.linux?.resources ?? {};
   return create(LinuxContainerResourcesSchema, {
     cpuPeriod: BigInt(cpu?.period ?? 0),
     cpuQuota: BigInt(cpu?.quota ?? 0),
@@ -69,7 +75,7 @@ export function toldResources(
     memoryLimitInBytes: BigInt(memory?.limit ?? 0),
     memorySwapLimitInBytes: BigInt(memory?.swap ?? 0),
     oomScoreAdj: BigInt(spec.process?.oomScoreAdj ?? 0),
-    hugepageLimits: hugepages ?? [],
+    hugepageLimits: (hugepageLimits ?? []).map(({ pageSize, limit }) => ({ pageSize, limit: BigInt(limit) })),
     unified: { ...before?.unified, ...asked?.unified },
   });
 }

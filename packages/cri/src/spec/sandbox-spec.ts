@@ -17,7 +17,7 @@ import { appArmorProfile, hasAppArmor } from './apparmor.ts';
 import { baseSpec, cgroupsPath, passedAnnotations } from './base-spec.ts';
 import { oomScoreAdj } from './resources.ts';
 import { seccompProfile } from './seccomp.ts';
-import { processUser, type UserFiles } from './user.ts';
+import { groupWithoutUser, processUser, type UserFiles } from './user.ts';
 import { applyUserNamespace, podIdMapping } from './user-namespace.ts';
 
 export interface SandboxSpecInput {
@@ -49,24 +49,22 @@ export function sandboxHostname(config: PodSandboxConfig): string {
 
 /** The specification of the process that holds a pod's namespaces. */
 export async function sandboxSpec(input: SandboxSpecInput): Promise<RuntimeSpec> {
-  const { id, config, handler, settings, image } = input;
+  const { id, config, settings, image } = input;
   const security = config.linux?.securityContext;
   const options = security?.namespaceOptions;
-  const spec = await baseSpec(handler, id);
+  const spec = await baseSpec(id);
   withImageConfig(spec, image.config);
   const process = spec.process!;
   // It needs nothing of the environment.
   delete process.env;
   if (image.config?.Env && image.config.Env.length > 0) process.env = [...image.config.Env];
-  process.user = processUser(
-    { user: sandboxUser(input), supplemental: security?.supplementalGroups ?? [], strict: false },
-    input.userFiles,
-  );
+  // It only waits, and needs no groups but its own.
+  process.user = processUser({ user: sandboxUser(input), supplemental: [], strict: true }, input.userFiles);
   process.noNewPrivileges = true;
   process.oomScoreAdj = oomScoreAdj(sandboxOomScoreAdj, settings.restrict_oom_score_adj);
   spec.root = { path: 'rootfs', readonly: true };
   const linux = spec.linux!;
-  linux.cgroupsPath = cgroupsPath(config.linux?.cgroupParent ?? '', id, handler) ?? linux.cgroupsPath!;
+  linux.cgroupsPath = cgroupsPath(config.linux?.cgroupParent ?? '', id) ?? linux.cgroupsPath!;
   linux.resources = { ...linux.resources, cpu: { shares: sandboxCpuShares } };
   if (options?.network === NamespaceMode.NODE) {
     if (config.hostname !== '') {
@@ -103,13 +101,11 @@ export async function sandboxSpec(input: SandboxSpecInput): Promise<RuntimeSpec>
     capabilities: process.capabilities?.bounding ?? [],
   });
   if (seccomp) linux.seccomp = seccomp;
-  const apparmor = await appArmorProfile(
-    security?.apparmor,
-    '',
-    security?.privileged ?? false,
-    hasAppArmor() && !settings.disable_apparmor,
-  );
-  if (apparmor) process.apparmorProfile = apparmor;
+  // Where there is no AppArmor, containers that insist on it are refused, not their pod.
+  if (hasAppArmor() && !settings.disable_apparmor) {
+    const apparmor = await appArmorProfile(security?.apparmor, '', security?.privileged ?? false, true);
+    if (apparmor) process.apparmorProfile = apparmor;
+  }
   if (input.selinux.process !== '' && !security?.privileged) process.selinuxLabel = input.selinux.process;
   if (input.selinux.mount !== '') linux.mountLabel = input.selinux.mount;
   spec.annotations = { ...spec.annotations, ...sandboxAnnotations(input) };
@@ -118,7 +114,10 @@ export async function sandboxSpec(input: SandboxSpecInput): Promise<RuntimeSpec>
 
 function sandboxUser({ config, image }: SandboxSpecInput): string {
   const security = config.linux?.securityContext;
-  if (!security?.runAsUser) return image.config?.User ?? '';
+  if (!security?.runAsUser) {
+    if (security?.runAsGroup) throw groupWithoutUser(security.runAsGroup.value);
+    return image.config?.User ?? '';
+  }
   return security.runAsGroup
     ? `${security.runAsUser.value}:${security.runAsGroup.value}`
     : String(security.runAsUser.value);

@@ -20,17 +20,28 @@ export function podIdMapping(options: UserNamespace | undefined): PodIdMapping |
   if (options.mode !== NamespaceMode.POD) {
     throw invalidArgument(`unsupported user namespace mode "${NamespaceMode[options.mode]}"`);
   }
-  if (options.uids.length === 0 && options.gids.length === 0) return undefined;
-  const uid = single(options.uids, 'UID');
-  const gid = single(options.gids, 'GID');
+  const uid = single(options.uids, 'uid');
+  const gid = single(options.gids, 'gid');
   return { uid, gid };
 }
 
 function single(mappings: readonly IDMapping[], kind: string): SpecIdMapping {
   const [first, ...others] = mappings;
   if (!first || others.length > 0)
-    throw invalidArgument(`only one ${kind} mapping is supported: ${mappings.length} given`);
+    throw invalidArgument(`required only one ${kind} mapping, but got ${mappings.length} ${kind} mapping(s)`);
   return { containerID: first.containerId, hostID: first.hostId, size: first.length };
+}
+
+/**
+ * A container has its pod's user namespace or, with its pod, the machine's: one with other ids in a pod with a namespace of its own would
+ * be root of the machine. @throws InvalidArgument if they differ
+ */
+export function requireSameIds(pod: UserNamespace | undefined, container: UserNamespace | undefined): void {
+  const [ofPod, ofContainer] = [pod, container].map((options) => JSON.stringify(podIdMapping(options) ?? null));
+  if (ofPod === ofContainer) return;
+  throw invalidArgument(
+    `user namespace config for sandbox is different from container. Sandbox userns config: ${ofPod} - Container userns config: ${ofContainer}`,
+  );
 }
 
 /** @param hostNetwork whose /sys cannot be mounted in such a namespace, but shown */
@@ -39,12 +50,11 @@ export function applyUserNamespace(spec: RuntimeSpec, options: UserNamespace | u
   if (!mapping) return;
   withUserNamespace(spec, [mapping.uid], [mapping.gid]);
   if (!hostNetwork) return;
-  for (const mount of spec.mounts ?? []) {
-    if (mount.destination !== '/sys' || mount.type !== 'sysfs') continue;
-    mount.type = 'bind';
-    mount.source = '/sys';
-    mount.options = ['rbind', ...(mount.options ?? [])];
-  }
+  spec.mounts = (spec.mounts ?? []).map((mount) =>
+    mount.destination === '/sys' && mount.type === 'sysfs'
+      ? { destination: '/sys', type: 'bind', source: '/sys', options: ['rbind', 'rro', 'nosuid', 'nodev', 'noexec'] }
+      : mount,
+  );
 }
 
 /** Labels by which a snapshotter gives the files of a snapshot to these ids. */

@@ -21,7 +21,11 @@ test('users are found by name and number, with or without a group', () => {
 
 test('groups of the image are added, or with the strict policy only those asked for', () => {
   const merged = processUser({ user: '1000', supplemental: [7n], strict: false }, files);
-  assert.deepEqual(merged.additionalGids, [1001, 50, 7]);
+  assert.deepEqual(merged.additionalGids, [7, 50, 1001]);
   const strict = processUser({ user: '1000', supplemental: [7n], strict: true }, files);
-  assert.deepEqual(strict.additionalGids, [1001, 7]);
+  assert.deepEqual(strict.additionalGids, [7, 1001]);
+  for (const group of [-5n, 1n << 40n])
+    assert.throws(() => processUser({ user: '0', supplemental: [group], strict: true }, files), /out of range/);
+  assert.throws(() => resolveUser('2147483648', files), /uid out of range/);
+  assert.throws(() => resolveUser('1:-1', files), /gid out of range/);
 });

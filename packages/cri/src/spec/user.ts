@@ -1,4 +1,4 @@
-import { invalidArgument, unknown } from '@gantry/api';
+import { invalidArgument, type StatusError, unknown } from '@gantry/api';
 import type { SpecUser } from '@gantry/oci';
 
 /** Who a process runs as, by the user and group files of its image. */
@@ -38,13 +38,20 @@ function lines(text: string): string[][] {
     .map((line) => line.split(':'));
 }
 
-const isNumber = (text: string): boolean => /^\d+$/.test(text);
+const isNumber = (text: string): boolean => /^-?\d+$/.test(text);
+/** Beyond it lie numbers that some programs take for negative ones. */
+const maxId = 0x7fffffff;
 
 /** An id as the kernel takes it. */
-function idOf(text: string): number {
+function idOf(text: string, kind: 'uid' | 'gid', of: string): number {
   const id = Number(text);
-  if (id > 0xffffffff) throw invalidArgument(`user or group id ${text} is out of range: invalid argument`);
+  if (id < 0 || id > maxId) throw invalidArgument(`invalid USER value ${JSON.stringify(of)}: ${kind} out of range`);
   return id;
+}
+
+/** @throws InvalidArgument: no program would be meant by it */
+export function groupWithoutUser(group: bigint): StatusError {
+  return invalidArgument(`failed to generate user string: user group "${group}" is specified without user`);
 }
 
 /**
@@ -57,15 +64,15 @@ export function resolveUser(text: string, files: UserFiles): SpecUser {
   let account: Account | undefined;
   if (user === '') account = { name: '', uid: 0, gid: known.find(({ uid }) => uid === 0)?.gid ?? 0 };
   else if (isNumber(user)) {
-    const uid = idOf(user);
+    const uid = idOf(user, 'uid', text);
     account = known.find((candidate) => candidate.uid === uid) ?? { name: '', uid, gid: 0 };
   } else account = known.find(({ name }) => name === user);
   if (!account) throw unknown(`unable to find user ${user}: no users found`);
-  return { uid: account.uid, gid: group ? resolveGroup(group, files) : account.gid };
+  return { uid: account.uid, gid: group ? resolveGroup(group, files, text) : account.gid };
 }
 
-function resolveGroup(text: string, files: UserFiles): number {
-  if (isNumber(text)) return idOf(text);
+function resolveGroup(text: string, files: UserFiles, of: string): number {
+  if (isNumber(text)) return idOf(text, 'gid', of);
   const found = groups(files).find(({ name }) => name === text);
   if (!found) throw unknown(`unable to find group ${text}: no groups found`);
   return found.gid;
@@ -93,10 +100,13 @@ export interface GroupRequest {
   strict: boolean;
 }
 
-/** The whole of it: user, group and additional groups, the primary one first. */
+/** The whole of it: user, group and additional groups, the primary one among them. @throws InvalidArgument for an id that is none */
 export function processUser(request: GroupRequest, files: UserFiles): SpecUser {
   const user = resolveUser(request.user, files);
   const own = request.strict ? [] : memberships(request.user, files);
-  const supplemental = request.supplemental.map((gid) => Number(gid));
-  return { ...user, additionalGids: [...new Set([user.gid, ...own, ...supplemental])] };
+  const supplemental = request.supplemental.map((gid) => {
+    if (gid < 0n || gid > maxId) throw invalidArgument(`supplemental group ${gid} is out of range: invalid argument`);
+    return Number(gid);
+  });
+  return { ...user, additionalGids: [...new Set([user.gid, ...own, ...supplemental])].sort((a, b) => a - b) };
 }

@@ -7,6 +7,7 @@ import {
   Signal,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { type Cri, criContext } from '../cri.ts';
+import { toldOptions } from '../run/runtime-handlers.ts';
 import { stateOf } from '../store/container-status.ts';
 import type { CriContainer } from '../store/cri-container.ts';
 import { jsonWith, toJson } from '../wire-json.ts';
@@ -38,10 +39,7 @@ export async function wireContainerStatus(
     startedAt: status.startedAt,
     finishedAt: status.finishedAt,
     exitCode: status.exitCode,
-    image: {
-      image: image ? name : (config.image?.image ?? ''),
-      userSpecifiedImage: config.image?.userSpecifiedImage ?? '',
-    },
+    image: { image: image ? name : (config.image?.image ?? '') },
     imageRef: image?.digests[0] ?? imageRef,
     imageId: imageRef,
     reason: status.reason,
@@ -73,6 +71,8 @@ function stopSignalOf(name: string): Signal {
 
 async function verboseInfo(cri: Cri, { id, metadata, status }: CriContainer): Promise<string> {
   const record = await cri.records.containers.get(criContext(), id).catch(() => undefined);
+  const sandbox = cri.sandboxes.find(metadata.sandboxId)?.metadata;
+  const handler = sandbox && cri.handlers.find(sandbox.config, sandbox.runtimeHandler);
   const info = {
     sandboxID: metadata.sandboxId,
     pid: status.pid,
@@ -80,7 +80,7 @@ async function verboseInfo(cri: Cri, { id, metadata, status }: CriContainer): Pr
     snapshotKey: record?.snapshotKey ?? '',
     snapshotter: record?.snapshotter ?? '',
     runtimeType: record?.runtime.name ?? '',
-    runtimeOptions: null,
+    runtimeOptions: handler ? toldOptions(handler) : null,
     config: toJson(ContainerConfigSchema, metadata.config),
   };
   return jsonWith(info, { runtimeSpec: record?.spec?.value });

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
-import { Code, hasCode, invalidArgument, jsonAny, now, StatusError, TypeUrl } from '@gantry/api';
+import { Code, hasCode, invalidArgument, jsonAny, notFound, now, StatusError, TypeUrl } from '@gantry/api';
 import {
   type ContainerConfig,
   ContainerEventType,
@@ -9,11 +9,13 @@ import {
   NamespaceMode,
   Signal,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
+import type { RequestContext } from '@gantry/daemon/core/request-context.ts';
 import { removeAllBeneath } from '@gantry/mount';
 import { encodeJson, type ImageConfig, type RuntimeSpec } from '@gantry/oci';
 import { annotatedDevices } from '@gantry/oci/cdi/device-name.ts';
 import { openCheckpoint, restoreLog, restoreRoot } from '../checkpoint/restore.ts';
 import { type Cri, criContext, dirs } from '../cri.ts';
+import type { CriImage } from '../images/cri-image.ts';
 import { CriLabel, Extension } from '../labels.ts';
 import { imageVolumes } from '../run/container-volumes.ts';
 import { publishContainerEvent } from '../run/publish-event.ts';
@@ -49,6 +51,8 @@ export async function createContainer(
   const handler = cri.handlers.forPod(sandbox.metadata.config, sandbox.metadata.runtimeHandler);
   // Found out when it is started, it would be too late.
   await streamAddress(cri, sandbox);
+  if (Signal[given.stopSignal] === undefined)
+    throw invalidArgument(`unknown CRI stop signal ${given.stopSignal}: invalid argument`);
   const id = randomBytes(32).toString('hex');
   const name = containerName(given, sandboxConfig);
   await using undo = new AsyncDisposableStack();
@@ -77,7 +81,7 @@ export async function createContainer(
   await together(mkdir(root, { recursive: true, mode: 0o755 }), mkdir(state, { recursive: true, mode: 0o755 }));
   const restored = await openCheckpoint(cri, ctx, given, sandboxConfig, { root, snapshotter: snapshotterName });
   const config = restored?.config ?? given;
-  const image = restored?.image ?? (await cri.images.get(ctx, config.image?.image ?? ''));
+  const image = restored?.image ?? (await imageOf(cri, ctx, config));
   const imageName = image.tags[0] ?? image.digests[0] ?? image.id;
   await cri.unpacker.ensure(ctx, snapshotterName, image);
 
@@ -102,6 +106,12 @@ export async function createContainer(
       ids,
     });
     const mounts = [...asked, ...shared, ...volumes];
+    for (const { recursiveReadonly, hostPath } of asked) {
+      if (recursiveReadonly) await cri.features.requireRecursiveReadonly(handler, hostPath);
+    }
+    if (mounts.some(({ uidMappings }) => uidMappings && uidMappings.length > 0)) {
+      await cri.features.requireIdmappedMounts(handler);
+    }
     const spec = await containerSpec({
       id,
       config,
@@ -118,13 +128,16 @@ export async function createContainer(
       machine: cri.machine,
       classes: cri.classes,
       selinux: { ...labels, process: processLabel(cri.selinux, handler, labels.process) },
+      warn: (message) => cri.log.warn(message, { id }),
     });
     if (config.CDIDevices.length > 0 || Object.keys(config.annotations).length > 0)
       await injectDevices(cri, spec, config);
     return { spec, volumes, mounts };
   };
   const [{ spec, volumes, mounts }, rootfs] = await together(
-    makeSpec(),
+    makeSpec().catch((error: unknown) => {
+      throw StatusError.wrap(error, `failed to generate container "${id}" spec`);
+    }),
     // The container's record, which is durable, comes after it.
     snapshotter.prepare({ ...ctx, step: true }, id, image.chainId, { labels: snapshotLabels(options?.usernsOptions) }),
   );
@@ -187,12 +200,21 @@ export async function createContainer(
   return { containerId: id };
 }
 
-/** The process whose namespace is to be seen. @throws InvalidArgument if there is none */
+async function imageOf(cri: Cri, ctx: RequestContext, { image }: ContainerConfig): Promise<CriImage> {
+  try {
+    return await cri.images.get(ctx, image?.image ?? '');
+  } catch (error) {
+    if (!hasCode(error, Code.NotFound)) throw error;
+    throw notFound(`failed to resolve image ${JSON.stringify(image?.image ?? '')}: not found`, error);
+  }
+}
+
+/** The process whose namespace is to be seen. @throws NotFound, InvalidArgument if there is none */
 function targetPid(cri: Cri, sandbox: PodSandbox, config: ContainerConfig): number | undefined {
   const options = config.linux?.securityContext?.namespaceOptions;
   if (options?.pid !== NamespaceMode.TARGET) return undefined;
   const target = cri.containers.find(options.targetId);
-  if (!target) throw invalidArgument(`invalid target container: "${options.targetId}" not found`);
+  if (!target) throw notFound(`invalid target container: container "${options.targetId}" does not exist: not found`);
   if (target.metadata.sandboxId !== sandbox.id) {
     throw invalidArgument(`invalid target container: container "${target.id}" is not in sandbox "${sandbox.id}"`);
   }
@@ -216,6 +238,9 @@ async function injectDevices(cri: Cri, spec: RuntimeSpec, config: ContainerConfi
   try {
     await cri.cdi.inject(spec, [...new Set([...named, ...annotatedDevices(config.annotations)])]);
   } catch (reason) {
-    throw StatusError.wrap(reason, 'CDI device injection failed');
+    const told = StatusError.from(reason);
+    throw told.message.startsWith('CDI device injection failed')
+      ? told
+      : StatusError.wrap(told, 'CDI device injection failed');
   }
 }

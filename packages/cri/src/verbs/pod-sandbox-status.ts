@@ -12,7 +12,7 @@ import {
 import { netnsAlive } from '@gantry/cni/netns.ts';
 import { type Cri, criContext } from '../cri.ts';
 import { Extension } from '../labels.ts';
-import { runtimeName } from '../run/runtime-handlers.ts';
+import { runtimeName, toldOptions } from '../run/runtime-handlers.ts';
 import type { PodSandbox } from '../store/pod-sandbox.ts';
 import { nanosOf } from '../time.ts';
 import { jsonWith, toJson } from '../wire-json.ts';
@@ -56,14 +56,7 @@ export function wireSandboxStatus(sandbox: PodSandbox): MessageInitShape<typeof 
       additionalIps: alive ? metadata.additionalIps.map((ip) => ({ ip })) : [],
     },
     linux: {
-      namespaces: {
-        options: {
-          network: options?.network ?? 0,
-          pid: options?.pid ?? 0,
-          ipc: options?.ipc ?? 0,
-          ...(options?.usernsOptions && { usernsOptions: options.usernsOptions }),
-        },
-      },
+      namespaces: { ...(options && { options }) },
     },
     labels: config.labels,
     annotations: config.annotations,
@@ -84,9 +77,8 @@ async function verboseInfo(cri: Cri, sandbox: PodSandbox): Promise<string> {
     image: record?.image ?? '',
     snapshotKey: record?.snapshotKey ?? '',
     snapshotter: record?.snapshotter ?? '',
-    runtimeHandler: metadata.runtimeHandler,
     runtimeType: runtimeName(handler),
-    runtimeOptions: null,
+    runtimeOptions: toldOptions(handler),
     config: toJson(PodSandboxConfigSchema, metadata.config),
     cniResult: metadata.cniResult ?? null,
     ...inForce('overhead', metadata.config.linux?.overhead),

@@ -111,7 +111,11 @@ export async function runPodSandbox(
   });
   undoing('sandbox', () => controller.shutdown(quiet, id));
   const starting = () =>
-    cri.metrics.timeOf('sandbox_runtime_create', handler.runtime_type, () => controller.start(ctx, id));
+    cri.metrics
+      .timeOf('sandbox_runtime_create', handler.runtime_type, () => controller.start(ctx, id))
+      .catch((error: unknown) => {
+        throw StatusError.wrap(error, `failed to start sandbox "${id}"`);
+      });
   const connecting = async (): Promise<void> => {
     if (metadata.netnsPath === '') return;
     undoing('network', async () => {

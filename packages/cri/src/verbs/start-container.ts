@@ -63,7 +63,7 @@ async function runOrNote(cri: Cri, sandbox: PodSandbox, container: CriContainer)
       cri.log.warn('container that could not be started', { error: failure, id: container.id }),
     );
     await noteExit(cri, container, 128, nanosOf(now()));
-    throw StatusError.wrap(error, `failed to start containerd task "${container.id}"`);
+    throw error;
   }
 }
 
@@ -93,13 +93,16 @@ async function run(cri: Cri, sandbox: PodSandbox, container: CriContainer): Prom
   requireRunning(sandbox);
   const running = { ...container.status, startedAt: nanosOf(now()), starting: false };
   const note = (pid: number) => writeStatus(dirs.containerRoot(cri, id), { ...running, pid });
+  const startFailed = (error: unknown): never => {
+    throw StatusError.wrap(error, `failed to start containerd task "${id}"`);
+  };
   let pid: number;
   if (running.restore) {
-    pid = await task.start('');
+    pid = await task.start('').catch(startFailed);
     await note(pid);
   } else {
     // Its process is there already, and waits: the disk and it need not wait for each other. The next daemon looks whether it was let go.
-    [pid] = await together(task.start(''), task.pid().then(note));
+    [pid] = await together(task.start('').catch(startFailed), task.pid().then(note));
   }
   io.started();
   // It may have run out of memory by now, which its status says then.

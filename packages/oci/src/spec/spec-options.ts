@@ -160,6 +160,6 @@ export function withDevice(spec: RuntimeSpec, device: SpecDevice, access = 'rwm'
   const resources = resourcesOf(spec);
   resources.devices = [
     ...(resources.devices ?? []),
-    { allow: true, type: device.type, major: device.major, minor: device.minor, access },
+    { allow: true, type: device.type, major: device.major, minor: device.minor, ...(access !== '' && { access }) },
   ];
 }
