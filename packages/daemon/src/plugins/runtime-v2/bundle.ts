@@ -1,4 +1,4 @@
-import { mkdirSync, renameSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { chmod, chown, mkdir, readdir, readFile, rmdir } from 'node:fs/promises';
 import path from 'node:path';
 import { alreadyExists } from '@gantry/api';
@@ -113,8 +113,9 @@ async function openToUserNamespace(bundle: Bundle, spec: Uint8Array): Promise<vo
 export async function deleteBundle(bundle: Bundle): Promise<void> {
   const rootfs = path.join(bundle.path, 'rootfs');
   try {
-    // What can be removed has nothing mounted on it: the list of mounts need not be read.
-    rmdirSync(rootfs);
+    // What can be removed has nothing mounted on it: the list of mounts need not be read. It may wait all the same: the kernel takes
+    // the mounts of mount namespaces that are about to end away with it, and that takes a grace period.
+    await rmdir(rootfs);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') {
       await unmountRecursive(rootfs);
