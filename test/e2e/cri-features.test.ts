@@ -75,13 +75,7 @@ stats_collect_period = '1s'
     pod = lab.pod('one', { hostname: 'one' });
     podId = await lab.ok('runp', pod);
   });
-  after(async () => {
-    await lab.ok('rmp', '-a', '-f').catch(() => undefined);
-    await lab.close();
-    const mounts = mountsBeneath(temp.path);
-    await temp.remove();
-    assert.deepEqual(mounts, []);
-  });
+  after(() => lab.end(temp));
 
   let made = 0;
   /** A running container; in a pod of its own with `in`. */

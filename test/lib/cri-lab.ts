@@ -1,9 +1,11 @@
+import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { TestDaemon } from './daemon.ts';
 import { buildImage, busyboxLayer } from './images.ts';
 import { run } from './processes.ts';
 import { TestRegistry } from './registry.ts';
+import { mountsBeneath } from './temp-dir.ts';
 
 const goBin = path.resolve(import.meta.dirname, '../../.cache/go-bin');
 export const crictl = path.join(goBin, 'crictl');
@@ -151,6 +153,15 @@ ${network.settings ?? ''}
       linux: {},
       ...more,
     });
+  }
+
+  /** Ends all pods, and what the lab is made of; fails if mounts are left beneath its directory, which goes too. */
+  async end(temp: { path: string; remove(): Promise<void> }): Promise<void> {
+    await this.ok('rmp', '-a', '-f').catch(() => undefined);
+    await this.close();
+    const mounts = mountsBeneath(temp.path);
+    await temp.remove();
+    assert.deepEqual(mounts, []);
   }
 
   async close(): Promise<void> {

@@ -12,7 +12,7 @@ import type { TaskService } from '@gantry/daemon/core/tasks/task-service.ts';
 import { warnOf } from '@gantry/daemon/core/warnings/deprecations.ts';
 import { CdiDirectories } from '@gantry/oci/cdi/cdi-directories.ts';
 import { ContainerRoots } from './checkpoint/container-roots.ts';
-import { type ImagesConfig, imagesConfig } from './config/images-config.ts';
+import { checkRuntimePlatforms, type ImagesConfig, imagesConfig } from './config/images-config.ts';
 import { runtimeConfig } from './config/runtime-config.ts';
 import { serverConfig } from './config/server-config.ts';
 import type { Cri } from './cri.ts';
@@ -78,6 +78,7 @@ export const criImagesPlugin = definePlugin({
   ],
   config: imagesConfig,
   init(context): CriImagesInstance {
+    checkRuntimePlatforms(context.config);
     const { content, images: records, snapshotters, gc } = context.get(PluginTypes.Metadata);
     const transfer = context.get(PluginTypes.Transfer, 'local');
     const images = new CriImages({

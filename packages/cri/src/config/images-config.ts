@@ -1,4 +1,6 @@
+import { StatusError } from '@gantry/api';
 import { type ConfigSchema, type Field, field, schema } from '@gantry/daemon/core/plugin/config-schema.ts';
+import { parsePlatform } from '@gantry/oci';
 
 /** What a plugin with this schema is given. */
 export type ConfigOf<S> = S extends ConfigSchema<infer T> ? T : never;
@@ -30,8 +32,20 @@ export const imagesConfig = schema({
     auths: hidden<Record<string, unknown>>(),
   }),
   image_decryption: field.table({ key_model: field.string('node') }),
-  /** By runtime handler: platform and snapshotter that its images are unpacked for. */
+  /** By runtime handler: the snapshotter that its images are unpacked for. As in containerd a platform is read, and has no effect. */
   runtime_platforms: hidden<Record<string, { platform?: string; snapshotter?: string }>>(),
 });
 
 export type ImagesConfig = ConfigOf<typeof imagesConfig>;
+
+/** @throws InvalidArgument for a platform that is none */
+export function checkRuntimePlatforms({ runtime_platforms: platforms }: Pick<ImagesConfig, 'runtime_platforms'>): void {
+  for (const { platform } of Object.values(platforms ?? {})) {
+    if (!platform) continue;
+    try {
+      parsePlatform(platform);
+    } catch (error) {
+      throw StatusError.wrap(error, `unable to parse platform "${platform}"`);
+    }
+  }
+}

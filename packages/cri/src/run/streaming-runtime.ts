@@ -54,27 +54,28 @@ async function attach(cri: Cri, container: CriContainer, streams: RemoteStreams)
     io.closeStdin();
     await task.closeIo('', true).catch((error) => cri.log.debug('input is not closed', { error, id: container.id }));
   };
-  const input = copyInput(container, streams, closeInput).catch((error) =>
-    cri.log.debug('input of attach', { error, id: container.id }),
-  );
+  // A terminal's input is never over. Where it can be, the first client's is all that there will be.
+  const once = metadata.config.stdinOnce && !streams.terminal && streams.stdin !== undefined;
+  const input = copyInput(container, streams)
+    .catch((error) => cri.log.debug('input of attach', { error, id: container.id }))
+    .then(async () => {
+      if (once) await closeInput();
+      // As with containerd, a client that has no more to say goes, unless that is told to the container.
+      else if (streams.stdin && metadata.config.stdin) end();
+    });
   try {
     // Without outputs it is over with its input.
     await (streams.stdout || streams.stderr ? over : Promise.race([over, input]));
     await last;
   } finally {
     stop();
-    if (metadata.config.stdinOnce && streams.stdin) await closeInput();
+    if (once) await closeInput();
   }
 }
 
-async function copyInput(
-  { io, metadata }: CriContainer,
-  { stdin }: RemoteStreams,
-  closeInput: () => Promise<void>,
-): Promise<void> {
+async function copyInput({ io, metadata }: CriContainer, { stdin }: RemoteStreams): Promise<void> {
   if (!stdin || !io || !metadata.config.stdin) return;
   for await (const bytes of stdin) await io.writeStdin(bytes);
-  if (metadata.config.stdinOnce) await closeInput();
 }
 
 async function resize(streams: RemoteStreams, apply: (width: number, height: number) => Promise<void>): Promise<void> {

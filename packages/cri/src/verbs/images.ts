@@ -78,7 +78,7 @@ export async function pullImage(
   if (reference === '') throw invalidArgument('image reference must be given: invalid argument');
   // Clients from before the field name the handler in the pod's annotations.
   const named = request.image?.runtimeHandler || request.sandboxConfig?.annotations[CriAnnotation.runtimeHandler];
-  const handler = named ? cri.handlers.get(named) : undefined;
+  const handler = named && cri.handlers.has(named) ? cri.handlers.get(named) : undefined;
   const options = { credentials: requestCredentials(request.auth), snapshotter: handler?.snapshotter ?? '' };
   const pull = () => cri.images.pull(criContext(signal), reference, options);
   const image = await cri.metrics.pull(pull).catch((error: unknown) => {
