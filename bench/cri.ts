@@ -1,9 +1,9 @@
 import { rate } from './containers.ts';
-import { logRate } from './cri-logs.ts';
 import { type CallTimes, PodCrowd, podLife } from './cri-pods.ts';
 import { restarts } from './cri-restart.ts';
 import { critestBenchmark, fromScratch, scratchBenchmark } from './critest.ts';
 import { quantile } from './first-byte.ts';
+import { benchLogs } from './log-cases.ts';
 import { benchNri } from './nri.ts';
 import type { Peer } from './peers.ts';
 import type { Row } from './report.ts';
@@ -50,7 +50,7 @@ export async function* benchCri(bench: CriBench): AsyncGenerator<Row> {
   if (wanted('critest')) yield* critest(bench);
   if (wanted('cpu')) yield* cpu(bench);
   if (wanted('crowd')) yield* crowd(bench);
-  if (wanted('logs')) yield* logs(bench);
+  if (wanted('logs')) yield* benchLogs([bench.gantry, bench.containerd], bench.quick);
   if (wanted('restart')) yield* restarts([bench.gantry, bench.containerd], bench.quick);
   if (bench.gantry.nri) yield* benchNri([bench.gantry, bench.containerd], bench.quick);
 }
@@ -122,33 +122,6 @@ async function* cpu({ gantry, containerd, crun, quick, runtime }: CriBench): Asy
     };
     yield { what: '  CPU time each', unit: 'ms', gantry: one.cpuMs, peer: theirs.cpuMs, better: 'less' };
   }
-}
-
-/** A container that floods its log. */
-async function* logs({ gantry, containerd, quick }: CriBench): AsyncGenerator<Row> {
-  const best = new Map<Peer, { perSecond: number; cpuMs: number }>();
-  for (let round = 0; round < (quick ? 1 : 3); round++) {
-    for (const peer of [gantry, containerd]) {
-      const { perSecond, cpuMs } = await logRate(peer, quick ? 200 : 1000);
-      const before = best.get(peer) ?? { perSecond, cpuMs };
-      best.set(peer, { perSecond: Math.max(perSecond, before.perSecond), cpuMs: Math.min(cpuMs, before.cpuMs) });
-    }
-  }
-  const [ours, theirs] = [best.get(gantry)!, best.get(containerd)!];
-  yield {
-    what: 'log of a container that floods, lines of 106 bytes',
-    unit: 'MB/s',
-    gantry: ours.perSecond / 1e6,
-    peer: theirs.perSecond / 1e6,
-    better: 'more',
-  };
-  yield {
-    what: '  CPU time of daemon and shims for 100 MB',
-    unit: 'ms',
-    gantry: ours.cpuMs * 100,
-    peer: theirs.cpuMs * 100,
-    better: 'less',
-  };
 }
 
 /** What many pods hold, and how they are asked for. */

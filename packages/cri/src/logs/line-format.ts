@@ -2,6 +2,10 @@ import { now } from '@gantry/api';
 import type { OutputName } from './container-logs.ts';
 
 const newline = 10;
+/** Up to this length a line is found and copied faster byte by byte than by calls. */
+const shortLine = 24;
+const wordBytes = 8;
+const littleEndian = new Uint8Array(Uint32Array.of(1).buffer)[0] === 1;
 const tags = { F: 'F'.charCodeAt(0), P: 'P'.charCodeAt(0) } as const;
 /** Where the fraction of a second is in `2026-01-01T00:00:00.000000000Z stdout F `, and the end of what never differs in a second. */
 const fractionEnd = '2026-01-01T00:00:00.000000000'.length;
@@ -21,12 +25,19 @@ export class LineFormat {
   /** Lines and parts of lines among it. */
   lines = 0;
   parts = 0;
+  /** It ended where more input is needed, not more room. */
+  unfinished = false;
   readonly #prefix: Buffer;
+  /** The same memory as it is copied, because a few numbers are written faster than a call is made. No ASCII text is a NaN. */
+  readonly #words: Float64Array;
   readonly #tag: number;
   readonly #clock: LineClock;
 
   constructor(stream: OutputName, clock: LineClock) {
-    this.#prefix = Buffer.from(`2026-01-01T00:00:00.000000000Z ${stream} F `, 'latin1');
+    const prefix = `2026-01-01T00:00:00.000000000Z ${stream} F `;
+    this.#words = new Float64Array(prefix.length / wordBytes);
+    this.#prefix = Buffer.from(this.#words.buffer);
+    this.#prefix.write(prefix, 'latin1');
     this.#tag = this.#prefix.length - 2;
     this.overhead = this.#prefix.length + 1;
     this.#clock = clock;
@@ -41,26 +52,36 @@ export class LineFormat {
     const { overhead } = this;
     const text = overhead - 1;
     const prefix = this.#prefix;
+    const words = this.#words;
+    const view = new DataView(output.buffer, output.byteOffset, output.length);
     let from = 0;
     let to = 0;
     let parts = 0;
     let lines = 0;
+    let before = 0;
+    this.unfinished = true;
     this.#clock.begin(prefix);
     while (from < input.length) {
-      const found = input.indexOf(newline, from);
+      // Lines are mostly about as long as the one before them.
+      const found = before <= shortLine ? endNear(input, from) : input.indexOf(newline, from);
       const until = found < 0 ? input.length : found;
       let take = until - from;
       let whole = found >= 0;
+      before = take;
       if (take > max) {
         take = max;
         whole = false;
       } else if (!whole && !end) break;
-      if (to + take + overhead > output.length) break;
+      if (to + take + overhead > output.length) {
+        this.unfinished = false;
+        break;
+      }
       prefix[this.#tag] = whole ? tags.F : tags.P;
-      output.set(prefix, to);
+      for (let at = 0; at < words.length; at++) view.setFloat64(to + at * wordBytes, words[at]!, littleEndian);
       to += text;
-      // Short and long pieces alike are fastest so: no object is made for them.
-      input.copy(output, to, from, from + take);
+      if (take <= shortLine) for (let at = 0; at < take; at++) output[to + at] = input[from + at]!;
+      // Makes no object, unlike the others that copy.
+      else input.copy(output, to, from, from + take);
       to += take;
       output[to++] = newline;
       from += whole ? take + 1 : take;
@@ -73,6 +94,13 @@ export class LineFormat {
     this.lines = lines;
     this.parts = parts;
   }
+}
+
+/** Where the next end of a line is; -1 if there is none. */
+function endNear(input: Buffer, from: number): number {
+  const near = Math.min(input.length, from + shortLine + 1);
+  for (let at = from; at < near; at++) if (input[at] === newline) return at;
+  return near === input.length ? -1 : input.indexOf(newline, near);
 }
 
 /** The times of the lines of one log: each is later than the one before, and as close to the truth as that allows. */

@@ -12,6 +12,8 @@ import type { Waiting, WaitLoop } from './wait-loop.ts';
 /** How much one turn of the event loop moves for one stream before the others have theirs. */
 const turnBytes = 512 << 10;
 const takeBytes = 256 << 10;
+/** A stream that had more than so much in its turn is a busy one: the quiet ones come before it. */
+const busyBytes = 64 << 10;
 /** A stream that has written so much gets a pipe of this size: fewer turns for the same bytes. */
 const wideBytes = 1 << 20;
 /** Output that the main thread has not passed on yet; above it the container waits. */
@@ -251,7 +253,9 @@ export class LoggedContainer {
     stream.watch = undefined;
   }
 
-  #turn(stream: Stream): void {
+  /** @returns whether there was much */
+  #turn(stream: Stream): boolean {
+    let moved = 0;
     try {
       for (let budget = turnBytes; budget > 0 && !stream.atEnd; ) {
         const count = this.#take(stream, Math.min(budget, takeBytes));
@@ -259,6 +263,7 @@ export class LoggedContainer {
         if (count === 'full' || count <= 0) break;
         budget -= count;
         stream.moved += count;
+        moved += count;
         if (!this.#retry) this.#log?.write(stream.index, false);
       }
       if (stream.atEnd && !this.#retry) this.#log?.write(stream.index, true);
@@ -268,6 +273,7 @@ export class LoggedContainer {
     }
     if (this.#unacked > mostUnacked) for (const each of this.#streams) this.#rest(each);
     this.#finish();
+    return moved > busyBytes;
   }
 
   #take(stream: Stream, most: number): number | 'full' {

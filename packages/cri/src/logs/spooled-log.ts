@@ -167,7 +167,7 @@ export class SpooledLog {
    * @throws LogBlocked
    */
   write(stream: 0 | 1, end: boolean): void {
-    if (!end && this.#unfinished(stream)) return;
+    if (!end && this.#scanned[stream] > this.#heads[stream] && this.#unfinished(stream)) return;
     try {
       this.#settle();
       let failure: unknown;
@@ -205,7 +205,7 @@ export class SpooledLog {
     return this.#log!;
   }
 
-  /** Whether there is no end of a line among what came, and no line too long. */
+  /** Whether there is no end of a line among what came since there was none, and no line too long. */
   #unfinished(stream: 0 | 1): boolean {
     if (this.waiting(stream) > this.#max) return false;
     for (let at = this.#scanned[stream]; at < this.#sizes[stream]; ) {
@@ -234,14 +234,17 @@ export class SpooledLog {
     const input = this.#read(stream, head);
     const whole = input.length === left;
     format.format(input, this.#buffers.output, this.#max, end && whole);
-    const { consumed, length } = format;
+    const { consumed, length, unfinished } = format;
     if (consumed === 0) {
-      if (whole) return false;
+      if (whole) {
+        this.#scanned[stream] = this.#sizes[stream];
+        return false;
+      }
       this.#buffers.grow(this.#max + 1);
       return true;
     }
     this.#append(stream, head, input, format, length, end && whole);
-    return consumed < left;
+    return !(whole && unfinished);
   }
 
   #append(stream: 0 | 1, head: number, input: Buffer, format: LineFormat, length: number, end: boolean): void {

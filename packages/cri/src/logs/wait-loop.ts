@@ -7,16 +7,27 @@ export interface Waiting {
   close(): void;
 }
 
+interface Watched {
+  readonly fd: number;
+  /** Returns whether that was a lot, so that others should come first the next time. */
+  readonly call: () => boolean;
+  /** It was a lot the last time. */
+  busy: boolean;
+  /** When it had its last turn, as a number that grows. */
+  last: number;
+}
+
 /**
  * The event loop of a thread that does nothing but wait for descriptors, and for messages that another one announces through an eventfd.
  * Node's own would do, but watching any descriptor with it takes callbacks from C, which end the process when the thread ends under them.
  */
 export class WaitLoop {
   readonly #epoll = new Epoll();
-  readonly #ready = new Map<number, () => void>();
+  readonly #watched = new Map<number, Watched>();
   readonly #timers = new Map<object, { at: number; call: () => void }>();
   readonly #bell: number;
   readonly #count = Buffer.alloc(8);
+  #turns = 0;
 
   /** @param bell a non-blocking eventfd that is written to when there are messages */
   constructor(bell: number) {
@@ -24,14 +35,18 @@ export class WaitLoop {
     this.#epoll.add(bell, POLL.IN);
   }
 
-  /** Calls back for as long as a descriptor can be read, or has no writer. */
-  watch(fd: number, onReady: () => void): Waiting {
+  /**
+   * Calls back for as long as a descriptor can be read, or has no writer.
+   * @param onReady returns whether it had a lot to do: of those that had, one has its turn before all others are looked at again
+   */
+  watch(fd: number, onReady: () => boolean): Waiting {
+    const watched: Watched = { fd, call: onReady, busy: false, last: 0 };
     this.#epoll.add(fd, POLL.IN);
-    this.#ready.set(fd, onReady);
+    this.#watched.set(fd, watched);
     return {
       close: () => {
-        if (this.#ready.get(fd) !== onReady) return;
-        this.#ready.delete(fd);
+        if (this.#watched.get(fd) !== watched) return;
+        this.#watched.delete(fd);
         this.#epoll.remove(fd);
       },
     };
@@ -46,18 +61,31 @@ export class WaitLoop {
 
   /** Waits until there is something to do, and does it. @param onMessages called when the bell has rung */
   turn(onMessages: () => void): void {
+    let next: Watched | undefined;
     for (const fd of this.#epoll.wait(this.#patience())) {
       if (fd === this.#bell) {
         this.#silence();
         onMessages();
-      } else this.#ready.get(fd)?.();
+        continue;
+      }
+      const watched = this.#watched.get(fd);
+      if (!watched?.busy) this.#call(watched);
+      else if (!next || watched.last < next.last) next = watched;
     }
+    this.#call(next);
     const now = performance.now();
     for (const [key, { at, call }] of this.#timers) {
       if (at > now) continue;
       this.#timers.delete(key);
       call();
     }
+  }
+
+  #call(watched: Watched | undefined): void {
+    // Another one's turn may have ended it.
+    if (!watched || this.#watched.get(watched.fd) !== watched) return;
+    watched.last = ++this.#turns;
+    watched.busy = watched.call();
   }
 
   #patience(): number {
