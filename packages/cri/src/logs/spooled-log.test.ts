@@ -44,6 +44,10 @@ class Run {
   readonly logs = [firstLog];
   log!: SpooledLog;
   kills = 0;
+  /** What somebody has read who follows each log. */
+  readonly followed = new Map<number, Buffer>();
+  /** Logs that could not be written for a time: a kill then may cost who reads them the end of a line that he has seen a part of. */
+  readonly #givenUp = new Set<number>();
 
   constructor(seed: number) {
     this.random = randomOf(seed);
@@ -79,6 +83,7 @@ class Run {
     if ((error as { code?: string }).code === 'ENOSPC') return;
     if (!(error instanceof Killed)) throw error;
     this.kills++;
+    this.follow();
     this.kernel.killIn = this.random() < 0.3 ? 1 + Math.floor(this.random() * 20) : Number.POSITIVE_INFINITY;
   }
 
@@ -97,6 +102,8 @@ class Run {
 
   step(): void {
     const { kernel, random } = this;
+    if (random() < 0.5) this.follow();
+    if (Number.isFinite(kernel.room)) this.#givenUp.add(this.logs.at(-1)!);
     const stream = random() < 0.6 ? 0 : 1;
     const what = random();
     if (what < 0.3) {
@@ -133,6 +140,30 @@ class Run {
     }
   }
 
+  /** Reads what has come since it last did. */
+  follow(): void {
+    for (const fd of this.logs) {
+      const before = this.followed.get(fd) ?? Buffer.alloc(0);
+      this.followed.set(fd, Buffer.concat([before, this.kernel.file(fd).subarray(before.length)]));
+    }
+  }
+
+  /** Whether who followed a log has the lines that are in it now. Their times may be others, if they were written again. */
+  checkFollowed(): void {
+    this.follow();
+    for (const [fd, bytes] of this.followed) {
+      if (this.#givenUp.has(fd)) continue;
+      const [had, has] = [bytes, this.kernel.file(fd)].map((text) =>
+        text
+          .toString('latin1')
+          .split('\n')
+          .slice(0, -1)
+          .map((line) => line.slice(31)),
+      );
+      assert.deepEqual(had, has, `log ${fd}`);
+    }
+  }
+
   /** What the logs say, put together as a reader would, and what is wrong with it. */
   read(): Buffer[] {
     const told = [[], []] as Buffer[][];
@@ -160,6 +191,7 @@ test('killed in any system call, each line is in the log once and whole, in orde
     for (let step = 0; step < 120; step++) run.step();
     run.finish();
     kills += run.kills;
+    run.checkFollowed();
     const told = run.read();
     for (const stream of [0, 1] as const)
       assert.ok(told[stream]!.equals(run.written[stream]!), `seed ${seed}: ${names[stream]} differs`);
@@ -179,6 +211,23 @@ test('killed in each system call in turn of one short life', () => {
     if (run.kills === 0) break;
     assert.ok(at < 10_000);
   }
+});
+
+test('killed in the middle of lines that somebody reads: he goes on in the middle of the same ones', () => {
+  let kills = 0;
+  for (let seed = 0; seed < 400; seed++) {
+    const run = new Run(seed);
+    run.kernel.pipe(pipes[0]).bytes = Buffer.from('from the one\n'.repeat(9));
+    run.kernel.pipe(pipes[1]).bytes = Buffer.from('and from the other\n'.repeat(7));
+    for (const stream of [0, 1] as const) run.attempt(() => void run.log.take(stream, pipes[stream], 1000));
+    run.kernel.killIn = 1 + (seed % 8);
+    run.attempt(() => run.log.write(1, false));
+    run.kernel.killIn = Number.POSITIVE_INFINITY;
+    for (const stream of [0, 1] as const) run.attempt(() => run.log.write(stream, false));
+    run.checkFollowed();
+    kills += run.kills;
+  }
+  assert.ok(kills > 100, `only ${kills} kills`);
 });
 
 test('a full disk: whole lines stay, nothing is torn, and the rest comes when there is room', () => {

@@ -69,6 +69,11 @@ export class SpooledLog {
   #unnoted = false;
   /** The log has something torn at its end, from here on. */
   #torn: number | undefined;
+  /**
+   * Lines of this stream may have been cut off where they were torn. They come before those of the other one, and as they were but for their times:
+   * who has read a part of them already goes on in the middle of the same line.
+   */
+  #cut: 0 | 1 | undefined;
   /** How much more than usual the spools take: all that is in a pipe nobody will write to any more. */
   extraRoom = 0;
 
@@ -114,17 +119,19 @@ export class SpooledLog {
       if (this.#heads[stream] > this.#sizes[stream]) this.#heads[stream] = 0;
       this.#scanned[stream] = this.#heads[stream];
     }
-    this.#note();
+    // What is going to be written again stays noted until it is.
+    if (this.#cut === undefined) this.#note();
   }
 
   /** Whether what was being added to the log is there. A part of it is cut off. */
-  #isThere(log: FileIdentity, { offset, length }: { offset: number; length: number }): boolean {
+  #isThere(log: FileIdentity, { stream, offset, length }: LogStep): boolean {
     const { fd, identity } = this.#log!;
     // A log that is gone, and all that was in it.
     if (identity.ino !== log.ino || identity.dev !== log.dev) return false;
     const size = this.#kernel.size(fd);
     if (size >= offset + length) return true;
     if (size > offset) this.#kernel.truncate(fd, offset);
+    this.#cut = stream;
     return false;
   }
 
@@ -167,6 +174,8 @@ export class SpooledLog {
    * @throws LogBlocked
    */
   write(stream: 0 | 1, end: boolean): void {
+    const cut = this.#cut;
+    if (cut !== undefined && cut !== stream) this.write(cut, false);
     if (!end && this.#scanned[stream] > this.#heads[stream] && this.#unfinished(stream)) return;
     try {
       this.#settle();
@@ -185,6 +194,14 @@ export class SpooledLog {
 
   /** Goes on in another file. The one before is the caller's to close. @throws LogBlocked */
   change(log: LogFile): LogFile {
+    const cut = this.#cut;
+    try {
+      if (cut !== undefined) this.write(cut, false);
+    } catch (error) {
+      // It is worth more to have room in a new one.
+      if (!(error instanceof LogBlocked)) throw error;
+    }
+    this.#cut = undefined;
     try {
       this.#settle();
     } catch (error) {
@@ -244,6 +261,7 @@ export class SpooledLog {
       return true;
     }
     this.#append(stream, head, input, format, length, end && whole);
+    this.#cut = undefined;
     return !(whole && unfinished);
   }
 
@@ -260,6 +278,7 @@ export class SpooledLog {
       // Whole lines stay, because somebody may have read them already.
       const whole = done === 0 ? 0 : output.lastIndexOf(10, done - 1) + 1;
       this.#torn = offset + whole;
+      this.#cut = stream;
       if (whole > 0) {
         format.format(input, output.subarray(0, whole), this.#max, end);
         this.#heads[stream] = head + format.consumed;
