@@ -1,4 +1,5 @@
 export * from './cgroups.ts';
+export * from './end-group.ts';
 export * from './expect-move.ts';
 export { type Roots, unlimited } from './files.ts';
 export * from './group.ts';

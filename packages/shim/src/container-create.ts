@@ -11,6 +11,7 @@ import { Container } from './container.ts';
 import { enterShimCgroup } from './container-cgroup.ts';
 import { log } from './log.ts';
 import { isNative, runtimeCommand, runtimeStatus } from './oci-runtime.ts';
+import { removeUnfinished, wasKilled } from './remove-unfinished.ts';
 import { mountRootfs, unmountRootfs } from './rootfs.ts';
 import { isMissing, readPid } from './runtime-answers.ts';
 import { readRuntimeOptions } from './runtime-options.ts';
@@ -73,6 +74,7 @@ export async function createContainer(
     },
     init,
   );
+  const begunMs = performance.now();
   const announced = Promise.withResolvers<void>();
   init.announced = announced.promise;
   // Written before anything is done that would have to be undone.
@@ -115,6 +117,7 @@ export async function createContainer(
     });
     container.save();
   } catch (error) {
+    if (wasKilled(error)) await removeUnfinished(container.identity, (performance.now() - begunMs) / 1000);
     await undo(container);
     throw error;
   }

@@ -129,11 +129,14 @@ function environmentOf(command: RuntimeCommand, verb: string | undefined): Recor
 /** A runtime call that failed: `message` is already the text for the client, without what was attempted. */
 export class RuntimeError extends Error {
   readonly exitStatus: number;
+  /** A signal ended it. */
+  readonly killed: boolean;
 
-  constructor(message: string, exitStatus: number) {
+  constructor(message: string, exitStatus: number, killed = false) {
     super(message);
     this.name = 'RuntimeError';
     this.exitStatus = exitStatus;
+    this.killed = killed;
   }
 }
 
@@ -183,6 +186,7 @@ async function runToEnd(command: RuntimeCommand, args: readonly string[], option
         `${path.basename(command.binary)} did not terminate successfully: ${why}${said && `: ${said}`}`,
       ),
       exit.exitStatus,
+      Boolean(exit.signal),
     );
   } finally {
     if (output !== undefined) closeSync(output);

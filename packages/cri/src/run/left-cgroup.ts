@@ -1,16 +1,10 @@
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Code, hasCode } from '@gantry/api';
-import { type Cgroup, isSystemdPath, loadCgroup, removeEmptyCgroup, systemdCgroupPath } from '@gantry/cgroups';
+import { type Cgroup, endGroup, isSystemdPath, loadCgroup, systemdCgroupPath } from '@gantry/cgroups';
 import type { Logger } from '@gantry/daemon/core/log/logger.ts';
 import type { RuntimeSpec } from '@gantry/oci';
-import { hasErrno } from '@gantry/sys';
 
 /** What a container's own cgroup tells when nobody else can, or has to be emptied of. */
-
-/** How long the kernel may take to end what was killed, milliseconds. */
-const endMs = 10_000;
-const pollMs = 20;
 
 /** The path of the cgroup that is a container's alone; undefined if there is none, or it may be others' too. */
 function pathOf(id: string, spec: RuntimeSpec | undefined): string | undefined {
@@ -39,21 +33,9 @@ export async function endLeftProcesses(id: string, spec: RuntimeSpec | undefined
   const named = pathOf(id, spec);
   if (named === undefined) return;
   try {
-    const group = await cgroupAt(named);
-    if (!group) return;
-    const deadline = performance.now() + endMs;
-    for (let killed = false; ; await sleep(pollMs)) {
-      const processes = await group.procs(true);
-      if (processes.length === 0) break;
-      if (!killed) log.warn('processes of a container whose task is gone are killed', { id, processes });
-      killed = true;
-      await group.kill();
-      if (performance.now() > deadline) throw new Error(`still there: ${processes}`);
-    }
-    await removeEmptyCgroup(named);
+    const processes = await endGroup(named);
+    if (processes.length > 0) log.warn('processes of a container whose task is gone are killed', { id, processes });
   } catch (error) {
-    // It went by itself.
-    if (hasCode(error, Code.NotFound) || hasErrno(error, 'ENOENT', 'ENODEV')) return;
     log.error('processes of a container whose task is gone cannot be ended', { error, id });
   }
 }
