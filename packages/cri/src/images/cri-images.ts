@@ -114,7 +114,7 @@ export class CriImages {
             credentials: eitherCredentials(options.credentials, this.#legacy?.credentials),
             hosts: this.#legacy?.hosts,
             hostsDirectory: config.registry.config_path || undefined,
-            progress: () => watch.progressed(),
+            network: watch,
             pull: pullOptions(config),
           },
         ),

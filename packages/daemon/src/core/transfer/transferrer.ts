@@ -28,6 +28,18 @@ export interface TransferOptions {
   hosts?: HostsProvider | undefined;
   /** For callers inside the daemon: how an image is pulled, where that is not as the daemon is set. */
   pull?: PullOptions | undefined;
+  /** For callers inside the daemon. */
+  network?: NetworkWatch | undefined;
+}
+
+/** Who wants to know whether a pull waits for a registry, or for something else: a place among the downloads, another pull, an unpacking. */
+export interface NetworkWatch {
+  /** A registry has been asked. */
+  begin(): void;
+  /** It has sent something. */
+  moved(): void;
+  /** One for each `begin`. */
+  end(): void;
 }
 
 export interface PullOptions {

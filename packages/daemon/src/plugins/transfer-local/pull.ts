@@ -2,7 +2,7 @@ import { invalidArgument, type SpanAttributes, StatusError, traced } from '@gant
 import { type Descriptor, isIndexType, isLayerType, isManifestType, MediaType } from '@gantry/oci';
 import type { BlobSource, RangeOptions, RegistryClient } from '@gantry/registry';
 import type { RequestContext } from '../../core/request-context.ts';
-import type { TransferOptions } from '../../core/transfer/transferrer.ts';
+import type { NetworkWatch, TransferOptions } from '../../core/transfer/transferrer.ts';
 import { verifyPull } from '../../core/verification/verify-image.ts';
 import { addSource, distributionSource } from './distribution-source.ts';
 import { describe, type ImageStoreEndpoint, type RegistryEndpoint } from './endpoints.ts';
@@ -50,7 +50,8 @@ async function pullImage(
   await withLease({ ...ctx, step: true }, env.leases, async (leased) => {
     await using client = source.open();
     report({ event: `Resolving from ${describe(source)}` });
-    const { name, descriptor } = await resolve(client, source.reference, ctx.signal);
+    const resolving = () => resolve(client, source.reference, ctx.signal);
+    const { name, descriptor } = await watched(options.network, resolving);
     if (descriptor.mediaType === MediaType.DockerManifestV1) {
       throw invalidArgument('schema 1 image manifests are no longer supported: invalid argument');
     }
@@ -65,6 +66,7 @@ async function pullImage(
       all: downloads === undefined ? env.downloads : new Semaphore(0),
       ranges: rangesOf(env, layerFetchBuffer ? { ...source, layerFetchBuffer } : source),
       annotate: annotateLayers,
+      network: options.network,
     };
     await new ImagePull(leased, env, client, name, selectionOf(store), targets, tracker, limits).run(descriptor);
     for (const image of await storeImages(leased, env.images, store, descriptor)) {
@@ -72,6 +74,15 @@ async function pullImage(
     }
     report({ event: `Completed pull from ${describe(source)}` });
   });
+}
+
+async function watched<T>(network: NetworkWatch | undefined, work: () => Promise<T>): Promise<T> {
+  network?.begin();
+  try {
+    return await work();
+  } finally {
+    network?.end();
+  }
 }
 
 function resolve(
@@ -100,6 +111,7 @@ interface PullLimits {
   all: Semaphore;
   annotate: boolean;
   ranges: RangeOptions | undefined;
+  network: NetworkWatch | undefined;
 }
 
 /** Blobs of one image that are looked up, waited for or fetched at once: an index may name thousands. */
@@ -233,6 +245,7 @@ class ImagePull {
     const source = addSource(undefined, key, repository);
     this.#tracker.add(descriptor);
     const { signal } = this.#ctx;
+    const { transfers, all, network } = this.#limits;
     const fetching = async (): Promise<boolean> => {
       const release = await fetches.acquire(`${this.#ctx.namespace}/${descriptor.digest}`, signal);
       try {
@@ -242,8 +255,11 @@ class ImagePull {
           labels: source === undefined ? {} : { [key]: source },
           ...(hasChildren(descriptor) && { labelsOf: (bytes: Uint8Array) => childLabelsIn(descriptor, bytes) }),
           open: (offset, signal) => this.#read(descriptor, offset, signal),
-          download: (copy) => this.#limits.transfers.run(() => this.#limits.all.run(copy, signal), signal),
-          onProgress: (bytes) => this.#tracker.update(descriptor, bytes),
+          download: (copy) => transfers.run(() => all.run(() => watched(network, copy), signal), signal),
+          onProgress: (bytes) => {
+            this.#tracker.update(descriptor, bytes);
+            network?.moved();
+          },
           ...(isLayerType(descriptor.mediaType) && { onGrowing }),
         });
       } finally {
