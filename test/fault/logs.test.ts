@@ -7,12 +7,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { CriLab } from '../lib/cri-lab.ts';
 import { eventually } from '../lib/processes.ts';
 import { makeTempDir } from '../lib/temp-dir.ts';
+import { LogFollower } from './log-follower.ts';
 import { Random } from './random.ts';
 import { faultRounds } from './rounds.ts';
 
 /**
  * `kill -9` of the daemon at random moments while containers flood their logs on both streams: each line is in the log once and whole, in
- * its stream's order, also of a container that ends while it happens. `GANTRY_FAULT_SEED` repeats the choices of a run,
+ * its stream's order, also of a container that ends while it happens, and for who follows the log meanwhile. `GANTRY_FAULT_SEED` repeats the choices of a run,
  * `GANTRY_FAULT_ROUNDS` sets the number of kills.
  */
 const rounds = faultRounds(10);
@@ -82,6 +83,7 @@ describe('logs of containers, and the daemon killed', { skip: CriLab.missing() }
     };
     const podIds = { own: await lab.ok('runp', pods.own), host: await lab.ok('runp', pods.host) };
     const floods: { id: string; log: string }[] = [];
+    const followers: LogFollower[] = [];
     for (const [pod, name, command, more] of [
       ['own', 'blocks', flood, {}],
       ['own', 'lines', lines, {}],
@@ -91,6 +93,7 @@ describe('logs of containers, and the daemon killed', { skip: CriLab.missing() }
       const id = await lab.ok('create', podIds[pod], config, pods[pod]);
       await lab.ok('start', id);
       floods.push({ id, log: logOf(pod, name) });
+      followers.push(new LogFollower(logOf(pod, name)));
     }
     const shorts: { id: string; log: string }[] = [];
     for (let round = 0; round < rounds; round++) {
@@ -105,7 +108,8 @@ describe('logs of containers, and the daemon killed', { skip: CriLab.missing() }
       await lab.daemon.start();
     }
     for (const { id } of [...floods, ...shorts]) await exited(id);
-    for (const { log } of floods) {
+    for (const follower of followers) await follower.end();
+    for (const log of [...floods.map(({ log }) => log), ...followers.map(({ copy }) => copy)]) {
       const counts = await readNumbered(log);
       assert.ok(counts.stdout > 1000 && counts.stderr > 300, `${log}: ${JSON.stringify(counts)}`);
     }

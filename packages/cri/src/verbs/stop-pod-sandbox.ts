@@ -44,7 +44,7 @@ export async function stopSandbox(cri: Cri, sandbox: PodSandbox): Promise<void> 
 const startWaitMs = 10_000;
 
 async function stopMember(cri: Cri, container: CriContainer): Promise<void> {
-  await Promise.race([container.starting, sleep(startWaitMs, undefined, { ref: false })]);
+  if (container.starting) await Promise.race([container.starting, sleep(startWaitMs, undefined, { ref: false })]);
   try {
     await stopRunningContainer(cri, container, 0);
   } catch (error) {
