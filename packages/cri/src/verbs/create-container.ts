@@ -134,14 +134,6 @@ export async function createContainer(
       await injectDevices(cri, spec, config);
     return { spec, volumes, mounts };
   };
-  const [{ spec, volumes, mounts }, rootfs] = await together(
-    makeSpec().catch((error: unknown) => {
-      throw StatusError.wrap(error, `failed to generate container "${id}" spec`);
-    }),
-    // The container's record, which is durable, comes after it.
-    snapshotter.prepare({ ...ctx, step: true }, id, image.chainId, { labels: snapshotLabels(options?.usernsOptions) }),
-  );
-
   const metadata: ContainerMetadata = {
     id,
     name,
@@ -155,16 +147,30 @@ export async function createContainer(
     stopSignal: stopSignalOf(config, image.config),
     processLabel: labels.process,
   };
-  const container: CriContainer = {
-    id,
-    metadata,
-    status: newStatus(nanosOf(now()), toldResources(spec, undefined, config.linux?.resources)),
-    exited: Promise.resolve(),
+  // All but the record while the snapshot is made.
+  const describe = async () => {
+    const { spec, volumes, mounts } = await makeSpec().catch((error: unknown) => {
+      throw StatusError.wrap(error, `failed to generate container "${id}" spec`);
+    });
+    const container: CriContainer = {
+      id,
+      metadata,
+      status: newStatus(nanosOf(now()), toldResources(spec, undefined, config.linux?.resources)),
+      exited: Promise.resolve(),
+    };
+    await cri.hooks.createContainer(sandbox, container, spec);
+    undoing('plugins', () => cri.hooks.undoCreateContainer(sandbox, container));
+    container.status.resources = toldResources(spec, undefined, config.linux?.resources);
+    container.user = spec.process?.user;
+    if (restored) container.status.restore = true;
+    await writeStatus(root, container.status);
+    return { spec, volumes, mounts, container };
   };
-  await cri.hooks.createContainer(sandbox, container, spec);
-  undoing('plugins', () => cri.hooks.undoCreateContainer(sandbox, container));
-  container.status.resources = toldResources(spec, undefined, config.linux?.resources);
-  container.user = spec.process?.user;
+  const [{ spec, volumes, mounts, container }, rootfs] = await together(
+    describe(),
+    // The container's record, which is durable, comes after it.
+    snapshotter.prepare({ ...ctx, step: true }, id, image.chainId, { labels: snapshotLabels(options?.usernsOptions) }),
+  );
 
   if (podIdMapping(options?.usernsOptions)) {
     await cri.volumes.copyUpUnmapped(ctx, snapshotter, image.chainId, volumes);
@@ -173,23 +179,19 @@ export async function createContainer(
   if (restored) {
     await restoreRoot(cri, ctx, restored, rootfs);
     await restoreLog(restored, metadata.logPath);
-    container.status.restore = true;
   }
   undoing('container', () => cri.records.containers.delete(quiet, id));
-  await together(
-    writeStatus(root, container.status),
-    cri.records.containers.create(ctx, {
-      id,
-      labels: { ...config.labels, [CriLabel.containerKind]: 'container' },
-      image: imageName,
-      runtime: { name: runtimeName(handler), options: runtimeOptions(handler) },
-      spec: jsonAny(TypeUrl.RuntimeSpec, encodeJson(spec)),
-      snapshotter: snapshotter.name,
-      snapshotKey: id,
-      extensions: { [Extension.container]: containerExtension(metadata) },
-      sandboxId: sandbox.id,
-    }),
-  );
+  await cri.records.containers.create(ctx, {
+    id,
+    labels: { ...config.labels, [CriLabel.containerKind]: 'container' },
+    image: imageName,
+    runtime: { name: runtimeName(handler), options: runtimeOptions(handler) },
+    spec: jsonAny(TypeUrl.RuntimeSpec, encodeJson(spec)),
+    snapshotter: snapshotter.name,
+    snapshotKey: id,
+    extensions: { [Extension.container]: containerExtension(metadata) },
+    sandboxId: sandbox.id,
+  });
   signal.throwIfAborted();
   // Whoever removes the pod has not seen this container among its own.
   requireRunning(sandbox);

@@ -36,26 +36,26 @@ export async function removeOneContainer(cri: Cri, container: CriContainer): Pro
 
 async function remove(cri: Cri, container: CriContainer): Promise<void> {
   const { id, metadata } = container;
-  const ctx = criContext();
   const sandbox = cri.sandboxes.find(metadata.sandboxId);
   if (sandbox)
     await cri.hooks.removeContainer(sandbox, container).catch((error) => cri.log.warn('hook', { error, id }));
   await container.io?.close();
-  try {
-    const record = await cri.records.containers.get(ctx, id);
-    await cri.snapshotters
-      .get(ctx, record.snapshotter)
-      // The end of the container's record, which is durable, comes after it.
-      .remove({ ...ctx, step: true }, record.snapshotKey)
-      .catch((error) => {
-        if (!hasCode(error, Code.NotFound)) throw error;
-      });
-    await cri.records.containers.delete(ctx, id);
-  } catch (error) {
-    if (!hasCode(error, Code.NotFound)) throw error;
-  }
-  await together(removeAllBeneath(dirs.containerState(cri, id)), removeAllBeneath(dirs.containerRoot(cri, id)));
+  await together(removeRecords(cri, id), removeAllBeneath(dirs.containerState(cri, id)));
+  await removeAllBeneath(dirs.containerRoot(cri, id));
   cri.containers.delete(id);
   if (metadata.processLabel !== sandbox?.metadata.processLabel) cri.selinux.release(metadata.processLabel);
   cri.containerNames.release(metadata.name, id);
+}
+
+/** The snapshot's and the container's, of which the latter is durable and comes after the other: written together, for one wait. */
+async function removeRecords(cri: Cri, id: string): Promise<void> {
+  const ctx = criContext();
+  const unlessGone = (error: unknown): void => {
+    if (!hasCode(error, Code.NotFound)) throw error;
+  };
+  const record = await cri.records.containers.get(ctx, id).catch(unlessGone);
+  if (!record) return;
+  const removeSnapshot = async () =>
+    cri.snapshotters.get(ctx, record.snapshotter).remove({ ...ctx, step: true }, record.snapshotKey);
+  await together(removeSnapshot().catch(unlessGone), cri.records.containers.delete(ctx, id).catch(unlessGone));
 }

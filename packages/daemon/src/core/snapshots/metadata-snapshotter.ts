@@ -185,27 +185,60 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
     const within = this.backend.flush ? { ...ctx, step: true } : ctx;
     try {
       const backendOptions = { labels: inheritedLabels(labels) };
-      const mounts = await (kind === 'active'
-        ? this.backend.prepare(backendKey, backendParent, backendOptions, within)
-        : this.backend.view(backendKey, backendParent, backendOptions, within)
+      const prepared = (
+        kind === 'active'
+          ? this.backend.prepare(backendKey, backendParent, backendOptions, within)
+          : this.backend.view(backendKey, backendParent, backendOptions, within)
       ).catch(async (error) => {
         if (target && hasCode(error, Code.AlreadyExists))
           await this.#takeRemote(ctx, target, parent, backendParent, labels);
         throw error;
       });
-      try {
-        await Promise.all([
-          ctx.step ? undefined : this.backend.flush?.(),
-          this.#settings.store.update((tx) => this.#record(tx, ctx, kind, key, parent, backendKey, labels), ctx),
-        ]);
-      } catch (error) {
-        await this.#drop(ctx, backendKey);
-        throw error;
+      const record = () =>
+        this.#settings.store.update((tx) => this.#record(tx, ctx, kind, key, parent, backendKey, labels), ctx);
+      const mounts =
+        ctx.step && this.backend.flush && !target
+          ? await this.#both(ctx, { key, parent, backendKey }, prepared, record())
+          : await this.#oneByOne(ctx, backendKey, prepared, record);
+      if (kind === 'active') {
+        const event = { key, parent, snapshotter: this.name };
+        this.#settings.events.publishMessage(ctx.namespace, '/snapshot/prepare', SnapshotPrepareSchema, event);
       }
       return mounts;
     } finally {
       this.inFlight.delete(backendKey);
     }
+  }
+
+  async #oneByOne(
+    ctx: RequestContext,
+    backendKey: string,
+    prepared: Promise<Mount[]>,
+    record: () => Promise<void>,
+  ): Promise<Mount[]> {
+    const mounts = await prepared;
+    try {
+      await Promise.all([ctx.step ? undefined : this.backend.flush?.(), record()]);
+    } catch (error) {
+      await this.#drop(ctx, backendKey);
+      throw error;
+    }
+    return mounts;
+  }
+
+  /** A step that has a database of its own below is noted in both at once. One without the other is taken back, at the next start too. */
+  async #both(
+    ctx: RequestContext,
+    { key, parent, backendKey }: { key: string; parent: string; backendKey: string },
+    preparing: Promise<Mount[]>,
+    recording: Promise<void>,
+  ): Promise<Mount[]> {
+    const [prepared, recorded] = await Promise.allSettled([preparing, recording]);
+    if (prepared.status === 'fulfilled' && recorded.status === 'fulfilled') return prepared.value;
+    if (recorded.status === 'fulfilled')
+      await this.#settings.store.update((tx) => this.#forget(tx, ctx, key, parent), { step: true });
+    if (prepared.status === 'fulfilled') await this.#drop(ctx, backendKey);
+    throw prepared.status === 'rejected' ? prepared.reason : (recorded as PromiseRejectedResult).reason;
   }
 
   #record(
@@ -217,7 +250,7 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
     backendKey: string,
     labels: Record<string, string>,
   ): void {
-    const { namespaces, events } = this.#settings;
+    const { namespaces } = this.#settings;
     const where = keys.snapshot(ctx.namespace, this.name, key);
     if (tx.has(where)) throw taken(key);
     if (parent !== '' && !tx.has(keys.snapshot(ctx.namespace, this.name, parent))) throw missingParent(parent);
@@ -226,14 +259,6 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
     const at = now();
     tx.put(where, { backendKey, kind, parent, labels, createdAt: at, updatedAt: at } satisfies SnapshotRecord);
     if (parent !== '') tx.put(keys.snapshotChild(ctx.namespace, this.name, parent, key), {});
-    if (kind !== 'active') return;
-    tx.afterCommit(() =>
-      events.publishMessage(ctx.namespace, '/snapshot/prepare', SnapshotPrepareSchema, {
-        key,
-        parent,
-        snapshotter: this.name,
-      }),
-    );
   }
 
   #parentKey(ctx: RequestContext, parent: string): string {

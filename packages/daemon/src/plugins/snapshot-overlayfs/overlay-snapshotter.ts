@@ -187,10 +187,26 @@ export class OverlaySnapshotter implements Snapshotter {
     const id = this.#storage.nextId();
     const snapshot = await this.#directories.make(
       id,
-      () => this.#lay(id, kind, labels, nearest),
-      () => this.#storage.create(id, kind, key, parent, labels, step),
+      () => Promise.resolve(),
+      () =>
+        step
+          ? this.#layAndRecord(
+              key,
+              this.#lay(id, kind, labels, nearest),
+              this.#storage.create(id, kind, key, parent, labels, step),
+            )
+          : this.#lay(id, kind, labels, nearest).then(() => this.#storage.create(id, kind, key, parent, labels)),
     );
     return this.#mounts(snapshot);
+  }
+
+  /** Both at once: a record whose directories a killed daemon did not make has them made at the next start, as after a power cut. */
+  async #layAndRecord(key: string, laying: Promise<void>, recording: Promise<StoredSnapshot>): Promise<StoredSnapshot> {
+    const [laid, recorded] = await Promise.allSettled([laying, recording]);
+    if (recorded.status === 'rejected') throw recorded.reason;
+    if (laid.status === 'fulfilled') return recorded.value;
+    await this.#storage.remove(key, true);
+    throw laid.reason;
   }
 
   /** Makes what is not there of the directories within a snapshot's own. */
