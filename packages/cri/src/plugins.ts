@@ -79,7 +79,7 @@ export const criImagesPlugin = definePlugin({
   config: imagesConfig,
   init(context): CriImagesInstance {
     checkRuntimePlatforms(context.config);
-    const { content, images: records, snapshotters, gc } = context.get(PluginTypes.Metadata);
+    const { content, images: records, snapshotters, gc, store } = context.get(PluginTypes.Metadata);
     const transfer = context.get(PluginTypes.Transfer, 'local');
     const images = new CriImages({
       config: context.config,
@@ -87,6 +87,7 @@ export const criImagesPlugin = definePlugin({
       content,
       transfer,
       collect: () => gc.collect(),
+      flush: () => store.flush(),
       log: context.log,
     });
     context.onClose(followImages(images, context.get(PluginTypes.Event), context.log));

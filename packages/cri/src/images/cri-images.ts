@@ -25,6 +25,8 @@ export interface CriImagesOptions {
   transfer: Transferrer;
   /** Waits for a garbage collection. */
   collect: () => Promise<unknown>;
+  /** Waits until all that has been recorded so far is on disk. */
+  flush: () => Promise<void>;
   log: Logger;
 }
 
@@ -107,7 +109,7 @@ export class CriImages {
       using watch = new PullWatch(config.image_pull_progress_timeout, ctx.signal);
       await watch.run(
         transfer.transfer(
-          { ...ctx, signal: watch.signal },
+          { ...ctx, signal: watch.signal, step: true },
           packAny(OCIRegistrySchema, { reference: name, resolver: { headers } }),
           packAny(ImageStoreSchema, { name, labels, platforms: [platform], unpacks: [{ platform, snapshotter }] }),
           {
@@ -121,8 +123,10 @@ export class CriImages {
       );
       const record = await images.get(ctx, name);
       const facts = await this.#view.facts(ctx, record.target);
-      await this.#nameWithDigestAndId(ctx, record, facts);
+      await this.#nameWithDigestAndId({ ...ctx, step: true }, record, facts);
       if (config.discard_unpacked_layers) await this.#discardLayers(ctx, facts);
+      // One wait for the disk for everything that the pull has recorded.
+      await this.#options.flush();
       await this.#view.refresh(ctx);
       const image = this.#view.byId(facts.id);
       return image ?? { ...facts, tags: [], digests: [], pinned: false, createdAt: 0n };
@@ -170,7 +174,6 @@ export class CriImages {
     const { target, labels } = record;
     const { locator } = parseReference(record.name);
     const names = [facts.id, `${locator}@${target.digest}`].filter((name) => name !== record.name);
-    // At once, for one wait for the disk.
     await Promise.all(names.map((name) => this.#save(ctx, { name, target, labels })));
   }
 
@@ -199,12 +202,18 @@ export class CriImages {
   /** Removes every record of the image that the reference is of. One that is not there is well. */
   async remove(ctx: RequestContext, reference: string): Promise<void> {
     if (!(await this.find(ctx, reference))) return;
-    await this.#naming.run('', async () => {
+    const collecting = await this.#naming.run('', async () => {
       const image = await this.find(ctx, reference);
-      if (image) await this.#removeRecords(ctx, [...image.tags, ...image.digests, image.id]);
+      if (!image) return undefined;
+      const removed = this.#removeRecords(ctx, [...image.tags, ...image.digests, image.id]);
+      // Its transaction is right behind theirs, and brings them to disk.
+      const collection = this.#options.collect();
+      collection.catch(() => undefined);
+      await removed;
+      return { collection };
     });
-    // It waits for the disk, and the space is free when the caller is answered.
-    await this.#options.collect();
+    // The space is free when the caller is answered.
+    await collecting?.collection;
   }
 
   /** At once, for one write of all. */

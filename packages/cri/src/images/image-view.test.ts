@@ -25,6 +25,7 @@ describe('the images that CRI sees', () => {
       content: meta.content,
       transfer: {} as Transferrer,
       collect: () => meta.gc.collect(),
+      flush: () => meta.store.flush(),
       log: meta.log,
     });
     stop = followImages(images, meta.exchange, meta.log);

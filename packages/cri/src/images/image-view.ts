@@ -114,6 +114,7 @@ export class ImageView {
   async #take(ctx: RequestContext, name: string, record: Image | undefined): Promise<void> {
     const facts = record && (await this.#factsOf(ctx, record));
     const before = this.#entries.get(name);
+    if (before && record && before.facts === facts && looksTheSame(before.record, record)) return;
     if (record) this.#entries.set(name, { record, facts });
     else this.#entries.delete(name);
     if (record && !facts) this.#incomplete.add(name);
@@ -164,6 +165,14 @@ export class ImageView {
     for (const name of names) if (!isDigest(name)) (name.includes('@') ? image.digests : image.tags).push(name);
     this.#images.set(id, image);
   }
+}
+
+function looksTheSame(a: Image, b: Image): boolean {
+  return (
+    a.target.digest === b.target.digest &&
+    a.labels[CriLabel.pinned] === b.labels[CriLabel.pinned] &&
+    nanosOf(a.createdAt) === nanosOf(b.createdAt)
+  );
 }
 
 function firstOf(names: ReadonlySet<string>): string {

@@ -84,7 +84,7 @@ export class MetadataImages implements ImageStore {
         }),
       );
       return { name: image.name, ...record };
-    });
+    }, ctx);
     this.#gc.mutated(false);
     return created;
   }
@@ -106,7 +106,7 @@ export class MetadataImages implements ImageStore {
         }),
       );
       return { name: image.name, ...record };
-    });
+    }, ctx);
     this.#gc.mutated(true);
     return updated;
   }

@@ -295,6 +295,11 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
     }
   }
 
+  measure(ctx: RequestContext, key: string): void {
+    const record = this.#find(ctx, key);
+    if (record?.kind === 'active') this.backend.measure?.(record.backendKey);
+  }
+
   async commit(ctx: RequestContext, name: string, key: string, options: CommitSnapshotOptions = {}): Promise<void> {
     if (name === '') throw invalidArgument('snapshot name must not be empty: invalid argument');
     const { store, events, mutated } = this.#settings;

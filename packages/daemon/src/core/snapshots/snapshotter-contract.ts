@@ -212,6 +212,21 @@ export function snapshotterContract(
       });
     });
 
+    it('counts ahead of the commit, where it can, what was written by then', async (t) => {
+      if (!snapshotter.measure) return t.skip('this snapshotter cannot');
+      for (const key of ['first', 'second']) {
+        await within(await snapshotter.prepare(key, ''), (root) =>
+          writeFile(path.join(root, key), Buffer.alloc(1 << 18, 1)),
+        );
+        snapshotter.measure(key);
+      }
+      const { size } = await snapshotter.usage('first');
+      await snapshotter.remove('second');
+      await snapshotter.commit('done', 'first');
+      assert.ok(size >= 1 << 18);
+      assert.deepEqual(await snapshotter.usage('done'), { inodes: 2, size });
+    });
+
     it('counts usage of a layer alone, hard links once', async () => {
       await layer('base', '', (root) => writeFile(path.join(root, 'big'), Buffer.alloc(1 << 20, 1)));
       const base = await snapshotter.usage('base');

@@ -66,6 +66,8 @@ export interface Snapshotter {
   mounts(key: string, ctx?: RequestContext): Promise<Mount[]>;
   prepare(key: string, parent: string, options?: SnapshotOptions, ctx?: RequestContext): Promise<Mount[]>;
   view(key: string, parent: string, options?: SnapshotOptions, ctx?: RequestContext): Promise<Mount[]>;
+  /** Nothing will be written to that active snapshot any more: what its commit has to count may be counted from now on. */
+  measure?(key: string): void;
   commit(name: string, key: string, options?: CommitSnapshotOptions, ctx?: RequestContext): Promise<void>;
   remove(key: string, ctx?: RequestContext): Promise<void>;
   list(ctx?: RequestContext): AsyncIterable<SnapshotInfo>;

@@ -42,6 +42,8 @@ export class OverlaySnapshotter implements Snapshotter {
   readonly #trees: TreeJobs;
   readonly #disk: FileSystemSync;
   readonly #settling: SharedRun;
+  /** Counted, or being counted, ahead of the commit. */
+  readonly #measured = new Map<number, Promise<SnapshotUsage>>();
 
   private constructor(
     storage: SnapshotStorage,
@@ -121,9 +123,18 @@ export class OverlaySnapshotter implements Snapshotter {
     return this.#create('view', key, parent, options?.labels ?? {});
   }
 
+  measure(key: string): void {
+    const { id } = this.#storage.getActive(key);
+    const usage = this.#trees.usage(this.#upper(id));
+    this.#measured.set(id, usage);
+    // Whoever commits later counts anew.
+    usage.catch(() => this.#measured.delete(id));
+  }
+
   async commit(name: string, key: string, options: CommitSnapshotOptions = {}, ctx?: RequestContext): Promise<void> {
     const { id } = this.#storage.getActive(key);
-    const usage = await this.#trees.usage(this.#upper(id));
+    const usage = await (this.#measured.get(id) ?? this.#trees.usage(this.#upper(id)));
+    this.#measured.delete(id);
     const unsynced = ctx?.step === true && options.layer !== undefined;
     if (!unsynced) await this.#disk.sync();
     await this.#storage.commit(name, key, usage, { ...options, unsynced }, ctx?.step);
@@ -154,6 +165,7 @@ export class OverlaySnapshotter implements Snapshotter {
 
   async remove(key: string, ctx?: RequestContext): Promise<void> {
     const id = await this.#storage.remove(key, ctx?.step);
+    this.#measured.delete(id);
     if (this.#options.syncRemove) await this.#directories.remove(id);
   }
 

@@ -137,6 +137,7 @@ export class ChainUnpack {
     try {
       const mounts = bottom ? prepared.mounts : asUpperDirectories(prepared.mounts);
       await this.#unpack(work, mounts, { standalone: !bottom }, true);
+      this.#target.snapshotter.measure?.(this.#ctx, prepared.key);
       return prepared;
     } catch (error) {
       this.#ctx.signal?.throwIfAborted();

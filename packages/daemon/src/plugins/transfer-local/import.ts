@@ -33,7 +33,7 @@ export async function importImages(
     if (walk.visited < 2) throw unknown('image might be filtered out');
     const save = async (descriptor: Descriptor, storing: typeof storeImages): Promise<void> => {
       try {
-        for (const image of await storing(leased, env.images, store, descriptor)) {
+        for (const image of await storing({ ...leased, step: ctx.step }, env.images, store, descriptor)) {
           report({ event: 'saved', name: image.name, descriptor });
         }
       } catch (error) {

@@ -46,7 +46,7 @@ async function pullImage(
   options: TransferOptions,
 ): Promise<void> {
   const report = options.progress ?? (() => undefined);
-  // The image record is the last change, and durable with all before it.
+  // The image record is the last change, and durable with all before it; or the caller makes one after it.
   await withLease({ ...ctx, step: true }, env.leases, async (leased) => {
     await using client = source.open();
     report({ event: `Resolving from ${describe(source)}` });
@@ -69,7 +69,7 @@ async function pullImage(
       network: options.network,
     };
     await new ImagePull(leased, env, client, name, selectionOf(store), targets, tracker, limits).run(descriptor);
-    for (const image of await storeImages(leased, env.images, store, descriptor)) {
+    for (const image of await storeImages({ ...leased, step: ctx.step }, env.images, store, descriptor)) {
       report({ event: 'saved', name: image.name, descriptor: image.target });
     }
     report({ event: `Completed pull from ${describe(source)}` });

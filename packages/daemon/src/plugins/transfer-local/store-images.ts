@@ -84,11 +84,9 @@ function hasPrefix(name: string, prefix: string): boolean {
 
 async function save(ctx: RequestContext, images: ImageStore, records: readonly Record[]): Promise<Image[]> {
   if (records.length === 0) throw notFound('no image name found: not found');
+  if (records.some(({ name }) => name === '')) throw invalidArgument('image name must not be empty: invalid argument');
   const saved: Image[] = [];
-  for (const record of records) {
-    if (record.name === '') throw invalidArgument('image name must not be empty: invalid argument');
-    saved.push(await createOrUpdate(ctx, images, record));
-  }
+  for (const record of records) saved.push(await createOrUpdate(ctx, images, record));
   return saved;
 }
 
