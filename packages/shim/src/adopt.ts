@@ -1,9 +1,12 @@
+import { existsSync } from 'node:fs';
+import path from 'node:path';
 import { type DescriptorKind, now } from '@gantry/api';
 import { close, hasErrno, pidfdGetInfo, pidfdOpen } from '@gantry/sys';
 import { Container } from './container.ts';
 import type { KeptDescriptors } from './descriptor-keeper.ts';
 import { endInFlight } from './in-flight.ts';
 import { log } from './log.ts';
+import { runRuntime, runtimeOf } from './oci-runtime.ts';
 import { publishExit } from './publish-exit.ts';
 import { unknownExit } from './reaper.ts';
 import { type ContainerRecord, processStartTime, readRecord } from './record.ts';
@@ -27,7 +30,7 @@ export async function adoptContainers(context: ShimContext, containers: Containe
       try {
         const record = readRecord(bundle);
         if (record && record.inFlight !== '') await endInFlight(bundle, record.inFlight);
-        if (!record) context.index.remove(namespace, id);
+        if (!record) await endUnrecorded(context, namespace, id, bundle);
         else if (!record.init || (record.init.pid === 0 && record.inFlight.includes('create')))
           await removeHalfMade(context, record);
         else containers.add(await adoptContainer(context, record));
@@ -36,6 +39,14 @@ export async function adoptContainers(context: ShimContext, containers: Containe
       }
     }),
   );
+}
+
+/** Its bundle is gone, by whatever hand, and the record with it: where the runtime still knows the container, it is ended. */
+async function endUnrecorded(context: ShimContext, namespace: string, id: string, bundle: string): Promise<void> {
+  const runtime = runtimeOf(namespace);
+  if (existsSync(path.join(runtime.root, id)))
+    await runRuntime(runtime, ['delete', '--force', id], { logFile: path.join(bundle, 'log.json') });
+  context.index.remove(namespace, id);
 }
 
 /** Its create never got as far as an answer: nobody knows it, and what there is of it goes. */

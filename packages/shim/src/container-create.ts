@@ -118,7 +118,7 @@ export async function createContainer(
     container.save();
   } catch (error) {
     if (wasKilled(error)) await removeUnfinished(container.identity, (performance.now() - begunMs) / 1000);
-    await undo(container);
+    await removeByForce(container);
     throw error;
   }
   context.publisher.publish(namespace, '/tasks/create', TaskCreateSchema, {
@@ -133,13 +133,13 @@ export async function createContainer(
   return container;
 }
 
-async function undo(container: Container): Promise<void> {
+/** Ends a container, in whatever state it is, and lets go of all that there is of it. Never throws. */
+export async function removeByForce(container: Container): Promise<void> {
   const { identity } = container;
   try {
     if (container.init.pid > 0) await container.runtime('delete', ['delete', '--force', identity.id]);
   } catch (error) {
-    if (!isMissing(error))
-      log.warn('removing a container that could not be created failed', { id: identity.id, error });
+    if (!isMissing(error)) log.warn('removing a container by force failed', { id: identity.id, error });
   }
   try {
     if (identity.rootfsMounted) await unmountRootfs(identity.bundle);

@@ -29,3 +29,38 @@ export function reserve(control: string, namespace: string, id: string, timeoutM
     socket.on('close', () => finish(answer === '' ? 'absent' : 'closing'));
   });
 }
+
+/**
+ * Asks the shim at a control socket one thing. @returns its answer, empty if there was none within the time; undefined if nobody is
+ * there
+ */
+export function askControl(
+  control: string,
+  request: object,
+  timeoutMs: number,
+): Promise<Record<string, string> | undefined> {
+  return new Promise((resolve) => {
+    let connected = false;
+    let answer = '';
+    const socket = connect({ path: control });
+    socket.setTimeout(timeoutMs, () => socket.destroy());
+    socket.on('connect', () => {
+      connected = true;
+      socket.write(`${JSON.stringify(request)}\n`);
+    });
+    socket.on('data', (data) => {
+      answer += data.toString('utf8');
+      if (answer.includes('\n')) socket.destroy();
+    });
+    socket.on('error', () => {});
+    socket.on('close', () => resolve(connected ? parse(answer) : undefined));
+  });
+}
+
+function parse(answer: string): Record<string, string> {
+  try {
+    return JSON.parse(answer) as Record<string, string>;
+  } catch {
+    return {};
+  }
+}

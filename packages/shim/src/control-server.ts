@@ -8,6 +8,8 @@ export interface ControlHandlers {
   reserve(namespace: string, id: string): boolean;
   /** The `delete` action has removed this container behind our back. */
   forget(namespace: string, id: string): void;
+  /** End a container of which nothing is left but what this process knows. @returns false if it is not here */
+  remove(namespace: string, id: string): Promise<boolean>;
   /** What /debug/vars shows beside the process's own numbers. */
   variables(): Record<string, unknown>;
 }
@@ -15,6 +17,7 @@ export interface ControlHandlers {
 interface ControlRequest {
   reserve?: { namespace: string; id: string };
   forget?: { namespace: string; id: string };
+  remove?: { namespace: string; id: string };
 }
 
 const lineMax = 4096;
@@ -38,7 +41,7 @@ export async function serveControl(socketPath: string, handlers: ControlHandlers
       for (let end = text.indexOf('\n'); end >= 0; end = text.indexOf('\n')) {
         const line = text.slice(0, end);
         text = text.slice(end + 1);
-        socket.write(`${JSON.stringify(answer(line, handlers))}\n`);
+        void answer(line, handlers).then((said) => socket.write(`${JSON.stringify(said)}\n`));
       }
       return undefined;
     };
@@ -53,14 +56,15 @@ function isHttp(data: Buffer): boolean {
   return data[0] !== undefined && data[0] >= 0x41 && data[0] <= 0x5a;
 }
 
-function answer(line: string, handlers: ControlHandlers): Record<string, string> {
+async function answer(line: string, handlers: ControlHandlers): Promise<Record<string, string>> {
   try {
-    const { reserve, forget } = JSON.parse(line) as ControlRequest;
+    const { reserve, forget, remove } = JSON.parse(line) as ControlRequest;
     if (reserve) return { status: handlers.reserve(reserve.namespace, reserve.id) ? 'reserved' : 'closing' };
     if (forget) {
       handlers.forget(forget.namespace, forget.id);
       return { status: 'forgotten' };
     }
+    if (remove) return { status: (await handlers.remove(remove.namespace, remove.id)) ? 'removed' : 'unknown' };
     return { error: 'unknown request' };
   } catch (error) {
     log.warn('control request failed', { error });

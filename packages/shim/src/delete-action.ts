@@ -1,6 +1,6 @@
 import { existsSync, realpathSync } from 'node:fs';
-import { connect } from 'node:net';
 import path from 'node:path';
+import { askControl } from './control-client.ts';
 import type { ShimFlags } from './flags.ts';
 import { readRecord, sandboxRecordName } from './record.ts';
 import { writeField } from './wire.ts';
@@ -22,6 +22,9 @@ export async function deleteAction(flags: ShimFlags): Promise<Buffer> {
     const { removeContainer } = await import('./remove-container.ts');
     await removeContainer(record);
     await forget(record);
+  } else if (!record) {
+    const { removeLost } = await import('./remove-lost.ts');
+    await removeLost(flags.namespace, flags.id, bundle);
   }
   if (real !== undefined && existsSync(path.join(real, sandboxRecordName))) {
     const { removeSandbox } = await import('./sandbox/remove-sandbox.ts');
@@ -42,23 +45,7 @@ export async function deleteAction(flags: ShimFlags): Promise<Buffer> {
 
 /** Tells the shim that this is no longer its concern, if it lives after all; else leaves nothing of a shim that has nothing any more. */
 async function forget({ control, namespace, id }: { control: string; namespace: string; id: string }): Promise<void> {
-  if (await told(control, { forget: { namespace, id } })) return;
+  if (await askControl(control, { forget: { namespace, id } }, 2000)) return;
   const { removeFromDeadGroup } = await import('./remove-group.ts');
   await removeFromDeadGroup(control, namespace, id);
-}
-
-/** @returns false if nobody is there */
-function told(control: string, request: object): Promise<boolean> {
-  return new Promise((resolve) => {
-    let connected = false;
-    const socket = connect({ path: control });
-    socket.setTimeout(2000, () => socket.destroy());
-    socket.on('connect', () => {
-      connected = true;
-      socket.write(`${JSON.stringify(request)}\n`);
-    });
-    socket.on('data', () => socket.destroy());
-    socket.on('error', () => {});
-    socket.on('close', () => resolve(connected));
-  });
 }

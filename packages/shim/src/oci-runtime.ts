@@ -52,6 +52,11 @@ export function runtimeCommand(options: RuntimeOptions, namespace: string): Runt
   };
 }
 
+/** The command where nothing is known of a container's options. */
+export function runtimeOf(namespace: string): RuntimeCommand {
+  return { binary: defaultBinary(), root: path.join(defaultRoot(), namespace), systemdCgroup: false };
+}
+
 /** One state directory for each daemon: two of them on one machine may each have a container of the same name. */
 function defaultRoot(): string {
   const daemon = createHash('sha256')

@@ -10,6 +10,7 @@ import { keepHeapSmall, returnMemoryWhenIdle } from '@gantry/sys/idle-memory.ts'
 import { tracingSettings } from '@gantry/tracing';
 import { tryLock } from './abstract-lock.ts';
 import { adoptContainers } from './adopt.ts';
+import { removeByForce } from './container-create.ts';
 import { serveControl } from './control-server.ts';
 import { DaemonLog } from './daemon-log.ts';
 import { DescriptorKeeper } from './descriptor-keeper.ts';
@@ -140,6 +141,14 @@ async function startServing(flags: ShimFlags): Promise<void> {
       const sandbox = sandboxes.find(namespace, id);
       if (sandbox) sandboxes.remove(sandbox);
       lifetime.check();
+    },
+    remove: async (namespace, id) => {
+      const container = containers.find(namespace, id);
+      if (!container) return false;
+      await removeByForce(container);
+      containers.remove(container);
+      lifetime.check();
+      return true;
     },
     variables: () => ({
       namespace: flags.namespace,

@@ -1,7 +1,18 @@
+import { globSync, readFileSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import path from 'node:path';
 import { Code, deadlineExceeded, hasCode } from '@gantry/api';
 import type { Logger } from '../../core/log/logger.ts';
 import { parseBootstrap } from './bootstrap.ts';
-import { type Bundle, type BundleRoots, deleteBundle, listBundles, readBundleFile, sweepWork } from './bundle.ts';
+import {
+  type Bundle,
+  type BundleRoots,
+  bundleAt,
+  deleteBundle,
+  listBundles,
+  readBundleFile,
+  sweepWork,
+} from './bundle.ts';
 import { removeDeadSocket } from './dead-socket.ts';
 import { isOwn, type RuntimePath } from './runtime-path.ts';
 import type { ShimConnection } from './shim-connection.ts';
@@ -19,14 +30,37 @@ export interface LeftBundles {
 export async function loadBundles(
   { roots, groups, log }: LeftBundles,
   load: (bundle: Bundle, runtime: RuntimePath) => Promise<void>,
+  cleanUp?: (bundle: Bundle) => Promise<void>,
 ): Promise<void> {
+  // What a shim of ours has whose bundle is gone, or has been emptied.
+  const listed = cleanUp ? listedByShims(groups.shims.environment.socketDir, roots) : [];
   const loadOne = async (bundle: Bundle): Promise<void> => {
     const binary = await readBundleFile(bundle, 'shim-binary-path');
     if (binary !== undefined) return load(bundle, { path: binary, own: isOwn(bundle, binary, groups.runtimes) });
+    if (listed.some(({ path }) => path === bundle.path)) return;
     await deleteBundle(bundle).catch((error) => log.error('bundle cannot be removed', { error, bundle: bundle.path }));
   };
   await Promise.all((await listBundles(roots)).map(loadOne));
+  for (const bundle of listed) {
+    if ((await readBundleFile(bundle, 'shim-binary-path')) !== undefined) continue;
+    log.warn('bundle of a task is gone: what is left of it is ended', { id: bundle.id, namespace: bundle.namespace });
+    await mkdir(bundle.path, { recursive: true, mode: 0o700 });
+    await cleanUp?.(bundle);
+  }
   await sweepWork(roots);
+}
+
+/** The bundles of this daemon's that our shims list, from names `<namespace>+<id>` in directories `*.d`. */
+function listedByShims(socketDir: string, roots: BundleRoots): Bundle[] {
+  return globSync('*.d/*+*', { cwd: socketDir }).flatMap((name) => {
+    const [namespace = '', id = ''] = path.basename(name).split('+');
+    const bundle = bundleAt(roots, namespace, id);
+    try {
+      return readFileSync(path.join(socketDir, name), 'utf8') === bundle.path ? [bundle] : [];
+    } catch {
+      return [];
+    }
+  });
 }
 
 /** Connects to the shim that a bundle was left with, or starts ours again. */

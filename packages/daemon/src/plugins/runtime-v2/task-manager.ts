@@ -246,7 +246,19 @@ export class TaskManager implements TaskRuntime {
 
   /** Finds the tasks that outlived the last daemon. Runs before the daemon serves. */
   load(): Promise<void> {
-    return loadBundles(this.#settings, (bundle, runtime) => this.#loadBundle(bundle, runtime));
+    const own = { path: this.#groups.runtimes.ownShim, own: true };
+    return loadBundles(
+      this.#settings,
+      (bundle, runtime) => this.#loadBundle(bundle, runtime),
+      (bundle) => this.#endUnknown(bundle, own),
+    );
+  }
+
+  /** A bundle that does not say what shim its task has: what is left of that is ended. */
+  async #endUnknown(bundle: Bundle, runtime: RuntimePath): Promise<void> {
+    const group = this.#groups.of(bundle, runtime, { shared: false, borrowed: false, options: undefined });
+    await this.#cleanUpLost(new ShimTask(bundle, group, 0, async () => undefined));
+    group.forget();
   }
 
   async #loadBundle(bundle: Bundle, runtime: RuntimePath): Promise<void> {
@@ -255,10 +267,7 @@ export class TaskManager implements TaskRuntime {
     const told = await readBundleFile(bundle, 'bootstrap.json');
     const text = told ?? (runtime.own ? undefined : await readBundleFile(bundle, 'address'));
     if (text === undefined) {
-      const group = this.#groups.of(bundle, runtime, { shared: false, borrowed: false, options: undefined });
-      await this.#cleanUpLost(new ShimTask(bundle, group, 0, async () => undefined));
-      group.forget();
-      return;
+      return this.#endUnknown(bundle, runtime);
     }
     const group = this.#groups.of(bundle, runtime, await readGroupFile(bundle));
     const task = new ShimTask(bundle, group, 0, (lost) => this.#cleanUpLost(lost));
