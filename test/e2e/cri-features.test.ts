@@ -376,6 +376,8 @@ stats_collect_period = '1s'
       '0 0\n0 0\n0 0',
       'the pod’s own files are its root’s',
     );
+    const streams = 'echo mine > /proc/self/fd/1; echo log > /proc/1/fd/1; echo log > /proc/1/fd/2; echo opened';
+    assert.equal(await inside(id, streams), 'mine\nopened', 'streams can be opened by name');
     const { info } = await lab.json<Inspect>('inspect', id);
     assert.match(readFileSync(`/proc/${info.pid}/status`, 'utf8'), /^Uid:\s+700000/m);
     assert.deepEqual(readdirSync(volume), ['by-root']);

@@ -1,11 +1,13 @@
 import type { Any } from '@bufbuild/protobuf/wkt';
-import { invalidArgument, packAny, unpackAny } from '@gantry/api';
+import { invalidArgument, isAny, packAny, unpackAny } from '@gantry/api';
 import type { PodSandboxConfig } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { OptionsSchema as RuncOptionsSchema } from '@gantry/api/gen/types/runc/options/oci_pb.js';
 import { OptionsSchema } from '@gantry/api/gen/types/runtimeoptions/v1/api_pb.js';
+import type { SpecIdMapping } from '@gantry/oci';
 import type { RuntimeConfig, RuntimeHandlerConfig } from '../config/runtime-config.ts';
 import { CriAnnotation } from '../labels.ts';
 import type { Selinux } from '../selinux/selinux.ts';
+import type { PodIdMapping } from '../spec/user-namespace.ts';
 import { toJson } from '../wire-json.ts';
 
 /** Names under which runc's options are understood. */
@@ -108,6 +110,14 @@ export function processLabel(selinux: Selinux, handler: RuntimeHandler, label: s
 /** A shim binary given by path goes before the runtime's name. */
 export function runtimeName(handler: RuntimeHandler): string {
   return handler.runtime_path || handler.runtime_type;
+}
+
+/** Options of one task: its streams are of root in its pod's user namespace, so that its processes may open them by name. */
+export function taskOptions(options: Any | undefined, ids: PodIdMapping | undefined): Any | undefined {
+  if (!ids || !options || !isAny(options, RuncOptionsSchema)) return options;
+  const rootOf = ({ containerID, hostID }: SpecIdMapping): number => (containerID === 0 ? hostID : 0);
+  const given = unpackAny(RuncOptionsSchema, options);
+  return packAny(RuncOptionsSchema, { ...given, ioUid: rootOf(ids.uid), ioGid: rootOf(ids.gid) });
 }
 
 /** Options for the runtime, as its type wants them. @throws InvalidArgument for a value that is not what it should be */

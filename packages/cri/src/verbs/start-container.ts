@@ -9,7 +9,9 @@ import { type Cri, criContext, dirs } from '../cri.ts';
 import { containerFifos, openContainerIo, openStreams } from '../run/container-io.ts';
 import { noteExit, watchContainer } from '../run/exit-watch.ts';
 import { publishContainerEvent } from '../run/publish-event.ts';
+import { taskOptions } from '../run/runtime-handlers.ts';
 import { together } from '../run/together.ts';
+import { podIdMapping } from '../spec/user-namespace.ts';
 import { stateOf, writeStatus } from '../store/container-status.ts';
 import type { CriContainer } from '../store/cri-container.ts';
 import { type PodSandbox, requireRunning } from '../store/pod-sandbox.ts';
@@ -77,12 +79,13 @@ async function run(cri: Cri, sandbox: PodSandbox, container: CriContainer): Prom
   const io = await openContainerIo(cri, container, fifos);
   const streams = await openStreams(cri, sandbox, container, fifos);
   const restored = path.join(dirs.containerRoot(cri, id), restoreDirectory);
+  const userNamespace = config.linux?.securityContext?.namespaceOptions?.usernsOptions;
   const creating = cri.tasks.create(ctx, id, {
     spec: record.spec!,
     rootfs,
     io: { ...streams, terminal: config.tty },
     runtime: record.runtime.name,
-    runtimeOptions: record.runtime.options,
+    runtimeOptions: taskOptions(record.runtime.options, podIdMapping(userNamespace)),
     sandboxId: metadata.sandboxId,
     ...(container.status.restore && { checkpoint: { path: path.join(restored, ArchiveFile.images) } }),
   });

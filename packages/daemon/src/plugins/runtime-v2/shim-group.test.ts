@@ -5,13 +5,16 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
-import { Code, hasCode } from '@gantry/api';
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import { Code, hasCode, packAny } from '@gantry/api';
 import { Task as TaskV2 } from '@gantry/api/gen/runtime/task/v2/shim_pb.js';
 import { Task as TaskV3 } from '@gantry/api/gen/runtime/task/v3/shim_pb.js';
+import { OptionsSchema } from '@gantry/api/gen/types/runc/options/oci_pb.js';
 import { GrpcServer, TtrpcServer } from '@gantry/rpc';
 import type { Logger } from '../../core/log/logger.ts';
 import type { Bootstrap } from './bootstrap.ts';
 import { removeDeadSocket, sweepDeadGroups } from './dead-socket.ts';
+import type { RuntimePath } from './runtime-path.ts';
 import { ShimConnection } from './shim-connection.ts';
 import { ShimGroup } from './shim-group.ts';
 
@@ -139,4 +142,12 @@ test('the socket of a dead shim is removed, that of a living one and what is no 
   assert.ok(existsSync(plain));
   assert.ok(existsSync(path.join(directory, 'living')));
   await living.close();
+});
+
+test('tasks of all user namespaces share a shim, and those of other options do not', () => {
+  const runtime = { path: '/bin/shim', own: true } as unknown as RuntimePath;
+  const key = (options: MessageInitShape<typeof OptionsSchema>) =>
+    ShimGroup.keyFor('k8s.io', runtime, packAny(OptionsSchema, options));
+  assert.equal(key({ binaryName: 'runc', ioUid: 65536, ioGid: 65536 }), key({ binaryName: 'runc' }));
+  assert.notEqual(key({ binaryName: 'crun', ioUid: 65536, ioGid: 65536 }), key({ binaryName: 'runc' }));
 });

@@ -3,7 +3,8 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Any } from '@bufbuild/protobuf/wkt';
-import { StatusError, unavailable } from '@gantry/api';
+import { isAny, packAny, StatusError, unavailable, unpackAny } from '@gantry/api';
+import { OptionsSchema as RuncOptionsSchema } from '@gantry/api/gen/types/runc/options/oci_pb.js';
 import type { Logger } from '../../core/log/logger.ts';
 import { type Bootstrap, formatBootstrap } from './bootstrap.ts';
 import { type Bundle, shimBundle, writeBundleFile } from './bundle.ts';
@@ -77,8 +78,9 @@ export class ShimGroup {
     this.#onEmpty = onEmpty;
   }
 
-  /** The key under which tasks share a shim of ours: namespace, binary, options. */
-  static keyFor(namespace: string, runtime: RuntimePath, options: Any | undefined): string {
+  /** The key under which tasks share a shim of ours: namespace, binary, options, but for those that are of one task. */
+  static keyFor(namespace: string, runtime: RuntimePath, given: Any | undefined): string {
+    const options = given && withoutOwner(given);
     const hash = createHash('sha256');
     for (const part of [
       namespace,
@@ -301,4 +303,12 @@ export class ShimGroup {
       }),
     );
   }
+}
+
+/** Options as they are for all user namespaces: without who owns a task's streams. */
+function withoutOwner(options: Any): Any {
+  if (!isAny(options, RuncOptionsSchema)) return options;
+  const given = unpackAny(RuncOptionsSchema, options);
+  if (given.ioUid === 0 && given.ioGid === 0) return options;
+  return packAny(RuncOptionsSchema, { ...given, ioUid: 0, ioGid: 0 });
 }
