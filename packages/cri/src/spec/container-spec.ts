@@ -212,9 +212,10 @@ function namespaces(spec: RuntimeSpec, input: ContainerSpecInput): void {
     default:
       join('pid', 'pid');
   }
-  requireSameIds(sandboxConfig.linux?.securityContext?.namespaceOptions?.usernsOptions, options?.usernsOptions);
+  const podOptions = sandboxConfig.linux?.securityContext?.namespaceOptions;
+  requireSameIds(podOptions?.usernsOptions, options?.usernsOptions);
   const before = spec.linux!.namespaces?.length ?? 0;
-  applyUserNamespace(spec, options?.usernsOptions, options?.network === NamespaceMode.NODE);
+  applyUserNamespace(spec, options?.usernsOptions, podOptions?.network === NamespaceMode.NODE);
   if ((spec.linux!.namespaces?.length ?? 0) > before) join('user', 'user');
 }
 
