@@ -50,6 +50,7 @@ const libraries = {
     '/usr/bin/pgrep': 'procps',
     '/usr/bin/ipcs': 'util-linux',
   }),
+  ...(process.env.GANTRY_SUITES && { '/usr/bin/strace': 'strace', '/usr/bin/lsof': 'lsof' }),
 };
 
 /** Go programs that the tests talk to, as modules of one version; by where they go, as some have the same name. */
@@ -66,6 +67,11 @@ const goTools = {
   // Debian's do not know version 1.1 of the specification.
   'cni/bridge': 'github.com/containernetworking/plugins/plugins/main/bridge@v1.9.1',
   'cni/host-local': 'github.com/containernetworking/plugins/plugins/ipam/host-local@v1.9.1',
+  // A shim and a CNI plugin that fail at will, and what looks at a loopback device: for containerd's integration tests.
+  'failpoint/containerd-shim-runc-fp-v1':
+    'github.com/containerd/containerd/v2/integration/failpoint/cmd/containerd-shim-runc-fp-v1@v2.3.4',
+  'failpoint/cni-bridge-fp': 'github.com/containerd/containerd/v2/integration/failpoint/cmd/cni-bridge-fp@v2.3.4',
+  'failpoint/loopback-v2': 'github.com/containerd/containerd/v2/integration/failpoint/cmd/loopback-v2@v2.3.4',
   // Of 2025: for id-mapped mounts and scheduling cores. It needs a C compiler and libseccomp.
   'new/runc': 'github.com/opencontainers/runc@v1.4.4',
 };
