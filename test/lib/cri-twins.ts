@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import {
@@ -102,13 +102,6 @@ export class CriTwins {
       `[host."http://${this.#registry.address}"]\n  capabilities = ["pull", "resolve"]\n`,
     );
     await Promise.all([this.#gantry.start(), this.#containerd.start()]);
-  }
-
-  log(): { gantry: string; containerd: string } {
-    return {
-      gantry: this.#gantry.log(),
-      containerd: readFileSync(path.join(this.#containerd.directory, 'log'), 'utf8'),
-    };
   }
 
   /** Removes the pods that are left, and ends both. */

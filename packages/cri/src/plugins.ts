@@ -1,3 +1,4 @@
+import { mkdir } from 'node:fs/promises';
 import path from 'node:path';
 import { ImageService, RuntimeService } from '@gantry/api/gen/cri/v1/api_pb.js';
 import { CniNetwork } from '@gantry/cni/cni-network.ts';
@@ -115,13 +116,16 @@ export const criRuntimePlugin = definePlugin({
     if (!machine.unified) await warnOf(context.get(PluginTypes.Warning, 'deprecations'), 'cgroup-v1');
     const selinux = new Selinux({ enabled: config.enable_selinux, categoryRange: config.selinux_category_range });
     if (config.enable_selinux && !selinux.supported) context.log.warn('Selinux is not supported');
+    const state = path.join(daemon.state, 'io.containerd.grpc.v1.cri');
+    // What pods share with each other is nobody else's.
+    await mkdir(state, { recursive: true, mode: 0o700 });
     return {
       config,
       handlers: new RuntimeHandlers(config.containerd),
       machine,
       selinux,
       root: path.join(daemon.root, 'io.containerd.grpc.v1.cri'),
-      state: path.join(daemon.state, 'io.containerd.grpc.v1.cri'),
+      state,
     };
   },
 });

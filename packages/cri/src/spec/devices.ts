@@ -54,7 +54,7 @@ export async function applyDevices(
       devices = await devicesAt(await realpath(hostPath));
     } catch (error) {
       if (hasErrno(error, 'ENOENT'))
-        throw invalidArgument(`device "${hostPath}" does not exist: invalid argument`, error);
+        throw invalidArgument(`device "${hostPath}" does not exist: no such file or directory`, error);
       throw error;
     }
     for (const { relative, device } of devices) {

@@ -37,11 +37,22 @@ function single(mappings: readonly IDMapping[], kind: string): SpecIdMapping {
  * be root of the machine. @throws InvalidArgument if they differ
  */
 export function requireSameIds(pod: UserNamespace | undefined, container: UserNamespace | undefined): void {
-  const [ofPod, ofContainer] = [pod, container].map((options) => JSON.stringify(podIdMapping(options) ?? null));
+  const [ofPod, ofContainer] = [pod, container].map((options) => told(podIdMapping(options)));
   if (ofPod === ofContainer) return;
   throw invalidArgument(
     `user namespace config for sandbox is different from container. Sandbox userns config: ${ofPod} - Container userns config: ${ofContainer}`,
   );
+}
+
+function told(ids: PodIdMapping | undefined): string {
+  if (!ids) return '<nil>';
+  const text = ({ containerID, hostID, size }: SpecIdMapping): string =>
+    [
+      ...(containerID === 0 ? [] : [`container_id:${containerID}`]),
+      ...(hostID === 0 ? [] : [`host_id:${hostID}`]),
+      `length:${size}`,
+    ].join(' ');
+  return `uids:{${text(ids.uid)}} gids:{${text(ids.gid)}}`;
 }
 
 /** @param hostNetwork whose /sys cannot be mounted in such a namespace, but shown */

@@ -9,11 +9,11 @@ import {
 import { encodeJson, parseJson, type RuntimeSpec, type SpecResources } from '@gantry/oci';
 import { type Cri, criContext, dirs } from '../cri.ts';
 import { requireHugepages } from '../run/machine.ts';
-import { mergeResources, oomScoreAdj, specResources, toldResources } from '../spec/resources.ts';
+import { mergeResources, specResources, toldResources } from '../spec/resources.ts';
 import { stateOf, writeStatus } from '../store/container-status.ts';
 import type { CriContainer } from '../store/cri-container.ts';
 
-/** Changes limits, also of a container that does not run yet. What is not given stays. */
+/** Changes limits, also of a container that does not run yet. What is not given stays, as does its out-of-memory score, which is not changed so. */
 export async function updateContainerResources(cri: Cri, request: UpdateContainerResourcesRequest): Promise<object> {
   const container = cri.containers.get(request.containerId);
   const { id } = container;
@@ -62,9 +62,6 @@ export async function setLimits(
     const spec = parseJson<RuntimeSpec>(before.value);
     spec.linux ??= {};
     spec.linux.resources = mergeResources(spec.linux.resources ?? {}, changes);
-    if (asked.oomScoreAdj !== 0n && spec.process) {
-      spec.process.oomScoreAdj = oomScoreAdj(Number(asked.oomScoreAdj), cri.config.runtime.restrict_oom_score_adj);
-    }
     await cri.records.containers.update(ctx, { ...record, spec: jsonAny(TypeUrl.RuntimeSpec, encodeJson(spec)) }, [
       'spec',
     ]);
