@@ -69,6 +69,55 @@ describe('crictl against the daemon', { skip: CriLab.missing() }, () => {
     await lab.ok('pull', 'volumes:1');
   });
 
+  test('images are told as they are, whoever changes them, also after kill -9; one that is removed leaves nothing', async () => {
+    const ctr = (...args: string[]) =>
+      run(path.resolve('bin/ctr'), ['-a', lab.daemon.address, '-n', 'k8s.io', 'images', ...args]);
+    const names = async () => {
+      const { images } = await lab.json<{ images: { repoTags: string[]; repoDigests: string[] }[] }>(
+        'images',
+        '-o',
+        'json',
+      );
+      return images.flatMap(({ repoTags, repoDigests }) => [...repoTags, ...repoDigests]).sort();
+    };
+    const files = () =>
+      [
+        'content.v1.content/blobs/sha256',
+        'content.v1.content/ingest',
+        'content.v1.content/new',
+        'snapshotter.v1.overlayfs/snapshots',
+      ]
+        .map((directory) => `${lab.daemon.root}/io.containerd.${directory}`)
+        .flatMap((directory) => readdirSync(directory).map((name) => `${directory}/${name}`));
+    await lab.ok('rmi', 'volumes:1');
+    const [before, filesBefore] = [await names(), files()];
+    const tagged = 'example.com/other:2';
+    await ctr('tag', 'docker.io/library/busybox:1', tagged);
+    assert.deepEqual(await names(), [...before, tagged].sort());
+    await lab.daemon.kill();
+    await lab.daemon.start();
+    assert.deepEqual(await names(), [...before, tagged].sort());
+    await ctr('rm', tagged);
+    assert.deepEqual(await names(), before);
+    assert.notEqual((await lab.crictl(['inspecti', tagged], { mayFail: true })).code, 0);
+    // Killed at moments of a pull that nobody chooses, and at last let through.
+    for (const delay of [10, 40, 80]) {
+      const pull = lab.crictl(['pull', 'volumes:1'], { mayFail: true });
+      await new Promise((resolve) => setTimeout(resolve, delay));
+      await lab.daemon.kill();
+      await pull;
+      await lab.daemon.start();
+      const found = await names();
+      assert.ok(before.every((name) => found.includes(name)));
+    }
+    await lab.ok('pull', 'volumes:1');
+    assert.ok((await names()).includes('docker.io/library/volumes:1'));
+    await lab.ok('rmi', 'volumes:1');
+    assert.deepEqual(await names(), before);
+    assert.deepEqual(files(), filesBefore);
+    await lab.ok('pull', 'volumes:1');
+  });
+
   test('a pod and its container from beginning to end; nothing is left of them', async () => {
     const pod = lab.pod('walk', { hostname: 'walker', dns_config: { servers: ['192.0.2.1'], searches: ['lab.test'] } });
     const config = lab.container('main', ['sh', '-c', 'echo out; echo err >&2; sleep 1000'], {

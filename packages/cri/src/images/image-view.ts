@@ -103,6 +103,8 @@ export class ImageView {
   }
 
   async #get(ctx: RequestContext, name: string): Promise<Image | undefined> {
+    // An error costs more than the record.
+    if (this.#store.find) return await this.#store.find(ctx, name);
     try {
       return await this.#store.get(ctx, name);
     } catch (error) {

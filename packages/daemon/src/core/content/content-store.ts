@@ -114,6 +114,8 @@ export interface ContentBackend {
     ctx?: RequestContext,
   ): Promise<{ digest: string; size: number; createdAt: Time; updatedAt: Time }>;
   list(ctx?: RequestContext): AsyncIterable<{ digest: string; size: number; createdAt: Time; updatedAt: Time }>;
+  /** Bytes of a blob, undefined if there is none: where that can be had for less than `info`, of which mostly there is none. */
+  size?(digest: string, ctx?: RequestContext): Promise<number | undefined>;
   /** The digests of `list` alone, where they can be had for less. */
   digests?(ctx?: RequestContext): AsyncIterable<string>;
   /** @throws NotFound */

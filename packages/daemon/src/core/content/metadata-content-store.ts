@@ -174,8 +174,10 @@ export class MetadataContentStore implements ContentStore {
 
   /** Bytes of a blob in the backend, in whatever namespace; undefined if it is not there. */
   async #presentSize(ctx: RequestContext, digest: string): Promise<number | undefined> {
+    const { backend } = this.#settings;
+    if (backend.size) return await backend.size(digest, ctx);
     try {
-      return (await this.#settings.backend.info(digest, ctx)).size;
+      return (await backend.info(digest, ctx)).size;
     } catch (error) {
       if (hasCode(error, Code.NotFound)) return undefined;
       throw error;

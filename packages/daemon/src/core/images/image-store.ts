@@ -13,6 +13,8 @@ export interface Image {
 /** Image records. Errors as containerd's: `image "x": not found`, `image "x": already exists`. */
 export interface ImageStore {
   get(ctx: RequestContext, name: string): Promise<Image>;
+  /** The same for those who expect that there may be none. */
+  find?(ctx: RequestContext, name: string): Promise<Image | undefined>;
   /** Filters: `name`, `target.digest`, `target.mediatype`, `labels."x"`, `annotations."x"`. */
   list(ctx: RequestContext, filters?: string[]): Promise<Image[]>;
   create(ctx: RequestContext, image: Pick<Image, 'name' | 'labels' | 'target'> & { createdAt?: Time }): Promise<Image>;

@@ -41,9 +41,14 @@ export class MetadataImages implements ImageStore {
   }
 
   async get(ctx: RequestContext, name: string): Promise<Image> {
+    const image = await this.find(ctx, name);
+    if (!image) throw missing(name);
+    return image;
+  }
+
+  async find(ctx: RequestContext, name: string): Promise<Image | undefined> {
     const record = this.#store.view((tx) => tx.get<ImageRecord>(keys.image(ctx.namespace, name)));
-    if (!record) throw missing(name);
-    return { name, ...record };
+    return record && { name, ...record };
   }
 
   async list(ctx: RequestContext, filters: string[] = []): Promise<Image[]> {

@@ -78,6 +78,10 @@ export class LocalContent implements ContentBackend, WriterHome {
     return this.#info(digest, this.#blobPath(digest));
   }
 
+  async size(digest: string): Promise<number | undefined> {
+    return (await stat(this.#blobPath(digest), { throwIfNoEntry: false }))?.size;
+  }
+
   async *list(): AsyncIterable<BlobInfo> {
     for await (const digest of this.digests()) {
       try {
@@ -284,13 +288,7 @@ export class LocalContent implements ContentBackend, WriterHome {
   }
 
   async #exists(digest: string): Promise<boolean> {
-    try {
-      await stat(this.#blobPath(digest));
-      return true;
-    } catch (reason) {
-      if (isMissing(reason)) return false;
-      throw reason;
-    }
+    return (await this.size(digest)) !== undefined;
   }
 }
 
