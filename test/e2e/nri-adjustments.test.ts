@@ -357,7 +357,10 @@ describe('what NRI plugins ask for', { skip: CriLab.missing() || missing }, () =
   tolerate_missing_plugins_annotation = 'tolerate.example.com'
 `;
     await lab.daemon.start();
-    assert.match(await refused(() => undefined), /validation error: required plugin "changer" not present/);
+    assert.match(
+      await refused(() => undefined),
+      /validator "00-default-validator" rejected container adjustment, reason: validation error: required plugin "changer" not present/,
+    );
     await connect();
     const cases: [RegExp, (adjust: Adjustment) => void][] = [
       [/plugin "10-changer" attempted restricted OCI hook/, (adjust) => adjust.hooks({ poststop: [{ path: '/x' }] })],

@@ -482,7 +482,10 @@ exec sleep 1000
     const file = path.join(temp.path, 'nri/plugins/21-ulimit-adjuster');
     copyFileSync(adjuster, file);
     await lab.daemon.stop();
+    // It has its connection from the daemon; nobody else gets one.
+    lab.daemon.nri += '  disable_connections = true\n';
     await lab.daemon.start();
+    assert.equal(existsSync(socketPath), false);
     const config = lab.pod('limited', {
       annotations: {
         'ulimits.nri.containerd.io/container.limited':

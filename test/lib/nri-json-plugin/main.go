@@ -206,9 +206,10 @@ func main() {
 	directory := flag.String("dir", "", "")
 	flag.Parse()
 	p := &plugin{base: filepath.Join(*directory, *index+"-"+*name)}
-	options := []stub.Option{stub.WithPluginName(*name), stub.WithPluginIdx(*index)}
+	// One that the runtime has started must not say who it is.
+	options := []stub.Option{}
 	if *socket != "" {
-		options = append(options, stub.WithSocketPath(*socket))
+		options = append(options, stub.WithSocketPath(*socket), stub.WithPluginName(*name), stub.WithPluginIdx(*index))
 	}
 	var err error
 	if p.stub, err = stub.New(p, options...); err == nil {

@@ -163,7 +163,11 @@ export class NriEvents {
       owners: owners.message,
       plugins: present.map(({ baseName, index }) => ({ name: baseName, index })),
     });
-    if (this.#validator.enable) await validateByDefault(request, this.#validator);
+    if (this.#validator.enable) {
+      await validateByDefault(request, this.#validator).catch((reason) => {
+        throw StatusError.wrap(reason, 'validator "00-default-validator" rejected container adjustment, reason');
+      });
+    }
     await Promise.all(
       validators.map(async (plugin) => {
         const answer = await plugin
