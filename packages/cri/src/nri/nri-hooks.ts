@@ -94,7 +94,11 @@ export class NriHooks implements PodHooks {
     const { events } = this.#host;
     if (!events.wanted(Event.UPDATE_POD_SANDBOX)) return;
     const pod = await podMessage(this.#cri(), sandbox);
-    await events.updatePodSandbox(pod, toldLimits(changes.overhead), toldLimits(changes.resources));
+    try {
+      await events.updatePodSandbox(pod, toldLimits(changes.overhead), toldLimits(changes.resources));
+    } catch (error) {
+      throw StatusError.wrap(error, 'NRI sandbox update failed');
+    }
   }
 
   postUpdatePodSandbox(sandbox: PodSandbox): Promise<void> {

@@ -7,7 +7,7 @@ import type { RuntimeSpec } from '../spec/runtime-spec.ts';
 import { applyEdits } from './apply-edits.ts';
 import type { CdiRegistry } from './cdi-registry.ts';
 import type { CdiDevice, CdiSpec } from './cdi-spec.ts';
-import { parseDeviceName } from './device-name.ts';
+import { isDeviceName } from './device-name.ts';
 import { readSpec } from './read-spec.ts';
 import { parseYaml } from './yaml.ts';
 
@@ -54,11 +54,12 @@ export class CdiDirectories implements CdiRegistry {
 
   async inject(spec: RuntimeSpec, devices: readonly string[]): Promise<void> {
     if (devices.length === 0) return;
-    for (const name of devices) parseDeviceName(name);
     const known = await this.#devices();
     const missing = devices.filter((name) => !known.has(name));
-    if (missing.length > 0)
-      throw notFound(`CDI device injection failed: unresolvable CDI devices ${missing.join(', ')}: not found`);
+    if (missing.length > 0) {
+      const problem = `CDI device injection failed: unresolvable CDI devices ${missing.join(', ')}`;
+      throw missing.every(isDeviceName) ? notFound(`${problem}: not found`) : invalidArgument(problem);
+    }
     const edited = new Set<CdiSpec>();
     // On a copy: a device that the host has not must leave no half of its edits.
     const copy = structuredClone(spec);
