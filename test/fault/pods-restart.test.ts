@@ -1,6 +1,18 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, renameSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import {
@@ -101,6 +113,7 @@ describe('a daemon that starts', { skip: CriLab.missing() }, () => {
 
   async function leftovers() {
     const { netns, mounts, interfaces, addresses, cgroups, fifos, records, leases, tasks } = await held(lab);
+    const rootMounts = mountsBeneath(lab.daemon.root).filter((point) => point === lab.daemon.root).length;
     const active = readdirSync(path.join(lab.daemon.root, 'io.containerd.grpc.v1.cri/containers')).length;
     const bundles = [lab.daemon.state, lab.daemon.root]
       .map((top) => path.join(top, 'io.containerd.runtime.v2.task/k8s.io'))
@@ -108,7 +121,20 @@ describe('a daemon that starts', { skip: CriLab.missing() }, () => {
     const running = processesMentioning(lab.directory).filter(
       ({ command }) => !/gantryd|gantry-shim|registry/.test(command),
     ).length;
-    return { netns, mounts, interfaces, addresses, cgroups, fifos, records, leases, tasks, active, bundles, running };
+    return {
+      netns,
+      mounts: mounts - rootMounts,
+      interfaces,
+      addresses,
+      cgroups,
+      fifos,
+      records,
+      leases,
+      tasks,
+      active,
+      bundles,
+      running,
+    };
   }
 
   /** The machine goes off: every process ends, what is mounted, and what is in memory, is gone. What is on disk stays. */
@@ -300,4 +326,107 @@ describe('a daemon that starts', { skip: CriLab.missing() }, () => {
     assert.deepEqual(await tell(made.containers['running']!), ['CONTAINER_EXITED', 7, 'Error']);
     await removed();
   });
+
+  test('on a disk that is full', async () => {
+    // The root as it is, on a disk of its own.
+    await lab.daemon.stop();
+    lab.disconnect();
+    const disk = path.join(lab.directory, 'disk.img');
+    const copy = path.join(lab.directory, 'copy');
+    closeSync(openSync(disk, 'wx'));
+    truncateSync(disk, 96 << 20);
+    execFileSync('mkfs.ext4', ['-q', '-F', '-m', '0', disk]);
+    execFileSync('cp', ['-a', lab.daemon.root, copy]);
+    execFileSync('mount', ['-o', 'loop', disk, lab.daemon.root]);
+    execFileSync('cp', ['-a', `${copy}/.`, lab.daemon.root]);
+    await lab.start();
+    const made = await pod('full', { running: waiting, killed: waiting });
+    const { running, killed } = made.containers;
+    const pid = await lab.pidOf('container', killed!);
+    await lab.kill('daemon');
+    process.kill(pid, 'SIGKILL');
+    const filler = path.join(lab.daemon.root, 'filler');
+    fill(filler);
+    await lab.start();
+    assert.equal((await ended(killed!)).exitCode, 137);
+    assert.deepEqual(await tell(running!), ['CONTAINER_RUNNING', 0, '']);
+    assert.equal(await podState(made.id), PodSandboxState.SANDBOX_READY);
+    await runtime().stopContainer({ containerId: running!, timeout: 30n });
+    assert.deepEqual(await tell(running!), ['CONTAINER_EXITED', 7, 'Error']);
+    await assert.rejects(lab.runPod(lab.podConfig('no-room')), /no space left on device/);
+    // Nor does another start change anything.
+    await lab.kill('daemon');
+    await lab.start();
+    assert.deepEqual(await Promise.all([running!, killed!].map(tell)), [
+      ['CONTAINER_EXITED', 7, 'Error'],
+      ['CONTAINER_EXITED', 137, 'Error'],
+    ]);
+    await removed();
+    rmSync(filler);
+    await anotherPod('after-full');
+    await removed();
+    await lab.daemon.stop();
+    lab.disconnect();
+    execFileSync('umount', [lab.daemon.root]);
+    rmSync(disk);
+    await lab.start();
+  });
+
+  /** Takes all the space of a file's disk. */
+  function fill(file: string): void {
+    const descriptor = openSync(file, 'a');
+    try {
+      for (let size = 1 << 20; size >= 512; size /= 2) {
+        for (;;) {
+          try {
+            writeSync(descriptor, Buffer.alloc(size, 1));
+          } catch (error) {
+            if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error;
+            break;
+          }
+        }
+      }
+    } finally {
+      closeSync(descriptor);
+    }
+    execFileSync('sync', ['-f', path.dirname(file)]);
+  }
+
+  test('after one that had sessions open', async () => {
+    const made = await pod('sessions', { running: waiting });
+    const id = made.containers['running']!;
+    const sessions = [
+      ['exec', '-s', id, 'sleep', '4321'],
+      ['exec', id, 'sleep', '4321'],
+      ['attach', id],
+    ].map((command) => lab.cri.crictl(command, { mayFail: true }));
+    const group = cgroupsBeneath(lab.cgroup).find((directory) => directory.endsWith(id));
+    const sleepers = (): number[] =>
+      readFileSync(path.join(group!, 'cgroup.procs'), 'latin1')
+        .split('\n')
+        .filter(Boolean)
+        .map(Number)
+        .filter((pid) => commandOf(pid).includes('4321'));
+    await eventually('both run', () => (sleepers().length === 2 ? true : undefined), patience);
+    await lab.kill('daemon');
+    // Nobody waits for an answer that will never come.
+    await Promise.all(sessions);
+    await lab.start();
+    await eventually('what they ran is ended', () => (sleepers().length === 0 ? true : undefined), patience);
+    const directory = path.join(lab.daemon.state, 'io.containerd.grpc.v1.cri/containers', id);
+    await eventually('and its streams are gone', () =>
+      readdirSync(directory).some((name) => name.startsWith('io-')) ? undefined : true,
+    );
+    assert.deepEqual(await tell(id), ['CONTAINER_RUNNING', 0, '']);
+    assert.equal(await lab.cri.ok('exec', '-s', id, 'echo', 'well'), 'well');
+    await removed();
+  });
+
+  function commandOf(pid: number): string {
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, 'latin1');
+    } catch {
+      return '';
+    }
+  }
 });

@@ -53,10 +53,23 @@ async function tryOverlay(root: string, extra: string[]): Promise<Error | undefi
   });
 }
 
-/** Whether overlays can have their directories in `root`; if not, `reason` says why. */
+/** Whether overlays can have their directories in `root`; if not, `reason` says why. On a disk that is too full to try, they can. */
 export async function supportsOverlay(root: string): Promise<{ supported: boolean; reason?: string }> {
-  const failure = await tryOverlay(root, (await needsUserxattr(root)) ? ['userxattr'] : []);
+  const failure = await unlessFull(
+    async () => tryOverlay(root, (await needsUserxattr(root)) ? ['userxattr'] : []),
+    () => undefined,
+  );
   return failure ? { supported: false, reason: failure.message } : { supported: true };
+}
+
+/** What was found by trying; where there is no room to try, what `otherwise` says: the daemon starts on a full disk, so that it can be emptied. */
+async function unlessFull<T>(attempt: () => Promise<T>, otherwise: () => T): Promise<T> {
+  try {
+    return await attempt();
+  } catch (error) {
+    if (hasErrno(error, 'ENOSPC', 'EDQUOT')) return otherwise();
+    throw error;
+  }
 }
 
 /**
@@ -65,7 +78,11 @@ export async function supportsOverlay(root: string): Promise<{ supported: boolea
  */
 export async function needsUserxattr(root: string): Promise<boolean> {
   if (!(await inUserNamespace())) return false;
-  return (await tryOverlay(root, ['userxattr'])) === undefined;
+  const failure = await unlessFull(
+    () => tryOverlay(root, ['userxattr']),
+    () => undefined,
+  );
+  return failure === undefined;
 }
 
 /** Whether this process's user namespace maps anything but all ids to themselves. */
@@ -87,19 +104,25 @@ export async function supportsIndex(sys = '/sys'): Promise<boolean> {
 
 /** Whether directories in `root` can be idmapped. */
 export async function supportsIdmappedMounts(root: string): Promise<boolean> {
-  return scratch(root, async (dir) => {
+  return unlessFull(
+    () => scratch(root, async (dir) => canIdmap(dir)),
+    // A copy of the mount that nobody sees.
+    () => canIdmap(root),
+  );
+}
+
+function canIdmap(dir: string): boolean {
+  try {
+    const map = [{ container: 0, host: 100_000, size: 65_536 }];
+    const userns = createUserNamespace(map, map);
     try {
-      const map = [{ container: 0, host: 100_000, size: 65_536 }];
-      const userns = createUserNamespace(map, map);
-      try {
-        close(idmappedTree(dir, userns, false));
-        return true;
-      } finally {
-        close(userns);
-      }
-    } catch {
-      // Whatever the reason, the answer is no.
-      return false;
+      close(idmappedTree(dir, userns, false));
+      return true;
+    } finally {
+      close(userns);
     }
-  });
+  } catch {
+    // Whatever the reason, the answer is no.
+    return false;
+  }
 }

@@ -20,6 +20,7 @@ import { bridge, containerFifos, logStateDirectory, openContainerIo } from './co
 import { noteExit, removeTask, watchContainer, watchSandbox } from './exit-watch.ts';
 import { sweepLeases } from './half-made.ts';
 import { endLeftProcesses, ranOutOfMemory } from './left-cgroup.ts';
+import { endLeftExecs } from './left-execs.ts';
 import { endOwnerless } from './ownerless.ts';
 import { isStreamUrl } from './stream-bridge.ts';
 
@@ -156,6 +157,9 @@ async function loadContainer(cri: Cri, record: Container): Promise<void> {
     await writeStatus(dirs.containerRoot(cri, id), container.status);
   }
   watchContainer(cri, container, task);
+  void endLeftExecs(cri, id, task).catch((error) =>
+    cri.log.warn('execs of an earlier daemon cannot be ended', { error, id }),
+  );
 }
 
 function taskOf(cri: Cri, id: string): Task | undefined {

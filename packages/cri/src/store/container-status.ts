@@ -1,4 +1,4 @@
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import {
   ContainerState,
@@ -73,12 +73,27 @@ export async function writeStatus(directory: string, status: ContainerStatusReco
   });
   const file = statusFile(directory);
   const write = () => writeFile(`${file}.new`, text, { mode: 0o600, flush: true });
-  await write().catch(async (error) => {
-    if (!hasErrno(error, 'ENOENT')) throw error;
-    await mkdir(directory, { recursive: true, mode: 0o755 });
-    await write();
-  });
-  await rename(`${file}.new`, file);
+  try {
+    await write().catch(async (error) => {
+      if (!hasErrno(error, 'ENOENT')) throw error;
+      await mkdir(directory, { recursive: true, mode: 0o755 });
+      await write();
+    });
+    await rename(`${file}.new`, file);
+  } catch (error) {
+    if (!hasErrno(error, 'ENOSPC', 'EDQUOT')) throw error;
+    await rm(`${file}.new`, { force: true });
+    await overwrite(file, text);
+  }
+}
+
+/** On a disk without room for another file, in the blocks that it has: how a container ended matters more than a power cut just now. */
+async function overwrite(file: string, text: string): Promise<void> {
+  await using handle = await open(file, 'r+');
+  const bytes = Buffer.from(text);
+  await handle.write(bytes, 0, bytes.length, 0);
+  await handle.truncate(bytes.length);
+  await handle.datasync();
 }
 
 interface StoredStatus {

@@ -46,9 +46,9 @@ export const deprecationsPlugin = definePlugin({
       emit: (id, message) => {
         if (!warnings.has(id)) context.log.warn('deprecated feature used', { deprecation: id, message });
         warnings.set(id, { id, message, lastOccurrence: now() });
-        const saved = saving.then(save);
-        saving = saved.catch(() => {});
-        return saved;
+        // A disk that is full, say, is no reason for whoever warns to fail: it is shown as long as this daemon runs.
+        saving = saving.then(save).catch((error) => context.log.warn('deprecation warnings are not kept', { error }));
+        return saving;
       },
       warnings: () => [...warnings.values()].sort((a, b) => (a.id < b.id ? -1 : 1)),
     };
