@@ -1,6 +1,13 @@
-import { CgroupDriver, type RuntimeService } from '@gantry/api/gen/cri/v1/api_pb.js';
+import {
+  CgroupDriver,
+  ListContainersResponseSchema,
+  ListPodSandboxResponseSchema,
+  type RuntimeService,
+  StreamContainersResponseSchema,
+  StreamPodSandboxesResponseSchema,
+} from '@gantry/api/gen/cri/v1/api_pb.js';
 import { version } from '@gantry/daemon';
-import type { Implementation } from '@gantry/rpc';
+import { encodedMessage, type Implementation } from '@gantry/rpc';
 import type { Cri } from './cri.ts';
 import { usesSystemdCgroups } from './run/runtime-handlers.ts';
 import { checkpointContainer } from './verbs/checkpoint-container.ts';
@@ -51,9 +58,12 @@ export function runtimeService(cri: Cri): Implementation<typeof RuntimeService> 
       metrics.timeOf('sandbox_remove', ofPod(request.podSandboxId), () => removePodSandbox(cri, request)),
     podSandboxStatus: (request) => podSandboxStatus(cri, request),
     listPodSandbox: ({ filter }) =>
-      metrics.time('sandbox_list', async () => ({ items: listPodSandboxes(cri, filter) })),
+      metrics.time('sandbox_list', async () =>
+        encodedMessage(ListPodSandboxResponseSchema, listPodSandboxes(cri, filter)),
+      ),
     async *streamPodSandboxes({ filter }) {
-      for (const podSandboxes of batches(listPodSandboxes(cri, filter))) yield { podSandboxes };
+      for (const some of batches(listPodSandboxes(cri, filter)))
+        yield encodedMessage(StreamPodSandboxesResponseSchema, some);
     },
     createContainer: (request, { signal }) =>
       metrics.timeOf('container_create', ofPod(request.podSandboxId), () => createContainer(cri, request, signal)),
@@ -64,9 +74,12 @@ export function runtimeService(cri: Cri): Implementation<typeof RuntimeService> 
     removeContainer: (request) =>
       metrics.timeOf('container_remove', ofContainer(request.containerId), () => removeContainer(cri, request)),
     listContainers: ({ filter }) =>
-      metrics.time('container_list', async () => ({ containers: listContainers(cri, filter) })),
+      metrics.time('container_list', async () =>
+        encodedMessage(ListContainersResponseSchema, listContainers(cri, filter)),
+      ),
     async *streamContainers({ filter }) {
-      for (const containers of batches(listContainers(cri, filter))) yield { containers };
+      for (const some of batches(listContainers(cri, filter)))
+        yield encodedMessage(StreamContainersResponseSchema, some);
     },
     containerStatus: (request) => containerStatus(cri, request),
     updateContainerResources: (request) => updateContainerResources(cri, request),

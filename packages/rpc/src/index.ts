@@ -2,6 +2,7 @@
 export { BufferPool } from './buffer-pool.ts';
 export { type CallInFlight, callsInFlight, formatCall } from './calls-in-flight.ts';
 export * from './client.ts';
+export { encodedMessage } from './encoded-message.ts';
 export * from './grpc-client.ts';
 export * from './grpc-server.ts';
 export * from './headers.ts';

@@ -1,6 +1,7 @@
 // Messages that are mostly one field of bytes (content, snapshots of streams) go out without a copy of those bytes.
 import { create, type DescField, type DescMessage, toBinary } from '@bufbuild/protobuf';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
+import { EncodedMessage } from './encoded-message.ts';
 
 /** From here on a copy costs more than a second piece. */
 const splitFrom = 16 << 10;
@@ -11,7 +12,7 @@ const noBytes = new Uint8Array(0);
 const bytesFields = new WeakMap<DescMessage, DescField | null>();
 
 /**
- * Encodes a message or a plain object in its shape and hands the bytes on, in two pieces if the message has a large bytes field:
+ * Encodes a message or a plain object in its shape, unless it is encoded, and hands the bytes on, in two pieces if the message has a large bytes field:
  * `tail`, which continues `head`, is then the field's value itself and not a copy. (The order of fields on the wire is free.)
  */
 export function encodeMessage<Result>(
@@ -19,6 +20,7 @@ export function encodeMessage<Result>(
   value: unknown,
   send: (head: Uint8Array, tail: Uint8Array | undefined) => Result,
 ): Result {
+  if (value instanceof EncodedMessage) return send(value.bytes(), undefined);
   const message = create(schema, value as never) as unknown as Record<string, unknown>;
   const field = bytesField(schema);
   const bytes = field && (message[field.localName] as Uint8Array | undefined);

@@ -38,6 +38,10 @@ export class IdMap<T> {
     return found;
   }
 
+  values(): Iterable<T> {
+    return this.#items.values();
+  }
+
   list(): T[] {
     return [...this.#items.values()];
   }

@@ -5,24 +5,25 @@ import {
   type Container as WireContainer,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
 import type { Cri } from '../cri.ts';
+import { EncodedList } from '../encoded-list.ts';
 import { stateOf } from '../store/container-status.ts';
 import type { CriContainer } from '../store/cri-container.ts';
 import { hasLabels } from './filters.ts';
 
-export function listContainers(cri: Cri, filter: ContainerFilter | undefined): WireContainer[] {
-  return cri.containers
-    .list()
-    .filter((container) => matches(container, filter))
-    .map(wireContainer);
+/** Those that the filter lets through, as entries of the answer. */
+export function listContainers(cri: Cri, filter: ContainerFilter | undefined): Uint8Array[] {
+  const entries: Uint8Array[] = [];
+  for (const container of cri.containers.values()) {
+    if (!matches(container, filter)) continue;
+    entries.push(told.entry(container.id, container.status, () => wireContainer(container)));
+  }
+  return entries;
 }
 
-/** As with pods: what was told of a container stays until it has another status. */
-const told = new WeakMap<CriContainer['status'], WireContainer>();
+const told = new EncodedList<CriContainer['status'], typeof ContainerSchema>(ContainerSchema);
 
 function wireContainer({ id, metadata, status }: CriContainer): WireContainer {
-  let message = told.get(status);
-  if (message?.id === id) return message;
-  message = create(ContainerSchema, {
+  return create(ContainerSchema, {
     id,
     podSandboxId: metadata.sandboxId,
     ...(metadata.config.metadata && { metadata: metadata.config.metadata }),
@@ -34,8 +35,6 @@ function wireContainer({ id, metadata, status }: CriContainer): WireContainer {
     labels: metadata.config.labels,
     annotations: metadata.config.annotations,
   });
-  told.set(status, message);
-  return message;
 }
 
 function matches({ id, metadata, status }: CriContainer, filter: ContainerFilter | undefined): boolean {

@@ -5,25 +5,26 @@ import {
   type PodSandbox as WirePodSandbox,
 } from '@gantry/api/gen/cri/v1/api_pb.js';
 import type { Cri } from '../cri.ts';
+import { EncodedList } from '../encoded-list.ts';
 import type { PodSandbox } from '../store/pod-sandbox.ts';
 import { hasLabels } from './filters.ts';
 import { wireState } from './pod-sandbox-status.ts';
 
-export function listPodSandboxes(cri: Cri, filter: PodSandboxFilter | undefined): WirePodSandbox[] {
-  return cri.sandboxes
-    .list()
-    .filter((sandbox) => matches(sandbox, filter))
-    .map(wirePodSandbox);
+/** Those that the filter lets through, as entries of the answer. */
+export function listPodSandboxes(cri: Cri, filter: PodSandboxFilter | undefined): Uint8Array[] {
+  const entries: Uint8Array[] = [];
+  for (const sandbox of cri.sandboxes.values()) {
+    if (!matches(sandbox, filter)) continue;
+    entries.push(told.entry(sandbox.id, sandbox.status, () => wirePodSandbox(sandbox)));
+  }
+  return entries;
 }
 
-/** Kubelets list all pods every second: what they were told stays until a pod has another status. */
-const told = new WeakMap<PodSandbox['status'], WirePodSandbox>();
+const told = new EncodedList<PodSandbox['status'], typeof PodSandboxSchema>(PodSandboxSchema);
 
 function wirePodSandbox(sandbox: PodSandbox): WirePodSandbox {
   const { id, metadata, status } = sandbox;
-  let message = told.get(status);
-  if (message?.id === id) return message;
-  message = create(PodSandboxSchema, {
+  return create(PodSandboxSchema, {
     id,
     ...(metadata.config.metadata && { metadata: metadata.config.metadata }),
     state: wireState(sandbox),
@@ -32,8 +33,6 @@ function wirePodSandbox(sandbox: PodSandbox): WirePodSandbox {
     annotations: metadata.config.annotations,
     runtimeHandler: metadata.runtimeHandler,
   });
-  told.set(status, message);
-  return message;
 }
 
 function matches(sandbox: PodSandbox, filter: PodSandboxFilter | undefined): boolean {
