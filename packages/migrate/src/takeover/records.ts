@@ -11,7 +11,7 @@ import type { Key, MetadataStore, ReadTransaction, Value } from '@gantry/daemon/
 import { keys } from '@gantry/daemon/core/metadata/schema.ts';
 import type { NamespaceRecord } from '@gantry/daemon/core/namespaces/metadata-namespaces.ts';
 import type { SandboxRecord } from '@gantry/daemon/core/sandboxes/metadata-sandboxes.ts';
-import type { SnapshotRecord } from '@gantry/daemon/core/snapshots/metadata-snapshotter.ts';
+import type { SnapshotRecord } from '@gantry/daemon/core/snapshots/snapshot-record.ts';
 import type * as theirs from '../containerd/records.ts';
 
 export type Entry = readonly [Key, Value];

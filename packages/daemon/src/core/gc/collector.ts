@@ -9,7 +9,8 @@ import type { Logger } from '../log/logger.ts';
 import type { MetadataStore, ReadTransaction } from '../metadata/metadata-store.ts';
 import { keys } from '../metadata/schema.ts';
 import type { RequestContext } from '../request-context.ts';
-import type { MetadataSnapshotter, SnapshotRecord } from '../snapshots/metadata-snapshotter.ts';
+import type { MetadataSnapshotter } from '../snapshots/metadata-snapshotter.ts';
+import type { SnapshotRecord } from '../snapshots/snapshot-record.ts';
 import type { CollectionStats } from './garbage-collector.ts';
 import { markAndSweep } from './mark-and-sweep.ts';
 

@@ -7,7 +7,7 @@ import type { LeaseRecord } from '../leases/metadata-leases.ts';
 import type { ReadTransaction, WriteTransaction } from '../metadata/metadata-store.ts';
 import { keys } from '../metadata/schema.ts';
 import { type ActivationRecord, removeActivation } from '../mounts/activation-records.ts';
-import type { SnapshotRecord } from '../snapshots/metadata-snapshotter.ts';
+import type { SnapshotRecord } from '../snapshots/snapshot-record.ts';
 import {
   backReferences,
   conditionalReferences,

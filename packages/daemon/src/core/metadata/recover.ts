@@ -2,7 +2,8 @@ import { Code, hasCode } from '@gantry/api';
 import { endLeaseKeepingIngests, ownLeaseLabel } from '../leases/lease-records.ts';
 import type { LeaseRecord } from '../leases/metadata-leases.ts';
 import type { Logger } from '../log/logger.ts';
-import type { MetadataSnapshotter, SnapshotRecord } from '../snapshots/metadata-snapshotter.ts';
+import type { MetadataSnapshotter } from '../snapshots/metadata-snapshotter.ts';
+import type { SnapshotRecord } from '../snapshots/snapshot-record.ts';
 import type { Key, MetadataStore } from './metadata-store.ts';
 import { keys } from './schema.ts';
 

@@ -7,7 +7,6 @@ import {
   notFound,
   now,
   type StatusError,
-  type Time,
 } from '@gantry/api';
 import {
   SnapshotCommitSchema,
@@ -21,46 +20,27 @@ import { parseFilters } from '../filters/parse-filters.ts';
 import { addToLease, ResourceType, removeFromLease } from '../leases/lease-records.ts';
 import type { Logger } from '../log/logger.ts';
 import { applyLabelMask } from '../metadata/label-mask.ts';
-import type { Key, MetadataStore, WriteTransaction } from '../metadata/metadata-store.ts';
+import type { MetadataStore, WriteTransaction } from '../metadata/metadata-store.ts';
 import { keys } from '../metadata/schema.ts';
 import type { NamespaceStore } from '../namespaces/namespace-store.ts';
 import type { RequestContext } from '../request-context.ts';
 import { validateLabels } from '../validation/labels.ts';
+import type { SnapshotRecord } from './snapshot-record.ts';
 import type { NamespacedSnapshotter } from './snapshot-service.ts';
+import { SnapshotSettling } from './snapshot-settling.ts';
 import type {
   CommitSnapshotOptions,
   SnapshotInfo,
   SnapshotKind,
-  SnapshotLayer,
   SnapshotOptions,
   Snapshotter,
   SnapshotUsage,
 } from './snapshotter.ts';
 
-/** A snapshot as a namespace has it. */
-export interface SnapshotRecord {
-  /** Its key or name in the snapshotter below. */
-  backendKey: string;
-  kind: SnapshotKind;
-  parent: string;
-  labels: Record<string, string>;
-  createdAt: Time;
-  updatedAt: Time;
-  /** What it can be made of again, as long as its files are not known to be on disk. */
-  layer?: SnapshotLayer;
-}
-
-interface Unsettled {
-  key: Key;
-  record: SnapshotRecord & { layer: SnapshotLayer };
-}
-
 /** Names the committed snapshot that a prepared one is to become, so that a lazy-pulling snapshotter may have it already. */
 export const targetLabel = 'containerd.io/snapshot.ref';
 /** Milliseconds until a snapshotter of another process that does not answer is left to the collector. */
 const dropPatience = 60_000;
-/** Milliseconds. */
-const settleDelay = 1000;
 const inheritedPrefix = 'containerd.io/snapshot/';
 
 export interface MetadataSnapshotterSettings {
@@ -84,10 +64,7 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
   /** Backend keys are `<namespace>/<start of this process>-<number>/<key>`: never given twice, without a write to say so. */
   readonly #start = `${Date.now().toString(36)}-${process.pid.toString(36)}`;
   #number = 0;
-  #settleTimer: NodeJS.Timeout | undefined;
-  #closing = false;
-  /** False: no record has a layer, so nobody need look for one. */
-  #mayBeUnsettled = true;
+  readonly #settling: SnapshotSettling;
   /** Removals below that are under way. */
   readonly #drops = new Set<Promise<void>>();
 
@@ -95,6 +72,7 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
     this.name = name;
     this.backend = backend;
     this.#settings = settings;
+    this.#settling = new SnapshotSettling(name, backend, settings);
   }
 
   #newKey(ctx: RequestContext, key: string): string {
@@ -313,7 +291,7 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
     const layer = ctx.step && this.backend.settle ? options.layer : undefined;
     const backendName = this.#newKey(ctx, name);
     this.inFlight.add(backendName);
-    if (layer) this.#mayBeUnsettled = true;
+    if (layer) this.#settling.expect();
     try {
       await this.backend
         .commit(
@@ -355,106 +333,23 @@ export class MetadataSnapshotter implements NamespacedSnapshotter {
       this.inFlight.delete(backendName);
     }
     mutated(false);
-    if (!layer) return;
-    // Somebody may have looked before the record was there.
-    this.#mayBeUnsettled = true;
-    this.settleSoon();
+    if (layer) this.#settling.soon();
   }
 
-  /** Brings what steps committed to disk, once nothing has been committed for a moment. */
-  settleSoon(): void {
-    clearTimeout(this.#settleTimer);
-    if (this.#closing) return;
-    this.#settleTimer = setTimeout(() => {
-      this.settle().catch((error) =>
-        this.#settings.log.error('snapshots cannot be brought to disk', { error, snapshotter: this.name }),
-      );
-    }, settleDelay).unref();
+  /** As `SnapshotSettling.settle`. */
+  settle(): Promise<boolean> {
+    return this.#settling.settle();
   }
 
-  /**
-   * Settles when the files of all that is committed are on disk: from then on their layers are not needed for them. Answers whether there
-   * was anything to bring there.
-   */
-  async settle(): Promise<boolean> {
-    clearTimeout(this.#settleTimer);
-    if (!this.backend.settle || !this.#mayBeUnsettled) return false;
-    const all = this.#unsettled();
-    this.#mayBeUnsettled = all.length > 0;
-    if (all.length === 0) return false;
-    const suspects = new Set(this.backend.suspects?.());
-    const unsettled = all.filter(({ record }) => !suspects.has(record.backendKey));
-    if (unsettled.length === 0) return false;
-    await this.backend.settle();
-    await this.#settings.store.update(
-      (tx) => {
-        for (const { key, record } of unsettled) {
-          const found = tx.get<SnapshotRecord>(key);
-          if (found?.backendKey !== record.backendKey) continue;
-          const { layer: _, ...rest } = found;
-          tx.put(key, rest);
-        }
-      },
-      { step: true },
-    );
-    return true;
+  /** As `SnapshotSettling.remake`. */
+  remake(...args: Parameters<SnapshotSettling['remake']>): Promise<void> {
+    return this.#settling.remake(...args);
   }
 
   /** The store is about to be closed. */
   async close(): Promise<void> {
-    this.#closing = true;
     await Promise.all(this.#drops);
-    await this.settle();
-  }
-
-  #unsettled(): Unsettled[] {
-    return this.#settings.store.view((tx) => {
-      const found: Unsettled[] = [];
-      for (const namespace of tx.children(keys.namespaces())) {
-        for (const { key, value } of tx.list<SnapshotRecord>(keys.snapshots(namespace, this.name))) {
-          const { layer } = value;
-          if (layer) found.push({ key, record: { ...value, layer } });
-        }
-      }
-      return found;
-    });
-  }
-
-  /**
-   * Makes again what was committed and perhaps not on disk when the machine stopped. What cannot be made again stays, and cannot be
-   * used; what has no record is the collector's, who is asked first. To be called before anybody is served.
-   */
-  async remake(
-    collect: () => Promise<unknown>,
-    fill: (namespace: string, layer: SnapshotLayer, mounts: Mount[]) => Promise<void>,
-  ): Promise<void> {
-    const { backend } = this;
-    if (backend.remake && backend.suspects && backend.suspects().length > 0) {
-      await collect();
-      for (const name of backend.suspects()) {
-        const known = this.#unsettled().find(({ record }) => record.backendKey === name);
-        if (known) await this.#remake(known, fill);
-      }
-      await backend.settle?.();
-    }
-    if (this.#unsettled().length > 0) this.settleSoon();
-  }
-
-  async #remake(
-    { key, record }: Unsettled,
-    fill: (namespace: string, layer: SnapshotLayer, mounts: Mount[]) => Promise<void>,
-  ): Promise<void> {
-    const { log } = this.#settings;
-    const where = { snapshotter: this.name, key: key[3], digest: record.layer.digest };
-    try {
-      await this.backend.remake?.(record.backendKey, (mounts) => fill(key[1]!, record.layer, mounts));
-      log.info('snapshot was not on disk when the machine stopped: unpacked again', where);
-    } catch (error) {
-      // Another collection may have taken it meanwhile.
-      if (this.#unsettled().every((one) => one.record.backendKey !== record.backendKey)) return;
-      const what = 'snapshot was not on disk when the machine stopped, and cannot be unpacked again';
-      log.error(what, { ...where, error });
-    }
+    await this.#settling.close();
   }
 
   #forget(tx: WriteTransaction, ctx: RequestContext, key: string, parent: string): void {
