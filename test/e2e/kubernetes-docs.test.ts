@@ -7,7 +7,7 @@ import path from 'node:path';
 import { after, describe, test } from 'node:test';
 import { containerd2, TestContainerd } from '../lib/containerd.ts';
 import { CriLab, crictl } from '../lib/cri-lab.ts';
-import { bin } from '../lib/daemon.ts';
+import { commandsOf, daemonPlaces, emptyPlaces, nodePrograms } from '../lib/documented-node.ts';
 import { buildImage, busyboxLayer } from '../lib/images.ts';
 import { kernelSettings, TestKubelet } from '../lib/kubelet.ts';
 import { run } from '../lib/processes.ts';
@@ -15,44 +15,12 @@ import { makeTempDir } from '../lib/temp-dir.ts';
 
 const top = path.resolve(import.meta.dirname, '../..');
 const page = readFileSync(path.join(top, 'docs/kubernetes.md'), 'utf8');
-const blocks = [...page.matchAll(/^```sh\n(.*?)^```/gms)].map((match) => match[1]!.trim());
+const blocks = commandsOf(page);
 const image = 'docker.io/test/busybox:1';
-
-/** Starts and stops by name what a node runs, as a service manager would. */
-const systemctl = `#!/bin/sh
-action=$1 unit=$2
-pidfile=$NODE_DIR/$unit.pid
-alive() { [ -f $pidfile ] && kill -0 $(cat $pidfile) 2>/dev/null; }
-stop() { alive && kill $(cat $pidfile); while alive; do sleep 0.05; done; rm -f $pidfile; }
-ready() {
-  case $unit in
-    containerd) crictl -r unix:///run/containerd/containerd.sock version;;
-    gantryd) crictl -r unix:///run/gantry/gantry.sock version;;
-    kubelet) grep -q 'Started kubelet' $NODE_DIR/kubelet.log;;
-  esac >/dev/null 2>&1
-}
-start() {
-  alive && return
-  : >$NODE_DIR/$unit.log
-  setsid $unit >>$NODE_DIR/$unit.log 2>&1 </dev/null & echo $! >$pidfile
-  for i in $(seq 600); do
-    ready && return
-    alive || { cat $NODE_DIR/$unit.log >&2; exit 1; }
-    sleep 0.1
-  done
-  exit 1
-}
-case $action in start) start;; stop) stop;; enable|disable) ;; *) exit 1;; esac
-`;
 
 /** Default places; inside the namespace they are empty directories of the test's own. */
 const places = [
-  '/etc/containerd',
-  '/var/lib/containerd',
-  '/run/containerd',
-  '/etc/gantry',
-  '/var/lib/gantry',
-  '/run/gantry',
+  ...daemonPlaces,
   '/etc/cni',
   '/opt/cni',
   '/run/netns',
@@ -151,8 +119,7 @@ for (const [how, kubelet] of [
       const programs = path.join(temp.path, 'bin');
       mkdirSync(programs);
       const program = (name: string, text: string) => writeFileSync(path.join(programs, name), text, { mode: 0o755 });
-      program('systemctl', systemctl);
-      program('gantryd', `#!/bin/sh\nexec '${bin.gantryd}' "$@"\n`);
+      nodePrograms(programs, 'crictl -r');
       program('crictl', `#!/bin/sh\nexec '${crictl}' -c "$NODE_DIR/crictl.yaml" "$@"\n`);
       program(
         'kubelet',
@@ -189,7 +156,7 @@ for (const [how, kubelet] of [
           const [upper, work] = [`$NODE_DIR/above/${name}`, `$NODE_DIR/work/${name}`];
           return `mkdir -p ${upper} ${work}; mount -t overlay -o lowerdir=/${name},upperdir=${upper},workdir=${work} node /${name}`;
         }),
-        ...places.map((place, at) => `mkdir -p ${place} "$NODE_DIR/${at}"; mount --bind "$NODE_DIR/${at}" ${place}`),
+        ...emptyPlaces(places),
         ...(kubelet === '' ? [] : Object.entries(kernelSettings)).map(
           ([name, value], at) =>
             `echo ${value} >$NODE_DIR/setting-${at}; mount --bind $NODE_DIR/setting-${at} /proc/sys/${name}`,

@@ -2,57 +2,27 @@
 // their default places.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmdirSync } from 'node:fs';
 import path from 'node:path';
 import { after, describe, test } from 'node:test';
 import { ctrClients } from '../lib/clients.ts';
 import { containerd2, TestContainerd } from '../lib/containerd.ts';
-import { bin } from '../lib/daemon.ts';
+import { commandsOf, daemonPlaces, emptyPlaces, nodePrograms } from '../lib/documented-node.ts';
 import { buildTestImages } from '../lib/images.ts';
 import { run } from '../lib/processes.ts';
 import { makeTempDir } from '../lib/temp-dir.ts';
 
 const top = path.resolve(import.meta.dirname, '../..');
 const page = readFileSync(path.join(top, 'docs/migrating.md'), 'utf8');
-const blocks = [...page.matchAll(/^```sh\n(.*?)^```/gms)].map((match) => match[1]!.trim());
-
-/** Starts and stops the two daemons by name, as a service manager would. */
-const systemctl = `#!/bin/sh
-action=$1 unit=$2
-pidfile=$NODE_DIR/$unit.pid
-alive() { [ -f $pidfile ] && kill -0 $(cat $pidfile) 2>/dev/null; }
-stop() { alive && kill $(cat $pidfile); while alive; do sleep 0.05; done; rm -f $pidfile; }
-start() {
-  alive && return
-  setsid $unit >>$NODE_DIR/$unit.log 2>&1 </dev/null & echo $! >$pidfile
-  case $unit in containerd) socket=/run/containerd/containerd.sock;; *) socket=/run/gantry/gantry.sock;; esac
-  for i in $(seq 600); do
-    ctr -a $socket version >/dev/null 2>&1 && return
-    alive || { cat $NODE_DIR/$unit.log >&2; exit 1; }
-    sleep 0.1
-  done
-  exit 1
-}
-case $action in start) start;; stop) stop;; restart) stop; start;; enable|disable) ;; *) exit 1;; esac
-`;
+const blocks = commandsOf(page);
 
 const recent = ctrClients().find(({ name }) => name === 'ctr 2.3.4')!;
 const skip = process.getuid?.() === 0 ? TestContainerd.missing(containerd2) || recent.missing || false : 'needs root';
 
-/** Both daemons' default places; inside the namespace they are empty directories of the test's own. */
-const places = [
-  '/etc/containerd',
-  '/var/lib/containerd',
-  '/run/containerd',
-  '/etc/gantry',
-  '/var/lib/gantry',
-  '/run/gantry',
-];
-
 describe('docs/migrating.md', { skip }, () => {
   const temp = makeTempDir('guide');
   /** Mount points that this machine did not have. */
-  const made = places.filter((place) => !existsSync(place));
+  const made = daemonPlaces.filter((place) => !existsSync(place));
   after(async () => {
     await temp.remove();
     for (const place of made) rmdirSync(place);
@@ -63,8 +33,7 @@ describe('docs/migrating.md', { skip }, () => {
     await run('tar', ['-C', busybox, '-cf', `${busybox}.tar`, '.']);
     const programs = path.join(temp.path, 'bin');
     mkdirSync(programs);
-    writeFileSync(path.join(programs, 'systemctl'), systemctl, { mode: 0o755 });
-    writeFileSync(path.join(programs, 'gantryd'), `#!/bin/sh\nexec '${bin.gantryd}' "$@"\n`, { mode: 0o755 });
+    nodePrograms(programs, 'ctr -a');
     const old = `version = 2
 # what would reach beyond this node
 disabled_plugins = ['io.containerd.grpc.v1.cri', 'io.containerd.internal.v1.opt', 'io.containerd.nri.v1.nri']
@@ -74,9 +43,7 @@ disabled_plugins = ['io.containerd.grpc.v1.cri', 'io.containerd.internal.v1.opt'
     const asBefore = `test "$(ctr tasks ls -q)" = ${box} && ctr tasks ls | grep -q "$PID"`;
     const script = [
       'set -euo pipefail',
-      ...places.map(
-        (place, number) => `mkdir -p ${place} "$NODE_DIR/${number}"; mount --bind "$NODE_DIR/${number}" ${place}`,
-      ),
+      ...emptyPlaces(daemonPlaces),
       `cat > /etc/containerd/config.toml <<'END'\n${old}END`,
       'systemctl start containerd',
       `ctr images import --index-name docker.io/test/busybox:1 '${busybox}.tar' >/dev/null`,
