@@ -1,6 +1,6 @@
 // The same pods and containers here and under containerd 2.3.4: specifications, statuses, refusals and what is found inside, side by side.
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { CriTwins } from '../lib/cri-twins.ts';
@@ -70,9 +70,12 @@ ${handler('based', `base_runtime_spec = '${temp.path}/base.json'`)}`,
     takeAway = await makeHost(host);
     writeCdi(path.join(temp.path, 'cdi'), host);
     const bundle = path.join(temp.path, 'bundle');
-    await run('mkdir', [bundle]);
+    mkdirSync(bundle);
     await run('runc', ['spec'], { cwd: bundle });
-    await run('mv', [path.join(bundle, 'config.json'), path.join(temp.path, 'base.json')]);
+    const base = JSON.parse(readFileSync(path.join(bundle, 'config.json'), 'utf8'));
+    // As `ctr oci spec` writes it.
+    base.linux.cgroupsPath = '/default';
+    writeFileSync(path.join(temp.path, 'base.json'), JSON.stringify(base));
     let images: string[] = [];
     await lab.start(async (registry) => {
       images = await fillTwinImages(temp.path, host, registry);

@@ -21,7 +21,8 @@ export async function baseSpec(id: string, handler?: RuntimeHandler): Promise<Ru
     if (spec.process) delete spec.process.rlimits;
     spec.linux.resources = { devices: [{ allow: false, access: 'rwm' }] };
   }
-  spec.linux.cgroupsPath ??= `/${kubernetesNamespace}/${id}`;
+  // A file has that of who wrote it.
+  spec.linux.cgroupsPath = `/${kubernetesNamespace}/${id}`;
   spec.root = { ...spec.root, path: 'rootfs' };
   return spec;
 }
