@@ -10,7 +10,7 @@ import { crictl } from '../lib/cri-lab.ts';
 import { TestDaemon } from '../lib/daemon.ts';
 import { HeldRegistry } from '../lib/held-registry.ts';
 import { buildTestImages } from '../lib/images.ts';
-import { run } from '../lib/processes.ts';
+import { eventually, run } from '../lib/processes.ts';
 import { registryUser, TestRegistry } from '../lib/registry.ts';
 import { makeTempDir } from '../lib/temp-dir.ts';
 import { TokenServer } from '../lib/token-server.ts';
@@ -53,8 +53,14 @@ describe('CRI pulls', { skip }, () => {
       at('d'),
       `[${images}]
   image_pull_progress_timeout = '2s'
+  stats_collect_period = 1
   [${images}.pinned_images]
     app = '${open.address}/test/app:2'
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.native]
+  runtime_type = 'io.containerd.runc.v2'
+  snapshotter = 'native'
+[plugins.'io.containerd.snapshotter.v1.overlayfs']
+  root_path = '${at('elsewhere')}'
 [plugins.'io.containerd.image-verifier.v1.bindir']
   bin_dir = '${at('verifiers')}'
   per_verifier_timeout = '30s'
@@ -126,6 +132,17 @@ describe('CRI pulls', { skip }, () => {
     await pull(`${open.address}/test/app:2`);
   });
 
+  test('where images are, and how much: first what the kubelet looks at, then what handlers have for themselves', async () => {
+    const places = async () =>
+      (await client().imageFsInfo({})).imageFilesystems.map(({ fsId }) =>
+        fsId!.mountpoint.replace(`${temp.path}/`, ''),
+      );
+    assert.deepEqual(await places(), ['elsewhere']);
+    await client().pullImage({ image: { image: `${open.address}/test/app:2`, runtimeHandler: 'native' } });
+    await eventually('both are told', async () => ((await places()).length === 2 ? true : undefined), 60_000);
+    assert.deepEqual(await places(), ['elsewhere', 'd/root/io.containerd.snapshotter.v1.native']);
+  });
+
   test('an image goes by its names, digest and id, whoever brought it; a pinned one is told to be', async () => {
     const [image, ...others] = await list();
     assert.deepEqual(others, []);
@@ -153,6 +170,9 @@ describe('CRI pulls', { skip }, () => {
     await client().removeImage({ image: { image: three } });
     assert.deepEqual(await list(), []);
     assert.equal((await ctr('images', 'ls', '-q')).stdout, '');
-    assert.equal((await ctr('snapshots', 'ls')).stdout.trim().split('\n').length, 1);
+    for (const snapshotter of ['overlayfs', 'native']) {
+      const left = await ctr('snapshots', '--snapshotter', snapshotter, 'ls');
+      assert.equal(left.stdout.trim().split('\n').length, 1, snapshotter);
+    }
   });
 });

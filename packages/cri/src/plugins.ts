@@ -253,7 +253,13 @@ export const criGrpcPlugin = definePlugin({
           containers: cri.containers.list().filter(({ status }) => status.pid > 0),
           sandboxes: cri.sandboxes.list().filter(({ status }) => status.state === 'ready'),
         }),
-        snapshotterRoot: (name) => `${root}/${PluginTypes.Snapshotter}.${name}`,
+        // One with a `root_path`, or a proxied one, says where it is.
+        // One with a `root_path`, or a proxied one, says where it is.
+        snapshotterRoot: (name) =>
+          context.statuses().find(({ type, id }) => type === PluginTypes.Snapshotter && id === name)?.meta.exports[
+            'root'
+          ] || `${root}/${PluginTypes.Snapshotter}.${name}`,
+        snapshotters: () => runtime.handlers.names().flatMap((name) => runtime.handlers.get(name).snapshotter || []),
         log: context.log,
       }),
       hooks: nri ?? noHooks,

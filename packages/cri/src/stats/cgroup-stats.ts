@@ -39,6 +39,8 @@ export interface CgroupStatsOptions {
   running(): { containers: CriContainer[]; sandboxes: PodSandbox[] };
   /** Where a snapshotter keeps its files. */
   snapshotterRoot(name: string): string;
+  /** Those that runtimes have for themselves. */
+  snapshotters(): readonly string[];
   log: Logger;
 }
 
@@ -167,9 +169,20 @@ export class CgroupStats implements StatsCollector {
   }
 
   async imageFilesystems(): Promise<FilesystemUsage[]> {
-    const { disk, snapshotterRoot } = this.#options;
-    const { timestamp, bytes, inodes } = await disk.all();
-    return [filesystem(snapshotterRoot(disk.snapshotter), timestamp, bytes, inodes)];
+    const { disk, snapshotterRoot, snapshotters, log } = this.#options;
+    const found: FilesystemUsage[] = [];
+    // The kubelet looks at the first; of others only those that have something.
+    for (const name of new Set([disk.snapshotter, ...snapshotters()])) {
+      const first = name === disk.snapshotter;
+      try {
+        const { timestamp, bytes, inodes } = await disk.all(name);
+        if (first || inodes > 0n || bytes > 0n) found.push(filesystem(snapshotterRoot(name), timestamp, bytes, inodes));
+      } catch (error) {
+        if (first) throw error;
+        log.warn('disk usage of a snapshotter is not known', { error, snapshotter: name });
+      }
+    }
+    return found;
   }
 
   metricDescriptors(): MetricDescriptor[] {

@@ -49,17 +49,17 @@ export class SnapshotDisk {
     });
   }
 
-  /** Of all snapshots of the namespace. */
-  all(): Promise<DiskUsage> {
-    return this.#remembered('', async () => {
+  /** Of all snapshots of the namespace with that snapshotter. */
+  all(name = this.#name): Promise<DiskUsage> {
+    return this.#remembered(name, async () => {
       const ctx = criContext();
       const timestamp = nanosOf(now());
-      const snapshotter = this.#snapshotters.get(ctx, this.#name);
+      const snapshotter = this.#snapshotters.get(ctx, name);
       let bytes = 0n;
       let inodes = 0n;
-      for await (const { name } of snapshotter.list(ctx)) {
+      for await (const { name: key } of snapshotter.list(ctx)) {
         // One that is removed meanwhile takes nothing.
-        const usage = await snapshotter.usage(ctx, name).catch(() => ({ size: 0, inodes: 0 }));
+        const usage = await snapshotter.usage(ctx, key).catch(() => ({ size: 0, inodes: 0 }));
         bytes += BigInt(usage.size);
         inodes += BigInt(usage.inodes);
       }
