@@ -6,6 +6,11 @@ import type { SnapshotUsage } from './snapshotter.ts';
 export class TreeJobs {
   readonly #worker = new JobWorker(workerUrl(import.meta.url, 'tree-worker'), 'snapshot-tree');
 
+  /** Has the thread there when a job comes, soon. */
+  warm(): void {
+    this.#worker.warm();
+  }
+
   /** Inodes and bytes below and including a directory, hard links counted once. */
   usage(path: string): Promise<SnapshotUsage> {
     return this.#worker.run('usage', { path });

@@ -44,6 +44,15 @@ describe('job worker', () => {
     await assert.rejects(worker.run('read', '/nonexistent/x'), { errno: 'ENOENT', message: /no such file/ });
   });
 
+  it('is there when the job comes, if it was told before', async () => {
+    await worker.close();
+    worker.warm();
+    const { generation } = worker;
+    worker.warm();
+    assert.equal(await worker.run('double', 4), 8);
+    assert.equal(worker.generation, generation);
+  });
+
   it('fails what a dying thread had, and starts another', async () => {
     await worker.run('double', 1);
     const { generation } = worker;

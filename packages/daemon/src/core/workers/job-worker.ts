@@ -30,6 +30,12 @@ export class JobWorker {
   /** Changes whenever a thread starts or ends: what one knew is gone with it. */
   generation = 0;
 
+  /** Starts the thread, for a job that comes soon. */
+  warm(): void {
+    this.#start();
+    if (this.#waiting.size === 0) this.#endWhenIdle();
+  }
+
   run<T>(op: string, args: unknown): Promise<T> {
     const worker = this.#start();
     const id = ++this.#lastId;
@@ -50,6 +56,11 @@ export class JobWorker {
     await worker?.terminate();
   }
 
+  #endWhenIdle(): void {
+    clearTimeout(this.#idle);
+    this.#idle = setTimeout(() => void this.close(), idleMs).unref();
+  }
+
   #forget(worker: Worker | undefined): void {
     if (!worker || this.#worker !== worker) return;
     this.#worker = undefined;
@@ -67,7 +78,7 @@ export class JobWorker {
       this.#waiting.delete(reply.id);
       if (this.#waiting.size === 0) {
         worker.unref();
-        this.#idle = setTimeout(() => void this.close(), idleMs).unref();
+        this.#endWhenIdle();
       }
       if ('value' in reply) waiter?.resolve(reply.value);
       else {

@@ -3,6 +3,7 @@ import path from 'node:path';
 import type { Mount } from '@gantry/mount';
 import type { MetadataStore } from '../../core/metadata/metadata-store.ts';
 import type { RequestContext } from '../../core/request-context.ts';
+import { targetLabel } from '../../core/snapshots/metadata-snapshotter.ts';
 import { SnapshotDirectories } from '../../core/snapshots/snapshot-directories.ts';
 import { idMappingOf, SnapshotLabel } from '../../core/snapshots/snapshot-labels.ts';
 import { SnapshotStorage, type StoredSnapshot } from '../../core/snapshots/snapshot-storage.ts';
@@ -116,6 +117,8 @@ export class OverlaySnapshotter implements Snapshotter {
   }
 
   prepare(key: string, parent: string, options?: SnapshotOptions, ctx?: RequestContext): Promise<Mount[]> {
+    // A layer that is being unpacked: while it comes, the thread that will count it starts.
+    if (options?.labels?.[targetLabel] !== undefined) this.#trees.warm();
     return this.#create('active', key, parent, options?.labels ?? {}, ctx?.step);
   }
 
