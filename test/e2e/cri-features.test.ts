@@ -1,12 +1,12 @@
 // What a pod or container asks for, as it is found inside: by crictl's configurations, one daemon for all.
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { after, before, describe, test } from 'node:test';
+import { writeArtifact } from '../lib/artifact.ts';
 import { CriLab, crictl } from '../lib/cri-lab.ts';
 import { bin } from '../lib/daemon.ts';
 import { buildImage, busyboxLayer } from '../lib/images.ts';
@@ -23,14 +23,12 @@ interface Inspect {
 
 describe('what pods and containers ask for', { skip: CriLab.missing() }, async () => {
   const temp = makeTempDir('cri-features');
-  const metrics = await freePort();
   const tcp = await freePort();
   const classes = path.join(temp.path, 'blockio.yaml');
   const lab = new CriLab(
     temp.path,
     { bridge: 'gantrycri8', subnet: '10.208.0.0/24' },
     `device_ownership_from_security_context = true
-stats_collect_period = '1s'
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
   runtime_type = 'io.containerd.runc.v2'
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.native]
@@ -48,8 +46,6 @@ stats_collect_period = '1s'
   blockio_config_file = '${classes}'
 [plugins.'io.containerd.server.v1.grpc-tcp']
   address = '127.0.0.1:${tcp}'
-[plugins.'io.containerd.server.v1.metrics']
-  address = '127.0.0.1:${metrics}'
 `,
   );
   let podId = '';
@@ -440,101 +436,7 @@ stats_collect_period = '1s'
     assert.notEqual(code, 0);
     assert.match(stderr, /Unimplemented|unknown service/);
   });
-
-  test('rates are there for the first who asks, as they are sampled', async () => {
-    const id = await start({});
-    const usage = await eventually(
-      'a rate is known',
-      async () => {
-        const { stats } = await lab.json<{ stats: { cpu: { usageNanoCores?: { value: string } } }[] }>(
-          'stats',
-          '-o',
-          'json',
-          '--id',
-          id,
-        );
-        return stats[0]?.cpu.usageNanoCores;
-      },
-      patience,
-    );
-    assert.ok(Number(usage.value) >= 0);
-  });
-
-  test('numbers: metrics of pods with all that containerd tells of, and of CRI itself', async () => {
-    const config = lab.container('says', ['echo', 'a line']);
-    await lab.ok('start', await lab.ok('create', podId, config, pod));
-    const id = await start({});
-    const told = JSON.parse(await lab.ok('metricsp', '-o', 'json').catch(() => lab.ok('metricsp'))) as {
-      podMetrics: {
-        containerMetrics: { containerId: string; metrics: { name: string; value: { value: string } }[] }[];
-      }[];
-    };
-    const own = told.podMetrics
-      .flatMap(({ containerMetrics }) => containerMetrics)
-      .find(({ containerId }) => containerId === id);
-    const value = (name: string) =>
-      Number(own?.metrics.find((metric) => metric.name === name)?.value?.value ?? Number.NaN);
-    assert.ok(value('container_file_descriptors') >= 3);
-    assert.ok(value('container_threads') >= 1);
-    assert.ok(value('container_fs_limit_bytes') > 0);
-    const text = await eventually(
-      'the line is counted',
-      async () => {
-        const found = await (await fetch(`http://127.0.0.1:${metrics}/v1/metrics`)).text();
-        return /^containerd_cri_output_entries_total [1-9]/m.test(found) ? found : undefined;
-      },
-      patience,
-    );
-    for (const name of [
-      'containerd_cri_container_create_seconds_count{runtime="io.containerd.runc.v2"}',
-      'containerd_cri_sandbox_runtime_create_seconds_count{runtime="io.containerd.runc.v2"}',
-      'containerd_cri_network_plugin_operations_total_total{operation_type="set_up_pod"}',
-      'containerd_cri_sandboxed_image_pulls_total{status="success"}',
-    ])
-      assert.ok(text.includes(name), name);
-  });
-
-  test('numbers of pods: a network only where it has a default interface, without which a kubelet fails', async () => {
-    const network = async (podId: string) => {
-      const { stats } = await lab.json<{ stats: { linux: { network?: { defaultInterface?: { name: string } } } }[] }>(
-        ...['statsp', '--id', podId, '-o', 'json'],
-      );
-      assert.equal(stats.length, 1);
-      return stats[0]!.linux.network ?? undefined;
-    };
-    const own = await otherPod('numbered', {});
-    assert.equal((await network(own.id))?.defaultInterface?.name, 'eth0');
-    const host = await otherPod('unnumbered', security({ namespace_options: { network: 2 } }));
-    assert.equal(await network(host.id), undefined);
-    for (const { id } of [own, host]) await lab.ok('rmp', '-f', id);
-  });
 });
-
-/** An OCI layout with an artifact of some files. */
-function writeArtifact(layout: string, files: Record<string, string>): void {
-  mkdirSync(path.join(layout, 'blobs/sha256'), { recursive: true });
-  const blob = (text: string) => {
-    const hex = createHash('sha256').update(text).digest('hex');
-    writeFileSync(path.join(layout, 'blobs/sha256', hex), text);
-    return { digest: `sha256:${hex}`, size: Buffer.byteLength(text) };
-  };
-  const mediaType = 'application/vnd.oci.image.manifest.v1+json';
-  const manifest = {
-    schemaVersion: 2,
-    mediaType,
-    artifactType: 'application/vnd.test.model',
-    config: { mediaType: 'application/vnd.oci.empty.v1+json', ...blob('{}') },
-    layers: Object.entries(files).map(([title, text]) => ({
-      mediaType: 'application/octet-stream',
-      ...blob(text),
-      annotations: { 'org.opencontainers.image.title': title },
-    })),
-  };
-  const annotations = { 'org.opencontainers.image.ref.name': 'latest' };
-  const entry = { mediaType, ...blob(JSON.stringify(manifest)), annotations };
-  writeFileSync(path.join(layout, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [entry] }));
-  writeFileSync(path.join(layout, 'oci-layout'), JSON.stringify({ imageLayoutVersion: '1.0.0' }));
-}
 
 /** Accounts that a container can run as. */
 function accountsLayer(directory: string): void {
