@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { removeCgroups } from '../fault/survey.ts';
 import { CriTwins } from '../lib/cri-twins.ts';
 import { run } from '../lib/processes.ts';
 import { makeTempDir, mountsBeneath } from '../lib/temp-dir.ts';
@@ -86,6 +87,7 @@ ${handler('based', `base_runtime_spec = '${temp.path}/base.json'`)}`,
 
   after(async () => {
     await lab.close();
+    removeCgroups('gantry-twins');
     await takeAway();
     const mounts = mountsBeneath(temp.path);
     await temp.remove();

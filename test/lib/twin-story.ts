@@ -167,7 +167,7 @@ export class TwinTeller {
   }
 
   #plain(text: string): string {
-    let plain = text.replaceAll(this.twin.directory, 'DIR');
+    let plain = text.replaceAll(`${this.twin.directory}/`, 'DIR/');
     for (const [id, name] of this.#names) plain = plain.replaceAll(id, name);
     return plain
       .replaceAll(/\b[0-9a-f]{64}\b/g, 'HEX')
