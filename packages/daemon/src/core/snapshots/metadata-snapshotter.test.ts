@@ -119,6 +119,31 @@ describe('namespaced snapshots', () => {
     await snapshotter.prepare(ctx, 'on top', 'target');
   });
 
+  it('as steps are noted above and below at once: one without the other is taken back', async () => {
+    const { snapshotter, bytesBelow } = meta;
+    Object.assign(bytesBelow, { flush: async () => {} });
+    const step = { ...ctx, step: true };
+    await meta.layer(ctx, 'base');
+    const before = backendKeys();
+    await assert.rejects(
+      snapshotter.prepare({ ...contextOf('ns', 'gone'), step: true }, 'k', 'base'),
+      withCode(Code.NotFound),
+    );
+    assert.deepEqual(backendKeys(), before);
+    const prepare = bytesBelow.prepare.bind(bytesBelow);
+    bytesBelow.prepare = () => Promise.reject(alreadyExists('no room below'));
+    await assert.rejects(snapshotter.prepare(step, 'k', 'base'), withCode(Code.AlreadyExists, /^no room below$/));
+    await assert.rejects(snapshotter.stat(ctx, 'k'), withCode(Code.NotFound));
+    bytesBelow.prepare = prepare;
+    assert.equal(meta.topics().filter((topic) => topic === 'ns /snapshot/prepare').length, 1);
+    await snapshotter.prepare(step, 'k', 'base');
+    assert.equal((await snapshotter.stat(ctx, 'k')).parent, 'base');
+    assert.equal(backendKeys().length, before.length + 1);
+    await snapshotter.remove(ctx, 'k');
+    await snapshotter.remove(ctx, 'base');
+    assert.deepEqual(backendKeys(), []);
+  });
+
   it('lose their record at start if the snapshotter does not have them', async () => {
     await meta.layer(ctx, 'base');
     await meta.snapshotter.prepare(ctx, 'lost', 'base');
