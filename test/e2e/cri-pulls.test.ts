@@ -38,6 +38,7 @@ describe('CRI pulls', { skip }, () => {
     open = await TestRegistry.start(temp.path);
     await open.fill(layouts.busybox, 'test/app:1');
     await open.fill(layouts.busybox, 'test/app:2');
+    await open.fill(layouts.busybox, 'provided/app:1');
     const { storage } = open;
     tokens = await TokenServer.start(registryUser);
     [basic, token] = await Promise.all([
@@ -45,6 +46,16 @@ describe('CRI pulls', { skip }, () => {
       TestRegistry.start(temp.path, { storage, token: tokens.registryOptions }),
     ]);
     held = await HeldRegistry.start(open.address);
+    const { name: username, password } = registryUser;
+    const answer = {
+      kind: 'CredentialProviderResponse',
+      apiVersion: 'credentialprovider.kubelet.k8s.io/v1',
+      cacheKeyType: 'Registry',
+      auth: { [basic.address]: { username, password } },
+    };
+    writeFileSync(at('provider'), `#!/bin/sh\n/bin/cat > /dev/null\necho '${JSON.stringify(answer)}'\n`, {
+      mode: 0o755,
+    });
     mkdirSync(at('verifiers'));
     // It takes longer than a pull may go without progress.
     writeFileSync(at('verifiers/slow'), '#!/bin/sh\ncase "$*" in *app:2*) sleep 4 ;; esac\n', { mode: 0o755 });
@@ -61,6 +72,12 @@ describe('CRI pulls', { skip }, () => {
   snapshotter = 'native'
 [plugins.'io.containerd.snapshotter.v1.overlayfs']
   root_path = '${at('elsewhere')}'
+[plugins.'io.gantry.credentials.v1.providers']
+  usual = ['node']
+[plugins.'io.gantry.credentials.v1.providers'.providers.node]
+  type = 'kubelet'
+  path = '${at('provider')}'
+  match_images = ['${basic.address}/provided']
 [plugins.'io.containerd.image-verifier.v1.bindir']
   bin_dir = '${at('verifiers')}'
   per_verifier_timeout = '30s'
@@ -118,6 +135,14 @@ describe('CRI pulls', { skip }, () => {
         assert.deepEqual(await list(), []);
       }
     }
+  });
+
+  test('the node’s own credential provider, for the images that are its', async () => {
+    const { imageRef } = await pull(`${basic.address}/provided/app:1`);
+    await client().removeImage({ image: { image: imageRef } });
+    // A login of the request goes first, and is not made up for.
+    const wrong = { username: registryUser.name, password: 'wrong' };
+    await assert.rejects(pull(`${basic.address}/provided/app:1`, wrong), /authorization failed|401|unauthorized/i);
   });
 
   test('a registry that stalls is given up, and the next pull goes on; a slow verifier is no stall', async () => {
