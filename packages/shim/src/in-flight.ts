@@ -52,7 +52,7 @@ export async function endInFlight(bundle: string, inFlight: string): Promise<voi
 
 async function killAndWait(pid: number): Promise<void> {
   try {
-    for (const end = Date.now() + goneMs; Date.now() < end; await sleep(10)) {
+    for (const end = performance.now() + goneMs; performance.now() < end; await sleep(10)) {
       kill(pid, 'SIGKILL');
       if (/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))) return;
     }

@@ -1,6 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import { alreadyExists, Code, hasCode, invalidArgument, notFound, now, type Time } from '@gantry/api';
-import type { ContainerStore } from '@gantry/daemon/core/containers/container-store.ts';
+import type { Container, ContainerStore } from '@gantry/daemon/core/containers/container-store.ts';
 import { KeyedLock } from '@gantry/daemon/core/content/keyed-lock.ts';
 import type { Logger } from '@gantry/daemon/core/log/logger.ts';
 import type { RequestContext } from '@gantry/daemon/core/request-context.ts';
@@ -162,14 +162,14 @@ export class PodSandboxController implements SandboxController {
     const { containers, tasks, log } = this.#options;
     const { id } = metadata;
     let task: Task;
-    let spec: RuntimeSpec | undefined;
+    let record: Container | undefined;
     try {
-      const record = await containers.get(ctx, id);
+      record = await containers.get(ctx, id);
       entry.createdAt = record.createdAt;
-      spec = record.spec && parseJson<RuntimeSpec>(record.spec.value);
       task = tasks.get(ctx, id);
     } catch (error) {
       if (!hasCode(error, Code.NotFound)) throw error;
+      const spec = record?.spec && parseJson<RuntimeSpec>(record.spec.value);
       await endLeftProcesses(id, spec, log);
       entry.settle({ exitStatus: 255, exitedAt: now() });
       return;
