@@ -106,6 +106,20 @@ describe('an HTTP/2 connection', { timeout: 60_000 }, () => {
     await server.close();
   });
 
+  it('closes on a peer that broke the rules, be it that this one stays', async () => {
+    const server = await serve(echo);
+    const peer = net.connect({ port: server.port, host: '127.0.0.1', allowHalfOpen: true });
+    peer.write('GET / HTTP/1.1\r\n\r\n');
+    peer.resume();
+    await once(peer, 'end');
+    // Our end is open; the other is gone, so that what is written there comes back as an error sooner or later.
+    const write = setInterval(() => peer.write('x'), 5);
+    await once(peer, 'error');
+    clearInterval(write);
+    assert.equal(server.failures.length, 1);
+    await server.close();
+  });
+
   it('tells whoever serves a stream that its peer has gone', async () => {
     const { promise: opened, resolve: open } = Promise.withResolvers<void>();
     const { promise: gone, resolve } = Promise.withResolvers<string>();

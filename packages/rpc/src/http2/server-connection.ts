@@ -32,6 +32,9 @@ const blockFrames = 64;
 /** Bytes that may wait for a peer that reads nothing; data stop long before, what is answered to it at once does not. */
 const patience = 64 << 20;
 
+/** How long a peer may take to read the last that it is sent. */
+const lingerMs = 5000;
+
 export interface ConnectionEvents {
   /** A request has begun; the stream's `receiver` is to be set before this returns. */
   stream(stream: ServerStream, headers: RequestHeaders): void;
@@ -405,11 +408,14 @@ export class ServerConnection implements FrameHandler, StreamHost {
     if (this.#streams.size === 0 && !this.#over) this.#finish();
   }
 
-  /** Sends what was given out, and no more. */
+  /** Sends what was given out, and no more; a peer that does not read it, or does not leave, is not waited for long. */
   #finish(): void {
     this.#over = true;
     this.output.flush();
-    this.#socket.end();
+    const socket = this.#socket;
+    const patient = setTimeout(() => socket.destroy(), lingerMs).unref();
+    socket.once('close', () => clearTimeout(patient));
+    socket.end(() => socket.destroy());
     this.#loseAll();
   }
 
