@@ -35,6 +35,7 @@ const elsewhere = [
   'TestPodUserNS',
   'TestIssue10598',
   'TestUserns',
+  'TestImageVolumeWithUserNamespace',
   // Ask the shim of a pod at the address that containerd's shims have.
   'TestContainerTTYLeakAfterExit',
   'TestRuntimeHandler$',
@@ -151,8 +152,8 @@ describe('containerd’s integration tests', { skip }, () => {
       '-runtime-handler',
       'newer',
       '-test.run',
-      '^(TestPodUserNS|TestIssue10598|TestUserns.*)$',
+      '^(TestPodUserNS|TestIssue10598|TestUserns.*|TestImageVolumeWithUserNamespace)$',
     ]);
-    assert.deepEqual(names.length, 3, names.join());
+    assert.deepEqual(names.length, 4, names.join());
   });
 });
