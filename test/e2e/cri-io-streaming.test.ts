@@ -28,7 +28,7 @@ describe('containers with io_type = "streaming"', { skip: CriLab.missing() }, ()
   before(async () => {
     await lab.start();
     await lab.ok('pull', 'busybox:1');
-    pod = lab.pod('io');
+    pod = lab.pod('io', { dns_config: { servers: ['10.9.8.7'], searches: ['pods.test'] } });
     podId = await lab.ok('runp', '--runtime', 'streams', pod);
   });
   after(async () => {
@@ -71,6 +71,8 @@ describe('containers with io_type = "streaming"', { skip: CriLab.missing() }, ()
   test('exec with output, input and exit code, and a terminal', async () => {
     const id = await start('long', ['sleep', '1000']);
     assert.equal(await lab.ok('exec', '-s', id, 'echo', 'hello'), 'hello');
+    // The pod's own files are there, whoever made the sandbox.
+    assert.equal(await lab.ok('exec', '-s', id, 'cat', '/etc/resolv.conf'), 'search pods.test\nnameserver 10.9.8.7');
     const failed = await lab.crictl(['exec', '-s', id, 'sh', '-c', 'echo wrong >&2; exit 7'], { mayFail: true });
     assert.notEqual(failed.code, 0);
     assert.match(failed.stdout + failed.stderr, /wrong/);

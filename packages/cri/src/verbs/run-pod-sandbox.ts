@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
 import { Code, hasCode, invalidArgument, jsonAny, packAny, StatusError } from '@gantry/api';
 import {
   ContainerEventType,
@@ -10,13 +11,16 @@ import {
 import { expectCgroupMove } from '@gantry/cgroups';
 import { defaultNetnsDirectory, keepNetnsOf, newNetnsPath, openNetns, removeNetns } from '@gantry/cni/netns.ts';
 import type { NetworkedPod } from '@gantry/cni/pod-network.ts';
-import { type Cri, criContext } from '../cri.ts';
+import { removeAllBeneath } from '@gantry/mount';
+import { type Cri, criContext, dirs } from '../cri.ts';
 import { CriLabel, Extension, ExtensionType } from '../labels.ts';
 import { watchSandbox } from '../run/exit-watch.ts';
 import { publishContainerEvent } from '../run/publish-event.ts';
 import { runtimeName, runtimeOptions } from '../run/runtime-handlers.ts';
 import { together } from '../run/together.ts';
+import { writeEtcFiles } from '../sandbox/etc-files.ts';
 import { selinuxLabel } from '../sandbox/pod-sandbox-controller.ts';
+import { sandboxHostname } from '../spec/sandbox-spec.ts';
 import { podIdMapping } from '../spec/user-namespace.ts';
 import { type PodSandbox, type SandboxMetadata, sandboxExtension, sandboxName } from '../store/pod-sandbox.ts';
 import { nanosOf } from '../time.ts';
@@ -103,6 +107,13 @@ export async function runPodSandbox(
     sandboxer: handler.sandboxer,
     exited: Promise.resolve(),
   };
+  if (handler.sandboxer !== 'podsandbox') {
+    // That one makes them itself, as containerd's does.
+    const directory = dirs.sandboxRoot(cri, id);
+    undoing('directory', () => (stays ? undefined : removeAllBeneath(directory)));
+    await mkdir(directory, { recursive: true, mode: 0o755 });
+    await writeEtcFiles(directory, config, sandboxHostname(config));
+  }
   await controller.create(ctx, record(), {
     netnsPath: metadata.netnsPath,
     // What controllers of other runtimes make the sandbox by.
