@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import { test } from 'node:test';
 import { Code, hasCode, type StatusError } from '@gantry/api';
 import { MediaType } from '@gantry/oci';
-import type { Credentials } from './authorizer.ts';
+import type { Credentials } from './credentials.ts';
 import { RegistryClient, type RegistryClientOptions } from './registry-client.ts';
 import { TestingRegistry } from './testing-registry.ts';
 import { TokenCache } from './token-cache.ts';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Code, hasCode } from '@gantry/api';
-import { basic } from './authorizer.ts';
 import { checkLogin } from './check-login.ts';
+import { basic } from './credentials.ts';
 import { defaultHosts } from './hosts.ts';
 import { TestingRegistry } from './testing-registry.ts';
 

@@ -1,5 +1,5 @@
 import { Code, hasCode, StatusError } from '@gantry/api';
-import type { Credentials } from './authorizer.ts';
+import type { Credentials } from './credentials.ts';
 import { HostClient } from './host-client.ts';
 import { defaultHosts, type HostsProvider } from './hosts.ts';
 import { AuthorizationError, UnexpectedStatusError } from './http-error.ts';

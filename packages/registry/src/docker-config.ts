@@ -1,4 +1,4 @@
-import type { Credentials } from './authorizer.ts';
+import type { Credentials } from './credentials.ts';
 
 /** Docker's client configuration (`~/.docker/config.json`): which helper keeps a registry's login, or the login itself. */
 export interface DockerConfig {

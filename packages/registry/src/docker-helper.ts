@@ -1,5 +1,5 @@
 import { unknown } from '@gantry/api';
-import type { Credentials } from './authorizer.ts';
+import type { Credentials } from './credentials.ts';
 
 /** Runs the helper with an action and what it reads; answers its exit code and its standard output. */
 export type HelperRunner = (

@@ -1,4 +1,5 @@
-import { Authorizer, type CredentialsProvider } from './authorizer.ts';
+import { Authorizer } from './authorizer.ts';
+import type { CredentialsProvider } from './credentials.ts';
 import type { RegistryHost } from './hosts.ts';
 import { AuthorizationError } from './http-error.ts';
 import { discard, type HttpRequest, type HttpResponse, HttpTransport } from './http-transport.ts';

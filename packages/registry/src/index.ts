@@ -1,6 +1,7 @@
-export { type Credentials, type CredentialsProvider, type CredentialsRequest, mergeScopes } from './authorizer.ts';
+export { mergeScopes } from './authorizer.ts';
 export { type Challenge, parseChallenges } from './challenge.ts';
 export { checkLogin } from './check-login.ts';
+export type { Credentials, CredentialsProvider, CredentialsRequest } from './credentials.ts';
 export * from './docker-config.ts';
 export { DockerCredentialHelper, type HelperLogin, type HelperRunner } from './docker-helper.ts';
 export type { BlobSource } from './fetch-blob.ts';

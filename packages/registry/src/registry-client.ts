@@ -14,8 +14,8 @@ import {
   repositoryOf,
   tagOf,
 } from '@gantry/oci';
-import type { CredentialsProvider } from './authorizer.ts';
 import { encodingsOf } from './content-encoding.ts';
+import type { CredentialsProvider } from './credentials.ts';
 import { EndpointErrors } from './endpoint-errors.ts';
 import { BlobReader, type BlobSource } from './fetch-blob.ts';
 import { ParallelReader, type RangeOptions, RangeReader } from './fetch-range.ts';

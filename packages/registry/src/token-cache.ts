@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import type { Credentials } from './authorizer.ts';
 import type { Challenge } from './challenge.ts';
+import type { Credentials } from './credentials.ts';
 import type { Token } from './token.ts';
 
 /**

@@ -1,7 +1,6 @@
 import { Code, StatusError } from '@gantry/api';
-import type { Credentials } from './authorizer.ts';
-import { basic } from './authorizer.ts';
 import type { Challenge } from './challenge.ts';
+import { basic, type Credentials } from './credentials.ts';
 import { AuthorizationError, safeUrl, UnexpectedStatusError } from './http-error.ts';
 import type { HttpRequest, HttpResponse, HttpTransport } from './http-transport.ts';
 import { readBody } from './http-transport.ts';

@@ -7,6 +7,7 @@ export interface ContainerIdentity {
   id: string;
   bundle: string;
   runtime: RuntimeCommand;
+  /** Whether the shim mounted the rootfs. */
   rootfsMounted: boolean;
   ownPidNamespace: boolean;
   noNewKeyring: boolean;

@@ -1,7 +1,6 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import type { RestoreSource } from './checkpoint.ts';
-import type { RuntimeCommand } from './oci-runtime.ts';
+import type { ContainerIdentity } from './container-identity.ts';
 import type { PipeInodes, StdioRequest } from './stdio/process-io.ts';
 
 /** A process as it stands on disk: enough to find it again and to know that it is the same one. */
@@ -26,25 +25,12 @@ export interface ProcessRecord {
  * `delete` can clean up. `inFlight` names the OCI runtime command that is at work: whoever finds it there after the shim died
  * must expect it half done.
  */
-export interface ContainerRecord {
+export interface ContainerRecord extends ContainerIdentity {
   version: 1;
-  namespace: string;
-  id: string;
-  bundle: string;
-  runtime: RuntimeCommand;
-  /** Whether the shim mounted the rootfs. */
-  rootfsMounted: boolean;
-  ownPidNamespace: boolean;
-  noNewKeyring: boolean;
-  hooks: string[];
   paused: boolean;
   inFlight: string;
   /** Control socket of the shim that has it. */
   control: string;
-  ioUid: number;
-  ioGid: number;
-  /** It is made from a checkpoint. */
-  restore?: RestoreSource;
   init?: ProcessRecord;
   execs: ProcessRecord[];
 }

@@ -16,7 +16,8 @@ import { sandboxHostname, sandboxSpec } from '../spec/sandbox-spec.ts';
 import { snapshotLabels } from '../spec/user-namespace.ts';
 import { type SandboxMetadata, sandboxExtension } from '../store/pod-sandbox.ts';
 import { writeEtcFiles } from './etc-files.ts';
-import { mountShm, type PodSandboxControllerOptions, shmOf } from './pod-sandbox-controller.ts';
+import type { PodSandboxControllerOptions } from './pod-sandbox-controller.ts';
+import { mountShm, shmOf } from './pod-shm.ts';
 
 /** What a sandbox's container is made of. */
 export interface PreparedPause {

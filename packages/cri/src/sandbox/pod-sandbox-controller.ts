@@ -1,4 +1,3 @@
-import { mkdir } from 'node:fs/promises';
 import { alreadyExists, Code, hasCode, invalidArgument, notFound, now, type Time } from '@gantry/api';
 import type { Container, ContainerStore } from '@gantry/daemon/core/containers/container-store.ts';
 import { KeyedLock } from '@gantry/daemon/core/content/keyed-lock.ts';
@@ -15,7 +14,7 @@ import type {
 import type { SandboxInput } from '@gantry/daemon/core/sandboxes/sandbox-store.ts';
 import type { SnapshotterRegistry } from '@gantry/daemon/core/snapshots/snapshot-service.ts';
 import type { Task, TaskRuntime } from '@gantry/daemon/core/tasks/task-runtime.ts';
-import { mountAll, removeAllBeneath, unmountAll } from '@gantry/mount';
+import { removeAllBeneath, unmountAll } from '@gantry/mount';
 import { defaultPlatform, type Platform, parseJson, type RuntimeSpec } from '@gantry/oci';
 import { hasErrno, MNT } from '@gantry/sys';
 import type { ImagesConfig } from '../config/images-config.ts';
@@ -258,20 +257,6 @@ export class PodSandboxController implements SandboxController {
     const entry = this.#entry(ctx, id);
     entry.metadata = readSandboxExtension(sandbox.extensions[Extension.sandbox]) ?? entry.metadata;
   }
-}
-
-/** Where a pod's shared memory is, in its directory. */
-export function shmOf(directory: string): string {
-  return `${directory}/shm`;
-}
-
-/** A tmpfs of 64 MiB for the pod's shared memory. */
-export async function mountShm(shm: string): Promise<void> {
-  await mkdir(shm, { recursive: true, mode: 0o700 });
-  await mountAll(
-    [{ type: 'tmpfs', source: 'shm', options: ['nosuid', 'noexec', 'nodev', 'mode=1777', 'size=65536k'] }],
-    shm,
-  );
 }
 
 /** @throws InvalidArgument if it is none of CRI's */
