@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { containerd2, TestContainerd } from './containerd.ts';
 import { CriLab, crictl } from './cri-lab.ts';
@@ -231,6 +231,22 @@ ${nri}[plugins.'io.containerd.grpc.v1.cri']
     }
     await this.lab.close();
     await this.containerd.stop();
+    this.#endShims();
     await run('ip', ['link', 'del', `nrisidec${this.#number}`], { mayFail: true });
+  }
+
+  /** containerd forgets that of a pod that a plugin has refused. */
+  #endShims(): void {
+    for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+      let words: string[];
+      try {
+        words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+      } catch {
+        continue;
+      }
+      if (words[0]?.endsWith('containerd-shim-runc-v2') && words.includes(this.containerd.address)) {
+        process.kill(Number(pid), 'SIGKILL');
+      }
+    }
   }
 }
