@@ -1,6 +1,6 @@
 // Plugins in WebAssembly, made with the reference's own bindings.
 import assert from 'node:assert/strict';
-import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { CriLab } from '../lib/cri-lab.ts';
@@ -19,23 +19,17 @@ describe('NRI plugins in WebAssembly', { skip: CriLab.missing() || missing }, ()
   let podFile = '';
 
   before(async () => {
-    const plugins = path.join(temp.path, 'nri/plugins');
-    mkdirSync(plugins, { recursive: true });
-    mkdirSync(path.join(temp.path, 'nri/conf.d'));
+    const { plugins, configuration } = lab.nriDirectories();
     copyFileSync(file, path.join(plugins, '10-module'));
     chmodSync(path.join(plugins, '10-module'), 0o755);
-    writeFileSync(path.join(temp.path, 'nri/conf.d/module.conf'), 'of its own');
+    writeFileSync(path.join(configuration, 'module.conf'), 'of its own');
     writeFileSync(path.join(plugins, '20-cut'), readFileSync(file).subarray(0, 100_000), { mode: 0o755 });
     await lab.start();
     await lab.ok('pull', 'busybox:1');
     podFile = lab.pod('wasm');
     pod = await lab.ok('runp', podFile);
   });
-  after(async () => {
-    await lab.ok('rmp', '-a', '-f').catch(() => undefined);
-    await lab.close();
-    await temp.remove();
-  });
+  after(() => lab.end(temp));
 
   const create = (wish: string) =>
     lab.crictl(['create', pod, lab.container(wish, ['env'], { annotations: { 'wasm.test': wish } }), podFile], {

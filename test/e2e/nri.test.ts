@@ -6,7 +6,6 @@ import {
   chmodSync,
   copyFileSync,
   existsSync,
-  mkdirSync,
   readdirSync,
   readFileSync,
   readlinkSync,
@@ -48,9 +47,7 @@ describe('plugins of the Node Resource Interface', { skip: CriLab.missing() }, (
   let podFile = '';
 
   before(async () => {
-    const plugins = path.join(temp.path, 'nri/plugins');
-    mkdirSync(plugins, { recursive: true });
-    mkdirSync(path.join(temp.path, 'nri/conf.d'));
+    const { plugins } = lab.nriDirectories();
     // The environment of installed plugins has no PATH.
     const program = `#!/bin/sh\nexec ${process.execPath} ${samples}/logger.ts > ${temp.path}/installed.log 2>&1\n`;
     writeFileSync(path.join(plugins, '05-logger'), program, { mode: 0o755 });
@@ -74,11 +71,7 @@ describe('plugins of the Node Resource Interface', { skip: CriLab.missing() }, (
     for (const plugin of connected.splice(0)) plugin.close();
     for (const child of children.splice(0)) await endProcess(child);
   });
-  after(async () => {
-    await lab.ok('rmp', '-a', '-f').catch(() => undefined);
-    await lab.close();
-    await temp.remove();
-  });
+  after(() => lab.end(temp));
 
   /** Its configuration has a fixed place, which it sees in a mount namespace of its own. */
   const nydusPlugin = `#!/bin/sh

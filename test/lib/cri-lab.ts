@@ -155,6 +155,16 @@ ${network.settings ?? ''}
     });
   }
 
+  /** Makes the directories that NRI's plugins are installed in, to be filled before `start`. */
+  nriDirectories(): { plugins: string; configuration: string } {
+    const [plugins, configuration] = ['plugins', 'conf.d'].map((name) => path.join(this.directory, 'nri', name)) as [
+      string,
+      string,
+    ];
+    for (const directory of [plugins, configuration]) mkdirSync(directory, { recursive: true });
+    return { plugins, configuration };
+  }
+
   /** Ends all pods, and what the lab is made of; fails if mounts are left beneath its directory, which goes too. */
   async end(temp: { path: string; remove(): Promise<void> }): Promise<void> {
     await this.ok('rmp', '-a', '-f').catch(() => undefined);
