@@ -1,5 +1,6 @@
 /** Files and directories by descriptor: nothing here follows a path that somebody else can change under us unless told to. */
 import { readdirSync, readlinkSync, readSync } from 'node:fs';
+import { rmdir, unlink } from 'node:fs/promises';
 import { AT, AT_FDCWD, O, RESOLVE } from './constants.ts';
 import { hasErrno } from './error.ts';
 import { check, cstring, isArm64, lastErrno, native, type Path, sysError } from './libc.ts';
@@ -130,9 +131,16 @@ export function unlinkat(fd: number, name: Path, flags = 0): void {
   check('unlinkat', unlinkatCall(fd, cstring(name), flags), name);
 }
 
-/** The same off the main thread: a filesystem that is mounted with `discard` answers when the disk has discarded the blocks. */
+/**
+ * The same off the main thread: a filesystem that is mounted with `discard` answers when the disk has discarded the blocks. Node's own
+ * calls, which wait in line: what is removed may be much at once.
+ */
 export async function unlinkatAsync(fd: number, name: Path, flags = 0): Promise<void> {
-  await unlinkatCall.wait('unlinkat', name, fd, cstring(name), flags);
+  const file = Buffer.concat([
+    Buffer.from(`/proc/self/fd/${fd}/`),
+    typeof name === 'string' ? Buffer.from(name) : name,
+  ]);
+  await (flags & AT.REMOVEDIR ? rmdir(file) : unlink(file));
 }
 
 export function symlinkat(target: Path, fd: number, name: Path): void {

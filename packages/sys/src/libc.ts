@@ -31,21 +31,42 @@ export function native(name: string, types: string[], result = 'int'): Native {
   };
   const call = ((...args: Arguments) => (bound ?? bind())(...args) as number) as Native;
   call.wait = (syscall, path, ...args) =>
-    new Promise((resolve, reject) => {
-      const attempt = () =>
-        (bound ?? bind()).async(...args, (failure: Error | null, value: number) => {
-          if (failure) return reject(failure);
-          if (value >= 0) return resolve(value);
-          const errno = koffi.errno();
-          if (errno === 4) return attempt();
-          reject(sysError(syscall, errno, path));
-        });
-      attempt();
-    });
+    inTurn(
+      () =>
+        new Promise((resolve, reject) => {
+          const attempt = () =>
+            (bound ?? bind()).async(...args, (failure: Error | null, value: number) => {
+              if (failure) return reject(failure);
+              if (value >= 0) return resolve(value);
+              const errno = koffi.errno();
+              if (errno === 4) return attempt();
+              reject(sysError(syscall, errno, path));
+            });
+          attempt();
+        }),
+    );
   return call;
 }
 
 const strerror = { bound: undefined as ((errno: number) => string) | undefined };
+
+/** koffi refuses more than 256 calls at a time; there are fewer threads for them anyway. */
+const mostAtOnce = 64;
+let underWay = 0;
+const inLine: (() => void)[] = [];
+
+async function inTurn<T>(call: () => Promise<T>): Promise<T> {
+  if (underWay >= mostAtOnce) await new Promise<void>((resolve) => inLine.push(resolve));
+  else underWay++;
+  try {
+    return await call();
+  } finally {
+    // Whoever is next takes the place over.
+    const next = inLine.shift();
+    if (next) next();
+    else underWay--;
+  }
+}
 
 /** What the C library calls this error, with a small first letter. */
 export function reasonOf(errno: number): string {

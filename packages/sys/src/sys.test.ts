@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -90,6 +90,34 @@ test('extended attributes may hold any bytes', { skip: root }, (t) => {
   assert.equal(sys.lgetxattr(file, 'trusted.none'), undefined);
   assert.ok(sys.llistxattr(file).some((name) => name.toString() === 'trusted.gantry'));
   assert.throws(() => sys.lsetxattr(file, 'nonsense', value), { code: 'ENOTSUP' });
+});
+
+test('hundreds of calls off the main thread wait for each other', async (t) => {
+  const directory = temporary(t);
+  const fd = sys.openat(sys.AT_FDCWD, directory, sys.O.RDONLY | sys.O.DIRECTORY);
+  t.after(() => sys.close(fd));
+  await Promise.all(Array.from({ length: 1000 }, () => sys.fsync(fd)));
+  await assert.rejects(Promise.all(Array.from({ length: 1000 }, () => sys.fallocateAsync(fd, 0, 0, 1))), (error) =>
+    sys.hasErrno(error, 'EBADF', 'EISDIR', 'ENODEV'),
+  );
+});
+
+test('names are removed off the main thread, whatever bytes they are of, and links are not followed', async (t) => {
+  const directory = temporary(t);
+  const fd = sys.openat(sys.AT_FDCWD, directory, sys.O.RDONLY | sys.O.DIRECTORY);
+  t.after(() => sys.close(fd));
+  const names = Array.from({ length: 600 }, (_, number) =>
+    Buffer.from([0xff, 0x41 + (number % 26), ...Buffer.from(String(number))]),
+  );
+  for (const name of names) sys.close(sys.openat(fd, name, sys.O.WRONLY | sys.O.CREAT, 0o600));
+  await Promise.all(names.map((name) => sys.unlinkatAsync(fd, name)));
+  sys.mkdirat(fd, 'there', 0o700);
+  sys.symlinkat('there', fd, 'link');
+  await assert.rejects(sys.unlinkatAsync(fd, 'link', sys.AT.REMOVEDIR), (error) => sys.hasErrno(error, 'ENOTDIR'));
+  await sys.unlinkatAsync(fd, 'link');
+  await assert.rejects(sys.unlinkatAsync(fd, 'link'), (error) => sys.hasErrno(error, 'ENOENT'));
+  await sys.unlinkatAsync(fd, 'there', sys.AT.REMOVEDIR);
+  assert.deepEqual(readdirSync(directory), []);
 });
 
 test('mount, mountinfo, umount; the error of an async call is its own', { skip: root }, async (t) => {
