@@ -112,9 +112,9 @@ export class PodSandboxController implements SandboxController {
     try {
       entry.pid = await task.start('');
     } catch (error) {
-      await this.#options.tasks.delete({ ...ctx, signal: undefined }, id).catch((failure) => {
-        this.#options.log.warn('sandbox task cannot be removed', { error: failure, id });
-      });
+      // Its shim may have died after the process had been started: then it runs.
+      await task.kill('', SIGKILL, true).catch(() => undefined);
+      await removeTask(this.#options, id, ctx.namespace);
       throw error;
     }
     entry.task = task;
