@@ -348,7 +348,8 @@ describe('what pods and containers ask for', { skip: CriLab.missing() }, async (
     skip: existsSync(newRunc) ? false : 'a newer runc is not in .cache/go-bin/new',
   }, async () => {
     const mapping = [{ host_id: 700_000, container_id: 0, length: 65_536 }];
-    const options = { namespace_options: { userns_options: { mode: 0, uids: mapping, gids: mapping } } };
+    // With a process 1 of its own: the pod's belongs to another user.
+    const options = { namespace_options: { pid: 1, userns_options: { mode: 0, uids: mapping, gids: mapping } } };
     const where = await otherPod('userns', security(options), '-r', 'newer');
     const volume = path.join(temp.path, 'idmapped');
     mkdirSync(volume);
