@@ -44,6 +44,11 @@ export class ContainerCgroup {
     this.#load(pid).catch((error) => log.debug('cgroup not found', { id: this.#id, error }));
   }
 
+  /** Settled when the look for it is over. A process that ends at once, killed for want of memory, must not start before. */
+  async sought(): Promise<void> {
+    await this.#found?.catch(() => undefined);
+  }
+
   /** Its directories, if it was found. */
   get paths(): readonly string[] | undefined {
     return this.#paths;

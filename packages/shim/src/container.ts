@@ -97,6 +97,7 @@ export class Container {
   async #startInit(): Promise<void> {
     const { init } = this;
     if (init.exit) throw failedPrecondition('cannot start a stopped process');
+    await this.cgroup.sought();
     try {
       if (this.identity.restore) await this.#restoreInit(this.identity.restore);
       else

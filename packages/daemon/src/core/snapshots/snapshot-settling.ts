@@ -19,17 +19,23 @@ export class SnapshotSettling {
   readonly #backend: Snapshotter;
   readonly #store: MetadataStore;
   readonly #log: Logger;
+  readonly #mutated: (deletion: boolean) => void;
   #timer: NodeJS.Timeout | undefined;
   #closing = false;
   /** False: no record has a layer, so nobody need look for one. */
   #mayBeUnsettled = true;
 
   /** @param name the snapshotter's */
-  constructor(name: string, backend: Snapshotter, { store, log }: { store: MetadataStore; log: Logger }) {
+  constructor(
+    name: string,
+    backend: Snapshotter,
+    { store, log, mutated }: { store: MetadataStore; log: Logger; mutated(deletion: boolean): void },
+  ) {
     this.#name = name;
     this.#backend = backend;
     this.#store = store;
     this.#log = log;
+    this.#mutated = mutated;
   }
 
   /** A record with a layer is on its way. */
@@ -44,8 +50,10 @@ export class SnapshotSettling {
     clearTimeout(this.#timer);
     if (this.#closing) return;
     this.#timer = setTimeout(() => {
-      this.settle().catch((error) =>
-        this.#log.error('snapshots cannot be brought to disk', { error, snapshotter: this.#name }),
+      this.settle().then(
+        // A collection that has looked before has kept their layers.
+        (settled) => settled && this.#mutated(true),
+        (error) => this.#log.error('snapshots cannot be brought to disk', { error, snapshotter: this.#name }),
       );
     }, settleDelay).unref();
   }
