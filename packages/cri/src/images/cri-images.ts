@@ -38,6 +38,7 @@ export class CriImages {
   /** Held while an image is taken over or removed: a name given to one that is being removed would stay alone. */
   readonly #naming = new KeyedLock();
   readonly #legacy: ReturnType<typeof legacyRegistry>;
+  #adopting: Promise<unknown> = Promise.resolve();
 
   constructor(options: CriImagesOptions) {
     this.#options = options;
@@ -57,12 +58,18 @@ export class CriImages {
 
   /** All images whose parts for this machine are there, in order of their first record. */
   async list(ctx: RequestContext): Promise<readonly CriImage[]> {
+    await this.adopted();
     await this.#view.refresh(ctx);
     return this.#view.list();
   }
 
   /** By id (or a beginning of it), or by a name with tag or digest, in Docker's short form too. */
   async find(ctx: RequestContext, reference: string): Promise<CriImage | undefined> {
+    await this.adopted();
+    return this.#find(ctx, reference);
+  }
+
+  async #find(ctx: RequestContext, reference: string): Promise<CriImage | undefined> {
     if (reference === '') return undefined;
     await this.#view.refresh(ctx);
     if (isDigest(reference)) {
@@ -158,7 +165,18 @@ export class CriImages {
   }
 
   /** Gives an image's record the labels and companions that CRI's images have, if it has not. @throws NotFound */
-  async adopt(ctx: RequestContext, name: string): Promise<void> {
+  adopt(ctx: RequestContext, name: string): Promise<void> {
+    const adopted = this.#adopting.then(() => this.#adopt(ctx, name));
+    this.#adopting = adopted.catch(() => undefined);
+    return adopted;
+  }
+
+  /** Settles when those that have come until now are as CRI's images are: they are not shown before. */
+  async adopted(): Promise<void> {
+    await this.#adopting;
+  }
+
+  async #adopt(ctx: RequestContext, name: string): Promise<void> {
     const { images } = this.#options;
     if ((await images.get(ctx, name)).labels[CriLabel.image] === 'managed') return;
     await this.#naming.run('', async () => {
@@ -203,7 +221,7 @@ export class CriImages {
   async remove(ctx: RequestContext, reference: string): Promise<void> {
     if (!(await this.find(ctx, reference))) return;
     const collecting = await this.#naming.run('', async () => {
-      const image = await this.find(ctx, reference);
+      const image = await this.#find(ctx, reference);
       if (!image) return undefined;
       const removed = this.#removeRecords(ctx, [...image.tags, ...image.digests, image.id]);
       // Its transaction is right behind theirs, and brings them to disk.

@@ -9,7 +9,6 @@ const schemas = [ImageCreateSchema, ImageUpdateSchema, ImageDeleteSchema] as con
 
 /** Tells of changes, and makes images that came otherwise (by `ctr`, say) into such as CRI has. Returns how to stop. */
 export function followImages(images: CriImages, bus: EventExchange, log: Logger): () => Promise<void> {
-  let last = Promise.resolve();
   const stop = bus.listen(({ namespace, topic, event }) => {
     if (namespace !== kubernetesNamespace) return;
     if (topic === '/content/create') images.contentCame();
@@ -21,16 +20,12 @@ export function followImages(images: CriImages, bus: EventExchange, log: Logger)
     // What is read in this same turn may be from before.
     setImmediate(() => images.changed(name));
     if (schema === ImageDeleteSchema) return;
-    last = last.then(async () => {
-      try {
-        await images.adopt({ namespace }, name);
-      } catch (error) {
-        if (!hasCode(error, Code.NotFound)) log.warn('image cannot be taken over', { error, image: name });
-      }
+    images.adopt({ namespace }, name).catch((error) => {
+      if (!hasCode(error, Code.NotFound)) log.warn('image cannot be taken over', { error, image: name });
     });
   });
   return async () => {
     stop();
-    await last;
+    await images.adopted();
   };
 }

@@ -20,7 +20,7 @@ describe('the images that CRI sees', () => {
   beforeEach(async () => {
     meta = await TestingMetadata.open();
     images = new CriImages({
-      config: { registry: {}, pinned_images: {} } as unknown as ImagesConfig,
+      config: { registry: {}, pinned_images: { sandbox: 'pinned.test/pause:1' } } as unknown as ImagesConfig,
       images: meta.images,
       content: meta.content,
       transfer: {} as Transferrer,
@@ -77,6 +77,17 @@ describe('the images that CRI sees', () => {
       assert.deepEqual(await settled(), await truth(), what);
     }
   }
+
+  it('are shown when they are as CRI’s are: one that came otherwise has its labels and its id first', async () => {
+    const target = await content('pause');
+    await meta.images.create(ctx, { name: 'pinned.test/pause:1', labels: {}, target });
+    const image = await images.get(ctx, 'pinned.test/pause:1');
+    assert.ok(image.pinned);
+    const labels = async (name: string) => (await meta.images.get(ctx, name)).labels;
+    const managed = { 'io.cri-containerd.image': 'managed' };
+    assert.deepEqual(await labels('pinned.test/pause:1'), { ...managed, 'io.cri-containerd.pinned': 'pinned' });
+    assert.deepEqual(await labels(image.id), managed);
+  });
 
   it('are true after every kind of change, whoever makes it and in whatever order', async () => {
     const targets = await Promise.all(['a', 'b', 'c'].map(content));
