@@ -1,9 +1,11 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** Plugins that an earlier daemon called, and that go on although it was killed. */
+/** Programs of plugins that go on although who called them was killed: an earlier daemon, or a plugin. */
 
 const pollMs = 20;
+/** How long such a program may go on, milliseconds. */
+export const orphanMs = 10_000;
 
 /** Waits until no plugin works for that container any more; after so long those that still do are killed. */
 export async function orphansGone(containerId: string, withinMs: number): Promise<void> {

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Code, StatusError, unknown } from '@gantry/api';
 import { encodeJson, parseJson } from '@gantry/oci';
 import { hasErrno, type RunResult, runChild, signalWord } from '@gantry/sys';
+import { orphanMs, orphansGone } from './orphans.ts';
 
 export type CniCommand = 'ADD' | 'DEL' | 'CHECK' | 'GC' | 'STATUS' | 'VERSION';
 
@@ -62,6 +63,8 @@ export async function runPlugin(type: string, config: object, call: PluginCall):
       sparesGroup: true,
     });
   const { exit, late, stdout } = await tryWhileBusy(file, started);
+  // What a program that it had called still does, the DEL that follows would not undo: an address given after it stays given.
+  if (exit.signal !== undefined && containerId !== '') await orphansGone(containerId, orphanMs);
   if (signal?.aborted) throw ended(signal.reason, type, command);
   if (late) {
     throw new StatusError(Code.DeadlineExceeded, `${command} took more than ${timeoutMs / 1000} s: killed`);

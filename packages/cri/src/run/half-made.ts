@@ -1,14 +1,11 @@
 import { Code, hasCode } from '@gantry/api';
-import { orphansGone } from '@gantry/cni/orphans.ts';
+import { orphanMs, orphansGone } from '@gantry/cni/orphans.ts';
 import { type Cri, criContext } from '../cri.ts';
 import { CriLabel } from '../labels.ts';
 import type { PodSandbox } from '../store/pod-sandbox.ts';
 import { removePodSandbox } from '../verbs/remove-pod-sandbox.ts';
 
 /** What a daemon was making when it was killed: nobody was answered, so nobody will remove it. */
-
-/** How long a network's plugin that the dead daemon called may go on until it is killed. */
-const orphanMs = 10_000;
 
 /** Takes down pods that were never whole. One that cannot be taken down stays in the list, not ready, for its client to remove. */
 export async function takeDownUnfinished(cri: Cri, pods: readonly PodSandbox[]): Promise<void> {
