@@ -113,18 +113,7 @@ describe('the end of an attached client’s input', { skip: CriLab.missing() }, 
   behaves(() => ours);
 
   describe('under containerd 2.3.4', { skip: TestContainerd.missing(containerd2) }, () => {
-    const config = `[plugins.'io.containerd.grpc.v1.cri']
-  sandbox_image = 'registry.k8s.io/pause:3.10.2'
-  disable_tcp_service = true
-  restrict_oom_score_adj = true
-  stream_server_port = '0'
-[plugins.'io.containerd.grpc.v1.cri'.cni]
-  conf_dir = '${temp.path}/cni'
-  bin_dir = '/usr/lib/cni'
-[plugins.'io.containerd.grpc.v1.cri'.registry]
-  config_path = '${temp.path}/hosts'
-`;
-    const containerd = new TestContainerd(path.join(temp.path, 'c'), containerd2, {}, config);
+    const containerd = new TestContainerd(path.join(temp.path, 'c'), containerd2, {}, lab.containerdConfig);
     const theirs = new Attacher(lab, containerd.address);
     before(async () => {
       await containerd.start();

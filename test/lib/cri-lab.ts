@@ -59,6 +59,21 @@ ${network.settings ?? ''}
     this.daemon = new TestDaemon(directory, config);
   }
 
+  /** The configuration of a containerd of version 2 that has the same images and network: what tests lay beside this daemon. */
+  get containerdConfig(): string {
+    return `[plugins.'io.containerd.grpc.v1.cri']
+  sandbox_image = 'registry.k8s.io/pause:3.10.2'
+  disable_tcp_service = true
+  restrict_oom_score_adj = true
+  stream_server_port = '0'
+[plugins.'io.containerd.grpc.v1.cri'.cni]
+  conf_dir = '${this.directory}/cni'
+  bin_dir = '/usr/lib/cni'
+[plugins.'io.containerd.grpc.v1.cri'.registry]
+  config_path = '${this.directory}/hosts'
+`;
+  }
+
   /** Serves the images of `fill` under every registry's name, and starts the daemon. */
   async start(fill: (registry: TestRegistry) => Promise<void> = (registry) => this.fill(registry)): Promise<void> {
     this.#registry = await TestRegistry.start(this.directory);

@@ -5,9 +5,10 @@ import { CriLabel } from '../labels.ts';
 import type { PodSandbox } from '../store/pod-sandbox.ts';
 import { removePodSandbox } from '../verbs/remove-pod-sandbox.ts';
 
-/** What a daemon was making when it was killed: nobody was answered, so nobody will remove it. */
-
-/** Takes down pods that were never whole. One that cannot be taken down stays in the list, not ready, for its client to remove. */
+/**
+ * Takes down pods that were never whole, of a daemon that was killed: nobody was answered, so nobody will remove them. One that cannot be
+ * taken down stays in the list, not ready, for its client to remove.
+ */
 export async function takeDownUnfinished(cri: Cri, pods: readonly PodSandbox[]): Promise<void> {
   await Promise.all(
     pods.map(async ({ id }) => {
